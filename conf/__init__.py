@@ -1,0 +1,1 @@
+"""The configuration tree; a package so that a wheel carries it."""

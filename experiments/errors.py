@@ -1,0 +1,171 @@
+"""One clear line for each mistake a user can make: what is wrong, and what would be right.
+
+Exit codes: 2 for a configuration that cannot run, 1 for a run that failed.  HYDRA_FULL_ERROR=1
+shows tracebacks instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from experiments.schema import ConfigError, UnknownKeyError
+
+SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException, ConfigError)
+USER_ERRORS = (ValueError, FileNotFoundError, ImportError)
+
+# What Hydra or OmegaConf says (over several lines) -> what we say.
+CURES = (
+    (r"Could not override '(\S+?)'.*use (\+\S+)$", r"\1 has no default to replace: write \2"),
+    (r"Ambiguous value for argument '(.*?)'", r"\1: for one run a value put -m first"),
+    (r"Sweep parameters '(.*?)' requires", r"\1: for one run a value put -m first"),
+    (r"Missing mandatory value: (\S+)", r"\1 has no value: give \1=VALUE"),
+    (r"ValueError raised while resolving interpolation: ([^\n]+)", r"\1"),
+)
+
+
+class JobFailedError(Exception):
+    """A job of a batch failed and has said so; the batch goes on and reports it at its end."""
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Answer an error of composing with one line and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
+    try:
+        yield
+    except JobFailedError as error:
+        sys.exit(f"error: a job of this batch failed, see above: {error}")
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(130)
+    except CONFIG_ERRORS as error:
+        if SHOW_TRACEBACKS:
+            raise
+        _say(explain(error))
+        sys.exit(2)
+
+
+@contextmanager
+def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
+    """Answer an error of one job with one line; the traceback goes to its `train.log`.
+
+    Args:
+        folder: the run folder.
+        in_batch: raise JobFailedError, so that the batch goes on, instead of leaving Python.
+    """
+    try:
+        yield
+    except Exception as error:
+        with (folder / "train.log").open("a", encoding="utf-8") as log:
+            traceback.print_exception(error, file=log)
+        if SHOW_TRACEBACKS:
+            raise
+        if isinstance(error, CONFIG_ERRORS):
+            line, code = explain(error), 2
+        elif isinstance(error, USER_ERRORS):
+            line, code = f"{_one_line(str(error))} (traceback: {folder / 'train.log'})", 1
+        else:  # not the user's mistake: show where
+            traceback.print_exception(error)
+            line, code = f"{type(error).__name__}: {_one_line(str(error))}", 1
+        if in_batch:
+            _say(f"job {folder.name}: {line}")
+            raise JobFailedError(f"{folder}: {line}") from error
+        _say(line)
+        sys.exit(code)
+
+
+def explain(error: BaseException) -> str:
+    """Turn an error of composing or checking a configuration into one line with the cure."""
+    cause = error.__cause__
+    if isinstance(error, UnknownKeyError):
+        return _unknown("key", error.key, error.known)
+    if isinstance(error, MissingConfigException):
+        group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+        if group:
+            return _unknown(f"option of {group}:", option, error.options or [], f"{group}=")
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: write KEY=VALUE, and quote special characters"
+    if isinstance(error, OmegaConfBaseException):
+        return _node_error(error, "")
+    if isinstance(cause, OmegaConfBaseException):
+        return _node_error(cause, str(error))
+    if isinstance(error, InstantiationException) and cause is not None:
+        return f"{_first_line(error)} {_first_line(_root(cause))}"
+    return _cured(str(error)) or _one_line(str(error))
+
+
+def _node_error(error: OmegaConfBaseException, context: str) -> str:
+    """Explain what OmegaConf says about one node; `context` is Hydra's sentence around it."""
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return _unknown_key(error)
+    said = str(error.msg or error)
+    cured = _cured(said)
+    if cured:
+        return cured
+    match = re.search(r"'([\w.@/]+)", context)
+    field = error.full_key or (match[1] if match else "")
+    # The first line says it all; the others repeat the key and name Python types.
+    said = said.splitlines()[0]
+    return f"{field}: {said}" if field else said
+
+
+def _cured(said: str) -> str | None:
+    for pattern, cure in CURES:
+        match = re.search(pattern, said, re.DOTALL)
+        if match:
+            return match.expand(cure)
+    return None
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    parent = error.parent_node
+    prefix, known = "", []
+    if isinstance(parent, DictConfig):
+        prefix = parent._get_full_key(None) or ""
+        known = [f"{prefix}.{key}" if prefix else key for key in map(str, parent) if key != "hydra"]
+    return _unknown("key", error.full_key or str(error.key), known)
+
+
+def _unknown(what: str, name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Say that `name` is unknown, what was probably meant and what there is."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    meant = f"did you mean {prefix}{near[0]}? " if near else ""
+    return f"unknown {what} {name}; {meant}There are: {', '.join(known)}"
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _say(line: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {line}\n")

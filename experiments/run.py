@@ -1,0 +1,62 @@
+"""Compose a run, check it, hand it to its task, keep what it measured.
+
+    python -m experiments.run +exp=stage4_people_focus trainer=quick
+
+Only Hydra is imported before the configuration has passed its checks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from core_rl.config import HardwareConfig
+from experiments import errors, schema
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def job(cfg: DictConfig) -> float | None:
+    """Run one composed job; return the metric that `objective` names, for a sweeper."""
+    in_batch = HydraConfig.get().mode == RunMode.MULTIRUN
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with errors.reported_job(folder, in_batch):
+        schema.validate(cfg, in_batch)
+        return execute(cfg, folder)
+
+
+def execute(cfg: DictConfig, folder: Path) -> float | None:
+    """Run the task of a checked configuration; its run folder is `folder`."""
+    from core_rl import artifacts, hardware
+
+    machine = OmegaConf.to_object(cfg.hardware)
+    assert isinstance(machine, HardwareConfig)
+    hardware.prepare(machine, cfg.seed)
+    task = hydra.utils.instantiate(
+        cfg.task, folder=folder, _partial_=True, _recursive_=False, _convert_="object"
+    )
+    if not hardware.is_main_process():  # a further process of the same run
+        return task().get(cfg.objective)
+    started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
+    artifacts.link_latest(Path(cfg.paths.output), folder)
+    metrics = task()
+    artifacts.finish_run(folder, metrics, cfg.seed, started)
+    if cfg.objective is None:
+        return None
+    if cfg.objective not in metrics:
+        raise ValueError(f"objective={cfg.objective!r}: expected one of {', '.join(metrics)}")
+    return metrics[cfg.objective]
+
+
+def main() -> None:
+    """Answer the command line."""
+    schema.register()
+    with errors.reported():
+        job()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The types behind `conf/`, and the checks a configuration must pass before a run starts.
+
+Each package describes its settings in a torch-free `config.py`; they are named here as strings, so
+this package depends on none of them.  `conf/config.yaml` starts from the node `schema` registered
+below, and an option of a group that each pipeline types itself starts from its pipeline's node,
+e.g. `/omni_model@_here_`: types are checked while Hydra composes, ranges by `validate`.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, IntegerNode, OmegaConf, StringNode
+from omegaconf.errors import OmegaConfBaseException
+
+from core_rl import config as core
+
+# Name of the node -> the dataclass, imported when Hydra starts.
+PIPELINE_NODES = {
+    "omni_model": "omni_rl.config:OmniModelConfig",
+    "omni_data": "omni_rl.config:OmniDataConfig",
+}
+
+# The keys of every run.  An experiment may add keys of its own, as long as its task reads them.
+ROOT: dict[str, Any] = {
+    "task": None,
+    "seed": IntegerNode(0, is_optional=False),
+    "objective": StringNode(None),  # metric handed to the sweeper
+    "model": None,
+    "data_mix": None,
+    "reward": core.RewardConfig,
+    "curriculum": core.CurriculumConfig,
+    "loss": core.LossConfig,
+    "rollout": core.RolloutConfig,
+    "trainer": core.TrainerConfig,
+    "hardware": core.HardwareConfig,
+    "logger": core.LoggerConfig,
+    "paths": core.PathsConfig,
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that composes and cannot run."""
+
+
+class UnknownKeyError(ConfigError):
+    """A key at the root of the configuration that neither the schema nor the task knows."""
+
+    def __init__(self, key: str, known: list[str]) -> None:
+        super().__init__(key, known)
+        self.key = key
+        self.known = known
+
+
+def register() -> None:
+    """Make every node known to Hydra under its name."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=ROOT)
+    for name, target in PIPELINE_NODES.items():
+        module, _, attribute = target.partition(":")
+        store.store(name=name, node=getattr(import_module(module), attribute))
+    OmegaConf.register_new_resolver("required", required, replace=True)
+
+
+def required(key: str, *, _root_: DictConfig) -> object:
+    """Resolve `${required:paths.data}`: the value of `key`, an error where it is null."""
+    value = OmegaConf.select(_root_, key)
+    core.require(value is not None, key, value, f"a value, as in {key}=VALUE")
+    return value
+
+
+def validate(cfg: DictConfig, in_batch: bool = False) -> None:
+    """Check what types alone cannot: missing values, keys that nothing reads, ranges.
+
+    Args:
+        cfg: the composed configuration, without Hydra's own node.
+        in_batch: whether the run is one of a multirun.
+
+    Raises:
+        ConfigError: naming the field, its value and what was expected.
+        omegaconf.errors.OmegaConfBaseException: an interpolation that leads nowhere.
+    """
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{key} has no value: give {key}=VALUE")
+    read = set(re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(cfg.task)))
+    for key in map(str, cfg):
+        if key not in ROOT and key not in read:
+            raise UnknownKeyError(key, sorted({*ROOT, *read, "exp"}))
+    try:
+        OmegaConf.to_object(cfg)  # every `__post_init__` runs here
+        core.require(0 <= cfg.seed < 2**32, "seed", cfg.seed, "from 0 to 2^32 - 1")
+        core.require(
+            not in_batch or cfg.hardware.devices == 1,
+            "hardware.devices",
+            cfg.hardware.devices,
+            "1 in a multirun: every process of a run would start the batch again",
+        )
+    except OmegaConfBaseException:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

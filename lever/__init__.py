@@ -1,0 +1,1 @@
+"""Choosing demonstrations for visual questions by reinforcement learning."""

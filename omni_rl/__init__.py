@@ -1,0 +1,1 @@
+"""Pushing a video-and-audio language model by GRPO to attend to people."""

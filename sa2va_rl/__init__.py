@@ -1,0 +1,1 @@
+"""Choosing segmentation prompts by reinforcement learning against a learned reward."""
