@@ -236,7 +236,7 @@ def score_answer(
     """
     if record.problem_type not in scorers:
         raise ValueError(
-            f"{record.origin}: problem_type={record.problem_type!r}: expected one of "
+            f"{record.where}: problem_type={record.problem_type!r}: expected one of "
             f"{sorted(scorers)}"
         )
     truth = truth_of(record)

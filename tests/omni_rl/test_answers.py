@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from omni_rl.records import Record
 
 from omni_rl.answers import (
     BENCHMARK_SCORERS,
@@ -13,6 +12,7 @@ from omni_rl.answers import (
     truth_of,
     word_error_rate,
 )
+from omni_rl.records import Record
 
 OPTIONS = ("A. happy", "B. sad", "C. surprised", "D. calm")
 
@@ -132,7 +132,7 @@ def test_labels_are_the_truth_of_open_emotion_questions() -> None:
 
 
 def test_an_unknown_problem_type_names_record_and_cure() -> None:
-    with pytest.raises(ValueError, match=r"test\.jsonl:3: problem_type='essay'.*multiple choice"):
+    with pytest.raises(ValueError, match=r"test\.jsonl:3.*problem_type='essay'.*multiple choice"):
         score_answer(question("essay", "x"), "<answer>x</answer>")
 
 

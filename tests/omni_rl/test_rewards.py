@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from omni_rl.records import Record
 
 from core_rl.types import Actions
+from omni_rl.records import Record
 from omni_rl.rewards import Accuracy, Format, Grounding, PeopleFocus, Repetition
 
 FACTS = {"colour": "red", "voice": "calm", "gesture": "waves"}
