@@ -109,7 +109,6 @@ class KLController(nn.Module):
     ema: Tensor
     temperature: Tensor
     updates: Tensor
-    observed: Tensor
     last_step: Tensor
 
     def __init__(self, cfg: KLConfig, temperature: float = 1.0) -> None:
@@ -119,13 +118,15 @@ class KLController(nn.Module):
         self.register_buffer("ema", torch.tensor(0.0))
         self.register_buffer("temperature", torch.tensor(temperature))
         self.register_buffer("updates", torch.tensor(0))
-        self.register_buffer("observed", torch.zeros(2))  # sum of KL * size, sum of sizes
         self.register_buffer("last_step", torch.tensor(0))
+        # Sum of KL * size and sum of sizes.  No buffer: DistributedDataParallel would overwrite
+        # what this rank has seen with rank 0's at every micro-batch.
+        self._observed = torch.zeros(2)
 
     def observe(self, kl: Tensor, size: float | Tensor = 1.0) -> None:
         """Note the mean KL of one micro-batch; `size` is its weight, 0 where no group learned."""
-        noted = torch.stack([kl.detach() * size, torch.as_tensor(size).to(kl)])
-        self.observed += noted.to(self.observed)
+        noted = torch.stack([kl.detach() * size, torch.as_tensor(size).to(kl)]).float()
+        self._observed = self._observed.to(noted.device) + noted
 
     def step(self, global_step: int) -> bool:
         """Act on what was observed since the last optimiser step, averaged over ranks.
@@ -140,9 +141,9 @@ class KLController(nn.Module):
         if global_step <= int(self.last_step):
             return False
         self.last_step.fill_(global_step)
-        noted = self.observed.clone()
-        self.observed.zero_()
+        noted, self._observed = self._observed, torch.zeros(2)
         if dist.is_available() and dist.is_initialized():
+            noted = noted.to(self.weight.device)  # a rank without a group never left the CPU
             dist.all_reduce(noted)  # every rank must hold the same weight
         return self.update(noted[0] / noted[1]) if noted[1] > 0 else False
 
@@ -174,7 +175,7 @@ class KLController(nn.Module):
         """Forget the smoothed KL: a new phase has a new reference.  Weight and temperature stay."""
         self.ema.zero_()
         self.updates.zero_()
-        self.observed.zero_()
+        self._observed = torch.zeros(2)
 
     def _move_weight(self, direction: int) -> bool:
         if not self.cfg.adaptive or self.cfg.weight == 0:
