@@ -1,4 +1,4 @@
-"""Phases of training on the axis of optimiser steps, and which stored candidates a phase learns from.
+"""Phases of training in optimiser steps, and which stored candidates a phase learns from.
 
 The published curriculum learns first from the k best candidates by reward.  Among a dozen stored
 candidates those often have one and the same reward: the group goes flat and carries no gradient.

@@ -1,7 +1,7 @@
 """The KL term: its estimators, what each is good for, and the controller of its weight.
 
-All estimate KL(pi || ref), the reverse direction, from steps drawn by pi.  With d = log pi - log ref
-at the chosen option (Schulman, "Approximating KL divergence", 2020):
+All estimate KL(pi || ref), the reverse direction, from steps drawn by pi.  With
+d = log pi - log ref at the chosen option (Schulman, "Approximating KL divergence", 2020):
 
     k1 = d                  unbiased, may be negative
     k2 = d^2 / 2            biased, >= 0
@@ -95,8 +95,8 @@ class KLController(nn.Module):
 
     The smoothed KL decides every `cfg.every` optimiser steps: above `high` the weight grows by
     `factor` (and the temperature falls), below `low` it shrinks (and the temperature rises); both
-    are clamped.  `observe` belongs into a training step and moves nothing; `step` belongs between two
-    optimiser steps, so that all micro-batches of one share one weight.
+    are clamped.  `observe` belongs into a training step and moves nothing; `step` belongs between
+    two optimiser steps, so that all micro-batches of one share one weight.
 
     State lives in buffers, so checkpoints and DistributedDataParallel carry it.
 
