@@ -118,6 +118,11 @@ class Grounder:
         self._nouns = Lexicon(_NOUNS)
         self._negations = Lexicon({"not": _NEGATIONS})
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the slots."""
+        return tuple(slot.name for slot in self._slots)
+
     def __call__(self, text: str, facts: Mapping[str, str]) -> list[Statement]:
         """List the distinct statements of a completion's judged part that facts can decide.
 

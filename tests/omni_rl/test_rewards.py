@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from core_rl.types import Actions
+from omni_rl import scenes
 from omni_rl.records import Record
 from omni_rl.rewards import Accuracy, Format, Grounding, PeopleFocus, Repetition
 
@@ -144,3 +149,52 @@ def test_honesty_wins_the_stage_4_total(rival: str, weights: tuple[float, ...]) 
         return sum(w * v for w, v in zip(weights, values, strict=True) if v is not None)
 
     assert total(told(HONEST)) > total(rival) + 0.05
+
+
+def generated(family: str, style: scenes.Style) -> list[tuple[Record, str]]:
+    """Tell a few scenes of the embedded world, whose clips are not needed here."""
+    rng = np.random.default_rng(0)
+    drawn = itertools.islice(scenes.draw_scenes(family, "train", 0), 60)
+    return [
+        (
+            replace(
+                record(scenes.PROBLEM_TYPES[family], scenes.answer(scene)),
+                facts=dict(scene.facts),
+                options=scenes.options(scene),
+            ),
+            scenes.narrate(scene, style, rng),
+        )
+        for scene in drawn
+    ]
+
+
+@pytest.mark.parametrize("family", scenes.FAMILIES)
+def test_honest_words_of_the_embedded_world_earn_everything_there_is(family: str) -> None:
+    for item, text in generated(family, scenes.HONEST):
+        assert Format().score(item, text) == 1.0
+        assert Accuracy().score(item, text) == 1.0
+        assert PeopleFocus().score(item, text) == pytest.approx(6 / 7), text
+        assert Grounding().score(item, text) == 1.0, text
+        assert Grounding(recall=True).score(item, text) == 1.0, text
+        assert Repetition().score(item, text) == 0.0, text
+
+
+@pytest.mark.parametrize("family", scenes.FAMILIES)
+def test_what_is_said_of_another_clip_is_punished(family: str) -> None:
+    told_of = generated(family, scenes.HONEST)
+    scores = [
+        Grounding().score(item, text)
+        for (item, _), (other, text) in itertools.product(told_of, told_of)
+        if not set(item.facts.items()) & set(other.facts.items())
+    ]
+    assert scores
+    assert set(scores) == {0.0}
+
+
+def test_the_scenery_of_the_embedded_world_earns_nothing() -> None:
+    text = told(", ".join(scenes.SCENERY))
+    assert PeopleFocus().score(record(), text) == 0.0
+    assert Grounding().score(record(), text) is None
+    weak = [pair for family in scenes.FAMILIES for pair in generated(family, scenes.WEAK)]
+    scores = [PeopleFocus().score(item, text) for item, text in weak]
+    assert np.mean([score for score in scores if score is not None]) < 0.3
