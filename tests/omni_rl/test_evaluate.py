@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -20,6 +18,7 @@ from omni_rl.evaluate import (
 )
 from omni_rl.judge import Judge
 from omni_rl.records import Record
+from tests.omni_rl.judge_server import reply, serving
 
 SOCIAL = {"colour": "red", "voice": "calm", "gesture": "waves"}
 GENERAL = {"colour": "blue", "voice": "angry", "count": "3"}
@@ -189,31 +188,15 @@ def test_majority_answers_look_at_the_wording_then_at_the_source() -> None:
     assert majority_texts(known, new) == ["<answer>B</answer>", "<answer>A</answer>", ""]
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        content = json.dumps({"choices": [{"message": {"content": "Score: 4"}}]}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output quiet."""
-
-
 def test_a_judge_adds_its_people_score_and_reads_free_form_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    judge = Judge("m", url=f"http://127.0.0.1:{server.server_address[1]}/v1")
     items = [*RECORDS[:1], record("f1", "emer", "free-form", "he greets"), RECORDS[-1]]
     texts = [TEXTS[0], told("a man waves", "a greeting"), "done"]
-    metrics = summarise(score_records(items, texts, judge=judge))
-    server.shutdown()
-    server.server_close()
+    with serving(lambda attempt, prompt: (200, reply("Score: 4"))) as server:
+        rows = score_records(items, texts, judge=Judge("m", url=server.url))
+    metrics = summarise(rows)
     assert metrics["people_focus_judge"] == pytest.approx(0.4)
     assert metrics["accuracy/problem_type/free-form"] == pytest.approx(0.8)
     assert metrics["accuracy/problem_type/multiple choice"] == 1.0

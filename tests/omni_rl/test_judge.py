@@ -3,95 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from omni_rl.judge import Judge, ReplyCache, api_wanted
 from omni_rl.judge_rewards import score_parser
+from tests.omni_rl.judge_server import JudgeServer, Script, reply, serving
 
 KEY = "sk-very-secret-0123456789"
 parse = score_parser(10)
 
 
-def reply(text: object) -> bytes:
-    return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers by `script`: attempt number and prompt -> status and body, or None to hang."""
-
-    daemon_threads = True
-
-    def __init__(self, script: Callable[[int, str], tuple[int, bytes] | None]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script = script
-        self.prompts: list[str] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.stop = threading.Event()
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        prompt = body["messages"][0]["content"]
-        with self.server.lock:
-            self.server.prompts.append(prompt)
-            self.server.paths.append(self.path)
-            self.server.headers.append(dict(self.headers))
-            attempt = self.server.prompts.count(prompt)
-        planned = self.server.script(attempt, prompt)
-        if planned is None:
-            self.server.stop.wait(20)
-            return
-        status, content = planned
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        if status == 429:
-            self.send_header("retry-after", "0.01")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output quiet."""
-
-
-Serve = Callable[[Callable[[int, str], tuple[int, bytes] | None]], Server]
+Serve = Callable[[Script], JudgeServer]
 
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start servers that the environment variable API then names."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("API_KEY", KEY)
-    servers: list[Server] = []
+    with ExitStack() as stack:
 
-    def start(script: Callable[[int, str], tuple[int, bytes] | None]) -> Server:
-        server = Server(script)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        monkeypatch.setenv("API", server.url)
-        return server
+        def start(script: Script) -> JudgeServer:
+            server = stack.enter_context(serving(script))
+            monkeypatch.setenv("API", server.url)
+            return server
 
-    yield start
-    for server in servers:
-        server.stop.set()
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def ask(judge: Judge, *prompts: str | None) -> list[float | None]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 import torch
@@ -22,39 +19,20 @@ from omni_rl.judge_rewards import (
     score_parser,
 )
 from omni_rl.records import Record
+from tests.omni_rl.judge_server import reply, serving
 
 TOLD = "<context>a man waves</context><think>so he greets</think><answer>he greets</answer>"
 
 
-class Handler(BaseHTTPRequestHandler):
-    asked: list[str]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        type(self).asked.append(body["messages"][0]["content"])
-        content = json.dumps({"choices": [{"message": {"content": "Score: 4"}}]}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output quiet."""
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A server that always says 4, and the prompts it got."""
-    Handler.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    """The prompts that a judge got who always says 4."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("API", f"http://127.0.0.1:{server.server_address[1]}/v1")
     monkeypatch.delenv("API_KEY", raising=False)
     monkeypatch.delenv("USE_API_REWARD", raising=False)
-    yield Handler.asked
-    server.shutdown()
-    server.server_close()
+    with serving(lambda attempt, prompt: (200, reply("Score: 4"))) as server:
+        monkeypatch.setenv("API", server.url)
+        yield server.prompts
 
 
 def record(

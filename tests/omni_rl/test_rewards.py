@@ -181,7 +181,7 @@ def test_honest_words_of_the_embedded_world_earn_everything_there_is(family: str
 
 @pytest.mark.parametrize("family", scenes.FAMILIES)
 def test_what_is_said_of_another_clip_is_punished(family: str) -> None:
-    told_of = generated(family, scenes.HONEST)
+    told_of = generated(family, scenes.HONEST)[:20]
     scores = [
         Grounding().score(item, text)
         for (item, _), (other, text) in itertools.product(told_of, told_of)
