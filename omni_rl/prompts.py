@@ -34,7 +34,7 @@ from omni_rl.placeholders import (
     interleave,
     num_audio_tokens,
 )
-from omni_rl.records import Record
+from omni_rl.records import CHOICE_TYPES, Record
 from omni_rl.tiny import token_id
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,6 @@ INSTRUCTIONS = {
     "judge": "Answer with Yes or No.",
     "instruction": "",  # the question itself says what to do
 }
-WITH_OPTIONS = ("multiple choice", "emer_ov_mc")
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class PromptBuilder:
         doubled = sorted({str(path) for path in record.audios} & {str(p) for p in record.videos})
         if doubled:
             raise ValueError(
-                f"{record.origin}: record {record.id!r} lists {doubled} under videos and audios; "
+                f"{record.where} lists {doubled} under videos and audios; "
                 "the sound of a clip is read from the clip, so leave it out of audios"
             )
         items = [item for path in record.videos for item in self._clip_items(path)]
@@ -230,14 +229,14 @@ class PromptBuilder:
         tokens = num_audio_tokens(frames)
         if tokens < 1:
             raise ValueError(
-                f"{record.origin}: record {record.id!r}: the sound of {item.path} has {samples} "
+                f"{record.where}: the sound of {item.path} has {samples} "
                 "samples, less than one token's worth (about 0.02 s); leave it out"
             )
         return tokens
 
     def _tokens(self, record: Record, text: str, items: Sequence[_Encoded]) -> list[int]:
         """Expand the placeholders of one rendered prompt, tokenize it and check the counts."""
-        name = f"{record.origin}: record {record.id!r}"
+        name = record.where
         layouts = {k: [item.layout for item in items if item.kind == k] for k in PLACEHOLDERS}
         try:
             ids: list[int] = self.tokenizer(expand(text, layouts))["input_ids"]
@@ -282,12 +281,12 @@ def _question(record: Record, items: Sequence[_Item]) -> str:
     """Write the text of the user turn: what is shown, the question, the form of the answer."""
     if record.problem_type not in INSTRUCTIONS:
         raise ValueError(
-            f"{record.origin}: record {record.id!r} has problem_type {record.problem_type!r}; "
+            f"{record.where} has problem_type {record.problem_type!r}; "
             f"expected one of {sorted(INSTRUCTIONS)}"
         )
     shown = [item.described for item in items if item.described]
     lines = [f"Here is {' and '.join(shown)}."] if shown else []
-    if record.problem_type in WITH_OPTIONS:
+    if record.problem_type in CHOICE_TYPES:
         lines += [f"{record.problem} Options:", *record.options]
     else:
         lines.append(record.problem)

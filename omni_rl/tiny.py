@@ -71,7 +71,7 @@ _HEAD_DIM = 16  # of the vision and audio encoders
 _PATCH = 14  # pixels, as in Qwen2.5-Omni
 _WINDOW = 4 * _PATCH  # pixels of a vision attention window
 _AUDIO_WINDOW = 100  # half of an audio chunk, in mel frames: 2 seconds a chunk, as in Qwen2.5-Omni
-_MAX_AUDIO_SECONDS = 8  # longer sounds are cut; every sound is padded to this
+_MAX_AUDIO_SECONDS = 30  # longer sounds are cut
 _CONTEXT = 32768
 
 
