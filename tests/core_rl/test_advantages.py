@@ -176,6 +176,14 @@ def test_flat_groups_carry_nothing(cfg: AdvantageConfig, group: list[float]) -> 
     assert got_BG[1].abs().min() > 0
 
 
+def test_the_noise_of_one_flat_reward_is_not_heard_beside_another() -> None:
+    # A floor below the noise would blow it up to advantages of 1.
+    cfg = AdvantageConfig(normalise=Normalise.each, std_floor={"default": 0.1, "flat": 1e-9})
+    rewards = table(flat=[[0.5, 0.5 + 4e-7, 0.5]], r=[[0.0, 0.0, 1.0]])
+    got_BG, _ = advantages(rewards, {"flat": 1.0, "r": 1.0}, cfg)
+    close(got_BG[0], [-0.5774, -0.5774, 1.1547])
+
+
 @pytest.mark.parametrize("cfg", EVERY_CFG, ids=label)
 def test_rewards_that_only_watch_change_nothing(cfg: AdvantageConfig) -> None:
     judged = {"a": [[0.0, 1.0, 0.5]]}
@@ -303,3 +311,5 @@ def test_is_mixed_looks_at_valid_values_only() -> None:
 def test_mid_ranks_share_ties() -> None:
     values_BG = torch.tensor([[5.0, 1.0, 5.0, 9.0, NAN]])
     assert mid_ranks(values_BG, ~values_BG.isnan()).tolist() == [[0.0, -1.5, 0.0, 1.5, 0.0]]
+    noisy_BG = torch.tensor([[0.5, 0.5 + 4e-7, 1.0]])
+    assert mid_ranks(noisy_BG, ~noisy_BG.isnan()).tolist() == [[-0.5, -0.5, 1.0]]

@@ -133,6 +133,7 @@ def test_subsets(subset: Subset, top_k: int, kept: list[int]) -> None:
 @pytest.mark.parametrize(
     ("totals", "real"),
     [
+        ([0.4, 0.3, 0.2, 0.1], [0, 2, 3]),  # of an even number, the lower of the two medians
         ([0.5, 0.1, 0.9], [2, 0, 1]),
         ([0.5, math.nan, 0.9], [2, 0]),  # the unjudged one cannot be best, median or worst
         ([math.nan, 0.1, math.nan], [1]),

@@ -112,8 +112,10 @@ def test_options_that_are_masked_out_add_nothing_and_get_no_gradient() -> None:
     logp = logits.masked_fill(blocked, -math.inf).log_softmax(-1)
     ref = REF_LOGITS.masked_fill(blocked, -math.inf).log_softmax(-1)
     zero = torch.zeros(1, 1, 1, dtype=torch.float64)
-    kl = kl_per_step(zero, zero, KLKind.exact, logp.view(1, 1, 1, 4), ref.view(1, 1, 1, 4))
-    kl.sum().backward()
+    # Under anomaly detection, so that no NaN may arise on the way either.
+    with torch.autograd.set_detect_anomaly(True):
+        kl = kl_per_step(zero, zero, KLKind.exact, logp.view(1, 1, 1, 4), ref.view(1, 1, 1, 4))
+        kl.sum().backward()
     torch.testing.assert_close(kl.sum().detach(), true_kl(logp[~blocked], ref[~blocked]).detach())
     assert logits.grad is not None
     assert logits.grad.isfinite().all()

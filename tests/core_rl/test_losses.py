@@ -57,7 +57,7 @@ def test_rce_weights_leave_out_padding_and_the_unjudged() -> None:
 
 
 def test_rce_weights_of_a_constant_group_are_uniform_not_noise() -> None:
-    scores_BG = torch.tensor([[0.5, 0.5 + 1e-8, 0.5 - 1e-8, 0.5]])
+    scores_BG = torch.tensor([[0.5, 0.5 + 4e-7, 0.5 - 4e-7, 0.5]])
     assert rce_weights(scores_BG, tau=0.5).tolist() == [[0.25] * 4]
 
 
