@@ -100,7 +100,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file or "").rpartition("/")
         if group:
-            return _unknown(f"option of {group}:", option, error.options or [], f"{group}=")
+            return _unknown(f"option of {group}:", option, error.options or [])
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write KEY=VALUE, and quote special characters"
     if isinstance(error, OmegaConfBaseException):
@@ -114,17 +114,14 @@ def explain(error: BaseException) -> str:
 
 def _node_error(error: OmegaConfBaseException, context: str) -> str:
     """Explain what OmegaConf says about one node; `context` is Hydra's sentence around it."""
-    if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return _unknown_key(error)
-    said = str(error.msg or error)
-    cured = _cured(said)
-    if cured:
-        return cured
     match = re.search(r"'([\w.@/]+)", context)
-    field = error.full_key or (match[1] if match else "")
+    override = match[1] if match else ""
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return _unknown_key(error, override)
+    said = str(error.msg or error)
+    field = error.full_key or override
     # The first line says it all; the others repeat the key and name Python types.
-    said = said.splitlines()[0]
-    return f"{field}: {said}" if field else said
+    return _cured(said) or (f"{field}: " if field else "") + said.splitlines()[0]
 
 
 def _cured(said: str) -> str | None:
@@ -135,20 +132,24 @@ def _cured(said: str) -> str | None:
     return None
 
 
-def _unknown_key(error: OmegaConfBaseException) -> str:
+def _unknown_key(error: OmegaConfBaseException, override: str) -> str:
     parent = error.parent_node
     prefix, known = "", []
     if isinstance(parent, DictConfig):
         prefix = parent._get_full_key(None) or ""
         known = [f"{prefix}.{key}" if prefix else key for key in map(str, parent) if key != "hydra"]
-    return _unknown("key", error.full_key or str(error.key), known)
+    name = error.full_key or str(error.key)
+    # A key inside a value, as in phases=[{epoch: 2}], does not know where it stands.
+    what = "key" if "." in name or name == override.partition(".")[0] else f"key in {override}:"
+    return _unknown(what, name, known)
 
 
-def _unknown(what: str, name: str, known: Iterable[str], prefix: str = "") -> str:
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Say that `name` is unknown, what was probably meant and what there is."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    meant = f"did you mean {prefix}{near[0]}? " if near else ""
+    near += [key for key in known if key.startswith(name)]
+    meant = f"did you mean {near[0]}? " if near else ""
     return f"unknown {what} {name}; {meant}There are: {', '.join(known)}"
 
 

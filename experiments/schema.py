@@ -8,7 +8,9 @@ e.g. `/omni_model@_here_`: types are checked while Hydra composes, ranges by `va
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -47,7 +49,7 @@ class ConfigError(ValueError):
 
 
 class UnknownKeyError(ConfigError):
-    """A key at the root of the configuration that neither the schema nor the task knows."""
+    """A key that nothing reads."""
 
     def __init__(self, key: str, known: list[str]) -> None:
         super().__init__(key, known)
@@ -85,12 +87,15 @@ def validate(cfg: DictConfig, in_batch: bool = False) -> None:
     """
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{key} has no value: give {key}=VALUE")
-    read = set(re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(cfg.task)))
+    known = {*ROOT, *re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(cfg.task))}
     for key in map(str, cfg):
-        if key not in ROOT and key not in read:
-            raise UnknownKeyError(key, sorted({*ROOT, *read, "exp"}))
+        if key not in known:
+            raise UnknownKeyError(key, sorted({*known, "exp"}))
     try:
-        OmegaConf.to_object(cfg)  # every `__post_init__` runs here
+        nodes = OmegaConf.to_object(cfg)  # every `__post_init__` runs here
+        assert isinstance(nodes, dict)
+        del nodes["task"]  # the same nodes once more
+        _check_keys(nodes, "")
         core.require(0 <= cfg.seed < 2**32, "seed", cfg.seed, "from 0 to 2^32 - 1")
         core.require(
             not in_batch or cfg.hardware.devices == 1,
@@ -98,7 +103,20 @@ def validate(cfg: DictConfig, in_batch: bool = False) -> None:
             cfg.hardware.devices,
             "1 in a multirun: every process of a run would start the batch again",
         )
-    except OmegaConfBaseException:
+    except (OmegaConfBaseException, ConfigError):
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _check_keys(node: Any, path: str) -> None:
+    """Raise UnknownKeyError for a key that `+` put where a dataclass has no field."""
+    if dataclasses.is_dataclass(node):
+        fields = [field.name for field in dataclasses.fields(node)]
+        for extra in vars(node).keys() - set(fields):
+            raise UnknownKeyError(f"{path}{extra}", [f"{path}{name}" for name in fields])
+        node = vars(node)
+    inner: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in inner:
+        if isinstance(value, dict | list) or dataclasses.is_dataclass(value):
+            _check_keys(value, f"{path}{key}.")

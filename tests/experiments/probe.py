@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from pathlib import Path
 
-from core_rl.config import TrainerConfig
+from core_rl.config import HardwareConfig, TrainerConfig
+
+ERRORS: dict[str, Exception] = {
+    "user_error": ValueError("data_mix.size=0: expected above 0"),
+    "no_file": FileNotFoundError("paths.data: no file data.json"),
+    "no_package": ImportError("pip install 'people-focus-rl[judge]'"),
+    "bug": RuntimeError("the two shapes differ"),
+}
 
 
-def probe(behaviour: str, trainer: TrainerConfig, seed: int, folder: Path) -> dict[str, float]:
-    """Return two metrics, or raise what `behaviour` says."""
-    assert isinstance(trainer, TrainerConfig) and isinstance(folder, Path)
-    if behaviour == "user_error":
-        raise ValueError("data_mix.size=0: expected above 0")
-    if behaviour == "no_file":
-        raise FileNotFoundError("paths.data: no file data.json")
-    if behaviour == "bug":
-        raise RuntimeError("the two shapes differ")
+def probe(
+    behaviour: str, trainer: TrainerConfig, hardware: HardwareConfig, seed: int, folder: Path
+) -> dict[str, float]:
+    """Return some metrics, fit a model, or raise, as `behaviour` says."""
+    assert isinstance(trainer, TrainerConfig)
+    assert isinstance(folder, Path)
+    if behaviour in ERRORS:
+        raise ERRORS[behaviour]
+    if behaviour == "fit":
+        return {"world_size": float(fit(hardware))}
+    logging.getLogger(__name__).info("probe says hello")
     return {"lr": trainer.lr, "draw": random.random()}
+
+
+def fit(hardware: HardwareConfig) -> int:
+    """Take one step with Lightning's demonstration model; return the number of processes."""
+    from lightning import Trainer
+    from lightning.pytorch.demos.boring_classes import BoringModel
+
+    from core_rl.hardware import trainer_kwargs
+
+    trainer = Trainer(
+        **trainer_kwargs(hardware),
+        max_steps=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(BoringModel())
+    return trainer.world_size

@@ -1,0 +1,72 @@
+# The one interface to this project; works with GNU make 3.81 and newer.  `make help` lists it.
+
+EXP ?= stage4_people_focus
+ARGS ?=
+JOBS ?= 2
+VENV ?= .venv
+TORCH ?=
+PORT ?= 6006
+
+BIN := $(VENV)/bin
+# Made again when the dependencies change, so that an old environment never runs new code.
+STAMP := $(VENV)/.installed
+
+# The first Python that will do.  `make PYTHON=...` names another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help env quick full test lint tensorboard clean FORCE
+
+help: ## this text
+	@echo "make TARGET [NAME=VALUE ...]; what a target needs is installed into $(VENV) first"
+	@echo
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@echo
+	@echo "  EXP=NAME       experiment of conf/exp (default $(EXP)); for quick and full"
+	@echo "  ARGS='...'     more overrides, e.g. ARGS='trainer.lr=1e-3 seed=1'; for test, pytest's"
+	@echo "  JOBS=N         processes that run the tests (default $(JOBS))"
+	@echo "  PYTHON=FILE    Python 3.11 or 3.12 to build the environment with"
+	@echo "  TORCH='...'    pip arguments for another build of torch, installed before the rest:"
+	@echo "                 TORCH='torch==2.13.0 --index-url URL', where pytorch.org's install page"
+	@echo "                 gives the URL for your CUDA or for CPU only"
+
+env: $(STAMP) ## the environment alone
+
+# TORCH installs its build even where an environment stands, and lifts the version this was tried with.
+$(STAMP): pyproject.toml constraints.txt $(if $(TORCH),FORCE)
+	@test -n "$(PYTHON)" || { \
+	  echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=FILE" >&2; \
+	  exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu install python3-venv" >&2; \
+	  rm -rf $(VENV); exit 1; }
+	@echo "installing into $(VENV): a few minutes the first time"
+	$(if $(TORCH),$(BIN)/python -m pip install -q $(TORCH))
+	@sed '$(if $(TORCH),/^torch==/d)' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e '.[dev]'
+	@touch $@
+
+FORCE:
+
+quick: $(STAMP) ## the main job in a few minutes
+	$(BIN)/python -m experiments.run +exp=$(EXP) trainer=quick $(ARGS)
+
+full: $(STAMP) ## the main job with three seeds and its controls
+	$(BIN)/python -m experiments.run +exp=$(EXP) trainer=full $(ARGS)
+
+test: $(STAMP) ## every test
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tensorboard: $(STAMP) ## curves of every run in outputs/, on PORT=6006
+	$(BIN)/tensorboard --logdir outputs --port $(PORT)
+
+clean: ## remove caches and builds; the environment and outputs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,134 @@
+"""Every experiment and every option of a group composes, passes its checks, means what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from core_rl import hardware
+from core_rl.config import HardwareConfig, RewardConfig
+from experiments import schema
+from omni_rl.config import OmniDataConfig, OmniModelConfig
+
+CONF = Path(__file__).parents[2] / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "exp").glob("*.yaml"))
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "exp"
+)
+# What an experiment or option asks the user for.
+NEEDS = {
+    "omni_demo": ["video=clip.mp4", "question='Who waves?'"],
+    "stage4_people_focus": ["paths.data=data"],
+}
+
+
+@pytest.fixture(autouse=True)
+def conf() -> Iterator[None]:
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> DictConfig:
+    cfg = compose("config", overrides=list(overrides))
+    schema.validate(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes(name: str) -> None:
+    cfg = composed(f"+exp={name}", *NEEDS.get(name, []))
+    assert "_target_" in cfg.task
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group: str, option: str) -> None:
+    if group == "task":
+        experiment = next(name for name in EXPERIMENTS if _task_of(name) == option)
+        composed(f"+exp={experiment}", *NEEDS.get(experiment, []))
+        return
+    plus = "+" if group == "ratios" else ""
+    composed(f"{plus}{group}={option}", *NEEDS.get(option, []))
+
+
+def _task_of(experiment: str) -> str:
+    defaults = OmegaConf.load(CONF / "exp" / f"{experiment}.yaml").defaults
+    return next(entry["override /task"] for entry in defaults if "override /task" in entry)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_every_experiment_takes_every_model(experiment: str, model: str) -> None:
+    cfg = composed(f"+exp={experiment}", f"model={model}", *NEEDS.get(experiment, []))
+    assert cfg.trainer.lr == cfg.model.lr
+
+
+def test_the_real_world_is_three_overrides_away() -> None:
+    cfg = composed(
+        "+exp=stage4_people_focus",
+        "model=humanomni_v2",
+        "data_mix=stage4_people_focus",
+        "hardware=gpu8_zero2",
+        "paths.data=data",
+    )
+    assert cfg.trainer.lr == 5e-7
+    assert cfg.trainer.batch_size == 1
+    assert cfg.trainer.accumulation == 8
+    assert cfg.trainer.epochs == 1
+    assert cfg.rollout.num_generations == 8
+    assert cfg.data_mix.sources.social.path.startswith("data/")
+
+
+def test_both_worlds_share_the_ratios() -> None:
+    embedded = composed("data_mix=stage4_embedded")
+    real = composed("data_mix=stage4_people_focus", "paths.data=data")
+    assert embedded.data_mix.ratios == real.data_mix.ratios
+    assert embedded.data_mix.ratios == {"social": 0.5, "emotion": 0.3, "general": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("name", "general", "social"),
+    [("people90", 0.1, None), ("social70", 0.1, 0.7), ("general30", 0.3, None)],
+)
+def test_a_rebalancing_lies_over_either_mix(name: str, general: float, social: float) -> None:
+    for mix in ("stage4_embedded", "stage4_people_focus"):
+        ratios = composed(f"data_mix={mix}", f"+ratios={name}", "paths.data=data").data_mix.ratios
+        assert ratios.general == general
+        assert social is None or ratios.social == social
+
+
+def test_an_override_beats_the_experiment_and_the_hardware_preset() -> None:
+    preset = composed("+exp=stage4_people_focus", "hardware=gpu4_zero2")
+    assert dict(preset.rollout) == {
+        "num_generations": 2,
+        "temperature": 1.0,
+        "max_prompt": 2048,
+        "max_completion": 1024,
+    }
+    assert (preset.hardware.devices, preset.trainer.accumulation) == (4, 12)
+    assert composed("hardware=gpu4_zero2", "rollout=g4").rollout.num_generations == 4
+    assert composed("reward=humanomni", "+exp=stage4_people_focus").reward.weights.context == 1
+    assert composed("reward.weights.accuracy=.3").reward.weights.accuracy == 0.3
+    assert composed("trainer.lr=1e-3").trainer.lr == 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "hardware").glob("*.yaml")))
+def test_every_hardware_builds_its_strategy(name: str) -> None:
+    machine = OmegaConf.to_object(composed(f"hardware={name}").hardware)
+    assert isinstance(machine, HardwareConfig)
+    if machine.strategy == "deepspeed":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is an extra, not installed here")
+    assert hardware.build_strategy(machine) is not None
+
+
+def test_nodes_arrive_as_the_packages_own_dataclasses() -> None:
+    cfg = composed()
+    for node, kind in ((cfg.model, OmniModelConfig), (cfg.data_mix, OmniDataConfig)):
+        assert isinstance(OmegaConf.to_object(node), kind)
+    reward = OmegaConf.to_object(cfg.reward)
+    assert isinstance(reward, RewardConfig)
+    assert set(reward.weights) == set(reward.functions)

@@ -1,0 +1,99 @@
+"""What a user is told about each kind of mistake in a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments import errors, schema
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture(autouse=True)
+def conf() -> Iterator[None]:
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def told(*overrides: str) -> str:
+    """Compose and check a wrong configuration; return the line."""
+    with pytest.raises(errors.CONFIG_ERRORS) as caught:
+        schema.validate(compose("config", overrides=list(overrides)))
+    return errors.explain(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named", "cure"),
+    [
+        # misspelt keys
+        ("trainer.lrr=1", "trainer.lrr", "did you mean trainer.lr?"),
+        ("loss.kl.wieght=1", "loss.kl.wieght", "did you mean loss.kl.weight?"),
+        ("reward.weights.acuracy=1", "reward.weights.acuracy", "did you mean reward.weights.acc"),
+        ("model.tiny.hiden=64", "model.tiny.hiden", "did you mean model.tiny.hidden?"),
+        ("trainr.lr=1", "trainr", "did you mean trainer?"),
+        ("hardwar=cpu", "hardwar", "did you mean hardware?"),
+        ("+expp=probe", "expp", "did you mean exp?"),
+        ("+trainer.lrr=1", "key trainer.lrr", "did you mean trainer.lr?"),
+        ("+loss.kl.wieght=1", "key loss.kl.wieght", "did you mean loss.kl.weight?"),
+        ("curriculum.phases=[{epoch: 2}]", "in curriculum.phases: epoch", "did you mean epochs?"),
+        # wrong types
+        ("trainer.lr=fast", "trainer.lr", "could not be converted to Float"),
+        ("trainer.max_steps=1.5", "trainer.max_steps", "could not be converted to Integer"),
+        ("trainer.seeds=[a]", "trainer.seeds[0]", "could not be converted to Integer"),
+        ("seed=one", "seed", "could not be converted to Integer"),
+        ("loss.kl.kind=k9", "loss.kl.kind", "expected one of [k1, k2, k3, exact]"),
+        # out of range
+        ("trainer.lr=-1", "trainer.lr=-1.0", "expected above 0"),
+        ("rollout.num_generations=1", "rollout.num_generations=1", "at least 2"),
+        ("seed=-1", "seed=-1", "expected from 0"),
+        ("data_mix.ratios.social=.9", "data_mix.ratios", "they sum to 1.4"),
+        # unknown options
+        ("hardware=gpu3", "hardware: gpu3", "did you mean gpu1? There are: cpu, gpu1"),
+        ("model=gpt", "model: gpt", "There are: humanomni_v2, omni_tiny, qwen2_5_omni_7b"),
+        ("+exp=stage4", "exp: stage4", "did you mean stage4_people_focus?"),
+        ("exp=stage4_people_focus", "exp", "write +exp=stage4_people_focus"),
+        ("ratios=social70", "ratios", "write +ratios=social70"),
+        # what the user has to give
+        ("+exp=omni_demo", "has no value", "give video=VALUE"),
+        ("data_mix=stage4_people_focus", "paths.data", "paths.data=VALUE"),
+        # what a shell makes of a slip
+        ("trainer.lr=1e-3,1e-4", "trainer.lr=1e-3,1e-4", "put -m first"),
+        ("trainer.lr=choice(1,2)", "trainer.lr=choice(1,2)", "put -m first"),
+        ("trainer.lr==1e-3[", "trainer.lr==1e-3[", "write KEY=VALUE"),
+        # interpolations
+        ("trainer.lr=${model.rate}", "trainer.lr", "'model.rate' not found"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key_and_the_cure(
+    mistake: str, named: str, cure: str
+) -> None:
+    line = told(mistake)
+    assert "\n" not in line
+    assert named in line
+    assert cure in line
+
+
+def test_a_missing_task_names_the_module() -> None:
+    from hydra.utils import instantiate
+
+    with pytest.raises(errors.CONFIG_ERRORS) as caught:
+        instantiate({"_target_": "omni_rl.tasks.nothing.nothing"}, _partial_=True)
+    line = errors.explain(caught.value)
+    assert "\n" not in line
+    assert "omni_rl.tasks.nothing" in line
+
+
+def test_the_default_passes() -> None:
+    schema.validate(compose("config"))
+
+
+def test_a_batch_takes_one_device_a_job() -> None:
+    cfg = compose("config", overrides=["hardware.devices=2"])
+    schema.validate(cfg)
+    with pytest.raises(schema.ConfigError, match="1 in a multirun"):
+        schema.validate(cfg, in_batch=True)

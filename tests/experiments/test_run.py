@@ -1,0 +1,190 @@
+"""The command line as a user meets it: real processes, what they print and what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Importing one of these is what a configuration error must come before.
+HEAVY = ("torch", "lightning", "transformers")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a process left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line on stderr."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+@pytest.fixture
+def tripwire(tmp_path: Path) -> Path:
+    """A folder of packages that end Python with code 99 when they are imported."""
+    for name in HEAVY:
+        package = tmp_path / "tripwire" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("import os\nos._exit(99)\n")
+    return tmp_path / "tripwire"
+
+
+def run(*args: str, output: Path, path: Path | None = None, **env: str) -> Answer:
+    """Run `python -m experiments.run` with the probe experiment at hand."""
+    flags = [arg for arg in args if arg.startswith("-")]
+    overrides = [arg for arg in args if not arg.startswith("-")]
+    if flags and flags[0] == "--cfg":
+        flags, overrides = ["--cfg", overrides[0]], overrides[1:]
+    command = [sys.executable, "-m", "experiments.run", "--config-dir", "tests/experiments/conf"]
+    search = {"PYTHONPATH": str(path)} if path else {}
+    done = subprocess.run(
+        [*command, *flags, *overrides, f"paths.output={output}"],
+        cwd=ROOT,
+        env={**os.environ, **search, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "cure"),
+    [
+        ("trainer.lrr=1", "did you mean trainer.lr?"),
+        ("trainer.lr=fast", "could not be converted to Float"),
+        ("trainer.lr=-1", "trainer.lr=-1.0: expected above 0"),
+        ("hardware=gpu3", "did you mean gpu1? There are: cpu, gpu1"),
+        ("+exp=stage4", "did you mean stage4_people_focus? There are: omni_demo"),
+        ("trainer.lr=1e-3,1e-4", "put -m first"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_cure(
+    mistake: str, cure: str, tmp_path: Path, tripwire: Path
+) -> None:
+    answer = run(mistake, output=tmp_path / "out", path=tripwire)
+    assert answer.code == 2, answer.err
+    assert answer.line.startswith("error: ")
+    assert cure in answer.line
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["--help"], "stage4_people_focus"),
+        (["--cfg", "job", "+exp=stage4_people_focus"], "num_generations: 8"),
+    ],
+)
+def test_looking_needs_nothing_heavy(
+    args: list[str], shown: str, tmp_path: Path, tripwire: Path
+) -> None:
+    answer = run(*args, output=tmp_path / "out", path=tripwire)
+    assert (answer.code, answer.err) == (0, "")
+    assert shown in answer.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tripwire_trips(tmp_path: Path, tripwire: Path) -> None:
+    assert run("+exp=probe", output=tmp_path / "out", path=tripwire).code == 99
+
+
+def test_a_run_leaves_its_folder_and_latest(tmp_path: Path) -> None:
+    answer = run("+exp=probe", "trainer.lr=.5", "seed=3", "objective=lr", output=tmp_path / "out")
+    assert (answer.code, answer.err) == (0, "")
+    latest = tmp_path / "out" / "latest"
+    assert latest.is_symlink()
+    metrics = json.loads((latest / "metrics.json").read_text())
+    assert metrics["lr"] == 0.5
+    assert {"seconds", "peak_rss_gib"} <= metrics.keys()
+    assert json.loads((latest / "run.json").read_text())["seed"] == 3
+    assert "lr: 0.5" in (latest / "config.yaml").read_text()
+    assert "probe says hello" in (latest / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("user_error", "data_mix.size=0: expected above 0"),
+        ("no_file", "paths.data: no file data.json"),
+        ("no_package", "pip install 'people-focus-rl[judge]'"),
+    ],
+)
+def test_a_failed_run_is_one_line_and_keeps_the_traceback(
+    behaviour: str, said: str, tmp_path: Path
+) -> None:
+    answer = run("+exp=probe", f"behaviour={behaviour}", output=tmp_path / "out")
+    assert answer.code == 1
+    assert said in answer.line
+    log = (tmp_path / "out" / "latest" / "train.log").read_text()
+    assert "Traceback" in log
+    assert said in log
+    assert not (tmp_path / "out" / "latest" / "metrics.json").exists()
+
+
+def test_a_bug_shows_where(tmp_path: Path) -> None:
+    answer = run("+exp=probe", "behaviour=bug", output=tmp_path / "out")
+    assert answer.code == 1
+    assert "probe.py" in answer.err
+    assert answer.err.splitlines()[-1].startswith("error: RuntimeError: the two shapes differ")
+
+
+def test_full_errors_on_demand(tmp_path: Path) -> None:
+    answer = run("trainer.lr=-1", output=tmp_path / "out", HYDRA_FULL_ERROR="1")
+    assert answer.code == 1
+    assert "Traceback" in answer.err
+
+
+def test_a_batch_goes_on_after_a_failed_job_and_says_so(tmp_path: Path) -> None:
+    answer = run("-m", "+exp=probe", "seed=0,1", "trainer.lr=1,-1", output=tmp_path / "out")
+    assert answer.code == 1
+    for job in (1, 3):
+        assert f"error: job {job}: trainer.lr=-1.0: expected above 0" in answer.err
+    assert answer.err.splitlines()[-1].startswith("error: a job of this batch failed")
+    (batch,) = (tmp_path / "out" / "multirun").glob("*/*/")
+    done = {path.parent.name: json.loads(path.read_text()) for path in batch.glob("*/metrics.json")}
+    assert done.keys() == {"0", "2"}
+    assert done["0"]["draw"] != done["2"]["draw"]
+
+
+def test_every_job_of_a_batch_is_seeded(tmp_path: Path) -> None:
+    answer = run("-m", "+exp=probe", "trainer.lr=1,2", output=tmp_path / "out")
+    assert answer.code == 0, answer.err
+    paths = (tmp_path / "out" / "multirun").glob("*/*/*/metrics.json")
+    first, second = (json.loads(path.read_text()) for path in paths)
+    assert first["draw"] == second["draw"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "cure"),
+    [("trainer.lrr=1,2", "did you mean trainer.lr?"), ("hardware=cpu,gpu3", "There are: cpu")],
+)
+def test_a_batch_that_cannot_compose_does_not_start(
+    mistake: str, cure: str, tmp_path: Path, tripwire: Path
+) -> None:
+    answer = run("-m", mistake, output=tmp_path / "out", path=tripwire)
+    assert answer.code == 2
+    assert cure in answer.line
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run_folder(tmp_path: Path) -> None:
+    answer = run("+exp=probe", "behaviour=fit", "hardware.devices=2", output=tmp_path / "out")
+    assert answer.code == 0, answer.err
+    (metrics,) = (tmp_path / "out").glob("*-*-*/*/metrics.json")
+    assert json.loads(metrics.read_text())["world_size"] == 2
+    assert len(list((tmp_path / "out").glob("*-*-*/*"))) == 1
