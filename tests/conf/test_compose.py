@@ -80,14 +80,14 @@ def test_the_real_world_is_three_overrides_away() -> None:
     assert cfg.trainer.accumulation == 8
     assert cfg.trainer.epochs == 1
     assert cfg.rollout.num_generations == 8
-    assert cfg.data_mix.sources.social.path.startswith("data/")
+    assert cfg.data_mix.sources.social_iq.path.startswith("data/")
 
 
 def test_both_worlds_share_the_ratios() -> None:
     embedded = composed("data_mix=stage4_embedded")
     real = composed("data_mix=stage4_people_focus", "paths.data=data")
     assert embedded.data_mix.ratios == real.data_mix.ratios
-    assert embedded.data_mix.ratios == {"social": 0.5, "emotion": 0.3, "general": 0.2}
+    assert embedded.data_mix.ratios == {"social_iq": 0.5, "emer": 0.3, "video_r1": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_both_worlds_share_the_ratios() -> None:
 def test_a_rebalancing_lies_over_either_mix(name: str, general: float, social: float) -> None:
     for mix in ("stage4_embedded", "stage4_people_focus"):
         ratios = composed(f"data_mix={mix}", f"+ratios={name}", "paths.data=data").data_mix.ratios
-        assert ratios.general == general
-        assert social is None or ratios.social == social
+        assert ratios.video_r1 == general
+        assert social is None or ratios.social_iq == social
 
 
 def test_an_override_beats_the_experiment_and_the_hardware_preset() -> None:

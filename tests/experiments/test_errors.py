@@ -51,7 +51,7 @@ def told(*overrides: str) -> str:
         ("trainer.lr=-1", "trainer.lr=-1.0", "expected above 0"),
         ("rollout.num_generations=1", "rollout.num_generations=1", "at least 2"),
         ("seed=-1", "seed=-1", "expected from 0"),
-        ("data_mix.ratios.social=.9", "data_mix.ratios", "they sum to 1.4"),
+        ("data_mix.ratios.social_iq=.9", "data_mix.ratios", "they sum to 1.4"),
         # unknown options
         ("hardware=gpu3", "hardware: gpu3", "did you mean gpu1? There are: cpu, gpu1"),
         ("model=gpt", "model: gpt", "There are: humanomni_v2, omni_tiny, qwen2_5_omni_7b"),
