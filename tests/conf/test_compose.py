@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from core_rl import hardware
 from core_rl.config import HardwareConfig, RewardConfig
 from experiments import schema
 from omni_rl.config import OmniDataConfig, OmniModelConfig
+from omni_rl.settings import Settings
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "exp").glob("*.yaml"))
@@ -43,6 +47,16 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_experiment_composes(name: str) -> None:
     cfg = composed(f"+exp={name}", *NEEDS.get(name, []))
     assert "_target_" in cfg.task
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_task_is_called_as_it_is_written(name: str) -> None:
+    cfg = composed(f"+exp={name}", *NEEDS.get(name, []))
+    arguments = {str(key): None for key in cfg.task if key != "_target_"}
+    task = inspect.signature(get_method(cfg.task._target_))
+    bound = task.bind(folder=Path(), **arguments)
+    if "groups" in bound.arguments:
+        assert bound.arguments["groups"].keys() == {field.name for field in fields(Settings)}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
