@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -91,7 +92,10 @@ def _renders_media(tokenizer: PreTrainedTokenizerBase) -> bool:
         return False
     content = [{"type": kind, kind: ""} for kind in PLACEHOLDERS]
     chat: Any = [{"role": "user", "content": content}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False)
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False)
+    except (TypeError, TemplateError):  # a template for plain text adds the list to a string
+        return False
     return all(token in text for token in PLACEHOLDERS.values())
 
 

@@ -220,9 +220,17 @@ class TestSavedProcessor:
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(got[name])), name
         assert suppressed_token_ids(loaded.tokenizer) == suppressed_token_ids(processor.tokenizer)
 
-    def test_a_template_without_media_is_replaced(self, processor, tmp_path):
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "{{ messages[0].role }}",
+            "{{ 'a turn: ' + messages[0].content }}",
+            "{{ raise_exception('text only') }}",
+        ],
+    )
+    def test_a_template_without_media_is_replaced(self, processor, tmp_path, template):
         save_processor(processor, tmp_path)
-        (tmp_path / "chat_template.jinja").write_text("{{ messages[0].role }}")
+        (tmp_path / "chat_template.jinja").write_text(template)
         assert "vision_bos" in load_processor(str(tmp_path)).tokenizer.chat_template
 
     def test_another_familys_tokenizer_is_refused(self, processor, tmp_path):

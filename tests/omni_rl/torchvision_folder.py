@@ -69,7 +69,7 @@ def answer(processor: Any, case: dict[str, Any], arrays: dict[str, np.ndarray]) 
         names = [name for name in arrays if name.startswith(kind)]
         numbered[kind] = [arrays[name] for name in sorted(names)]
     size = {"shortest_edge": case["min_pixels"], "longest_edge": case["max_pixels"]}
-    # `load_audio_from_video` replaced `use_audio_in_video` in transformers 5.2x.
+    # `load_audio_from_video` replaced `use_audio_in_video` after transformers 5.17.
     together: dict[str, Any] = {"use_audio_in_video": case["use_audio_in_video"]}
     if hasattr(processing_utils, "OmniModalProcessorMixin"):
         together = {
