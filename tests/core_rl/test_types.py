@@ -1,4 +1,4 @@
-"""The shared vocabulary: selection of queries and the masked mean."""
+"""The shared vocabulary: moving candidates and the masked mean."""
 
 from __future__ import annotations
 
@@ -7,33 +7,20 @@ import torch
 from core_rl.types import Actions, masked_mean
 
 
-def test_select_keeps_every_field_of_the_chosen_queries() -> None:
-    ids_BGT = torch.arange(12).view(3, 2, 2)
+def test_moving_keeps_every_field() -> None:
+    ids_BGT = torch.arange(8).view(2, 2, 2)
     actions = Actions(
         ids_BGT=ids_BGT,
         mask_BGT=ids_BGT % 2 == 0,
         logp_BGT=-ids_BGT.float(),
-        truncated_BG=torch.tensor([[True, False], [False, False], [False, True]]),
-        texts=(("a", "b"), ("c", "d"), ("e", "f")),
+        texts=(("a", "b"), ("c", "d")),
         spans={"context": ids_BGT > 5},
     )
-    kept = actions.select(torch.tensor([2, 0]))
-    assert (kept.num_queries, kept.num_candidates) == (2, 2)
-    assert kept.ids_BGT.tolist() == [[[8, 9], [10, 11]], [[0, 1], [2, 3]]]
-    assert kept.mask_BGT.equal(kept.ids_BGT % 2 == 0)
-    assert kept.logp_BGT is not None and kept.logp_BGT.equal(-kept.ids_BGT.float())
-    assert kept.truncated_BG is not None
-    assert kept.truncated_BG.tolist() == [[False, True], [True, False]]
-    assert kept.texts == (("e", "f"), ("a", "b"))
-    assert kept.spans["context"].equal(kept.ids_BGT > 5)
-
-
-def test_select_leaves_absent_fields_absent() -> None:
-    bare = Actions(torch.zeros(2, 1, 1), torch.ones(2, 1, 1, dtype=torch.bool))
-    kept = bare.select(torch.tensor([1]))
-    assert kept.logp_BGT is None
-    assert kept.truncated_BG is None
-    assert kept.texts == ()
+    moved = actions.to(torch.device("meta"))
+    assert {moved.ids_BGT.device.type, moved.spans["context"].device.type} == {"meta"}
+    assert moved.logp_BGT is not None and moved.logp_BGT.device.type == "meta"
+    assert moved.truncated_BG is None
+    assert moved.texts == actions.texts
 
 
 def test_masked_mean_ignores_what_is_masked_even_if_it_is_not_a_number() -> None:

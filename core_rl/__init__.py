@@ -1,0 +1,1 @@
+"""One GRPO/RCE loop for every pipeline: query, candidates, rewards, advantages, loss."""

@@ -1,0 +1,186 @@
+"""What a run leaves behind: one folder that says what was run, how it went and what it judged.
+
+`config.yaml`, `metrics.json` (flat, name -> number), `run.json` (versions, seed, revision,
+hardware, time), `train.log`, `samples.parquet` (a folder of parts, so that a killed run loses
+nothing). Every file is written beside its place and moved there, so a reader never sees half of
+one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "lightning", "transformers", "hydra-core", "stable-baselines3", "numpy", "av")
+
+
+@dataclass(frozen=True)
+class Started:
+    """Clocks at the start of a run, in seconds."""
+
+    wall: float
+    cpu: float
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with NaN as null: every reader takes that."""
+    write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def start_run(folder: Path, config_yaml: str) -> Started:
+    """Open a run folder: the resolved configuration, and `latest` beside it pointing here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", config_yaml)
+    return Started(time.time(), cpu_seconds())
+
+
+def finish_run(folder: Path, metrics: Mapping[str, float], seed: int, started: Started) -> None:
+    """Write `metrics.json` and `run.json`."""
+    wall, cpu = time.time() - started.wall, cpu_seconds() - started.cpu
+    known = {"seconds": wall, "cpu_seconds": cpu, "peak_rss_gib": peak_rss_gib()}
+    write_json(folder / "metrics.json", {**known, **metrics})
+    write_json(
+        folder / "run.json",
+        {
+            "seed": seed,
+            "revision": git_revision(),
+            "versions": {"python": platform.python_version(), **package_versions()},
+            "hardware": hardware(),
+            "wall_seconds": wall,
+            "cpu_seconds": cpu,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started.wall)),
+        },
+    )
+
+
+def link_latest(root: Path, folder: Path) -> None:
+    """Point `<root>/latest` at the newest run folder."""
+    link, beside = root / "latest", root / f".latest.{os.getpid()}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(os.path.relpath(folder, root))
+    beside.replace(link)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and its ended children, in seconds."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def peak_rss_gib() -> float:
+    """Largest resident memory of this process or of any ended child, in GiB."""
+    import resource
+
+    # macOS counts bytes where Linux counts KiB.
+    unit = 1 if platform.system() == "Darwin" else 1024
+    usages = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in usages) * unit / 2**30
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed[name] = "absent"
+    return installed
+
+
+def git_revision() -> str:
+    """Revision of the checkout this file is in, with `-dirty` after local changes."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
+def hardware() -> dict[str, Any]:
+    """The machine in a few words."""
+    import torch
+
+    described: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "torch_threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        described["gpus"] = [
+            torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
+        ]
+    return described
+
+
+class SampleWriter:
+    """Collect judged candidates and write them as parts of `samples.parquet`.
+
+    Args:
+        folder: of the run; parts of an earlier, resumed run are kept.
+        every: rows a part.
+    """
+
+    def __init__(self, folder: Path, every: int = 512) -> None:
+        self.folder = folder / "samples.parquet"
+        self.every = every
+        self._rows: list[dict[str, Any]] = []
+        self._part = len(list(self.folder.glob("part-*.parquet")))
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows; a full part is written at once."""
+        self._rows.extend(dict(row) for row in rows)
+        if len(self._rows) >= self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        if not self._rows:
+            return
+        import pandas as pd
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"part-{self._part:05d}.parquet"
+        beside = target.with_suffix(".tmp")
+        pd.DataFrame(self._rows).to_parquet(beside, index=False)
+        beside.replace(target)
+        self._rows, self._part = [], self._part + 1

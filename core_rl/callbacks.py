@@ -1,0 +1,176 @@
+"""What watches a run: the log, the samples, the checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from core_rl.artifacts import SampleWriter
+from core_rl.module import GroupPolicyModule
+
+log = logging.getLogger(__name__)
+
+Describe = Callable[[Any], dict[str, Any]]  # a query -> columns that name it
+
+
+class TrainLog(Callback):
+    """One line a step: `step 12/80 reward/total 1.23 ... left 0:01:20`, easy to grep."""
+
+    def __init__(self, every: int, names: tuple[str, ...]) -> None:
+        self.every = every
+        self.names = names
+        self._began = 0.0
+        self._first = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began, self._first = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        micro_batch_only = trainer.fit_loop.epoch_loop._should_accumulate()
+        if micro_batch_only or step % self.every or step == self._first:
+            return
+        seen = trainer.callback_metrics
+        parts = [f"{name} {float(seen[name]):.4g}" for name in self.names if name in seen]
+        spent = time.monotonic() - self._began
+        left = spent / (step - self._first) * (trainer.max_steps - step)
+        clock = time.strftime("%H:%M:%S", time.gmtime(max(0.0, left)))
+        log.info("step %d/%d %s left %s", step, trainer.max_steps, " ".join(parts), clock)
+
+
+class Samples(Callback):
+    """Write every judged candidate to `samples.parquet`, and readable text if asked.
+
+    Args:
+        folder: of the run.
+        describe: columns that name a query (id, question).
+        text_path: where prompts, completions and rewards go as text; None = nowhere.
+    """
+
+    def __init__(self, folder: Path, describe: Describe, text_path: Path | None = None) -> None:
+        self.writer = SampleWriter(folder)
+        self.describe = describe
+        self.text_path = text_path
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        group = pl_module.last_group
+        if group is None or not trainer.is_global_zero:
+            return
+        rows = []
+        totals, values = group.rewards.total_BG.tolist(), group.rewards.values_RBG.tolist()
+        lengths = group.actions.mask_BGT.sum(-1).tolist()
+        for b, query in enumerate(group.queries):
+            named = self.describe(query)
+            for g in range(group.actions.num_candidates):
+                rewards = {
+                    f"reward/{name}": values[r][b][g] for r, name in enumerate(group.rewards.names)
+                }
+                rows.append(
+                    {
+                        "step": trainer.global_step,
+                        **named,
+                        "candidate": g,
+                        "text": group.actions.texts[b][g] if group.actions.texts else "",
+                        "length": lengths[b][g],
+                        "reward/total": totals[b][g],
+                        **rewards,
+                    }
+                )
+        self.writer.add(rows)
+        if self.text_path is not None:
+            self._write_text(rows)
+
+    def _write_text(self, rows: list[dict[str, Any]]) -> None:
+        assert self.text_path is not None
+        self.text_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.text_path.open("a", encoding="utf-8") as stream:
+            for row in rows:
+                stream.write("\n".join(f"{name}: {value}" for name, value in row.items()) + "\n\n")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.writer.flush()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.writer.flush()
+
+
+class Checkpoints(Callback):
+    """Keep the newest and the best policy, in the form its library opens, and a resume point.
+
+    `checkpoints/step-00000100` every `every` steps (the newest `keep` stay), `checkpoints/best` by
+    held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.
+
+    Args:
+        folder: of the run.
+        save: writes the policy into a folder.
+        every: optimiser steps between two.
+        keep: how many stay.
+    """
+
+    def __init__(
+        self, folder: Path, save: Callable[[Path, dict[str, float]], None], every: int, keep: int
+    ) -> None:
+        self.folder = folder / "checkpoints"
+        self.save = save
+        self.every = every
+        self.keep = keep
+        self.best = float("-inf")
+        self._saved_at = -1
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if step and step % self.every == 0 and step != self._saved_at:
+            self._saved_at = step
+            self._write(trainer, f"step-{step:08d}")
+            for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+                shutil.rmtree(old)
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        reward = trainer.callback_metrics.get("val/reward")
+        if reward is None or trainer.sanity_checking:
+            return
+        if torch.isfinite(reward) and float(reward) > self.best:
+            self.best = float(reward)
+            self._write(trainer, "best")
+
+    def _write(self, trainer: L.Trainer, name: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        beside = self.folder / f".{name}"
+        shutil.rmtree(beside, ignore_errors=True)
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.save(beside, {**metrics, "step": float(trainer.global_step)})
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        beside.rename(self.folder / name)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+
+class DeviceUse(Callback):
+    """Log peak memory and utilisation of the GPU, where there is one."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        device = pl_module.device
+        if device.type != "cuda":
+            return
+        pl_module.log("gpu/peak_gib", torch.cuda.max_memory_allocated(device) / 2**30)
+        try:
+            pl_module.log("gpu/utilisation", float(torch.cuda.utilization(device)))
+        except (ModuleNotFoundError, RuntimeError):
+            return  # nvidia-ml-py is not installed: memory alone is shown

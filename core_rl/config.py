@@ -1,0 +1,376 @@
+"""Settings that every pipeline shares, as plain dataclasses.
+
+No torch here: `experiments` builds the schema from these before anything heavy is imported, so a
+misspelt key, a wrong type or a value out of range is answered in about a second.  Types are checked
+while Hydra composes; ranges in `__post_init__`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+def require(ok: bool, name: str, value: object, expected: str) -> None:
+    """Raise ValueError naming the field, its value and what was expected unless `ok`."""
+    if not ok:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
+class PhaseKind(Enum):
+    """Which objective a phase of the curriculum optimises."""
+
+    rce = "rce"  # reward-weighted cross entropy
+    grpo = "grpo"  # clipped policy gradient with group advantages
+
+
+class Subset(Enum):
+    """Which of a query's stored candidates a phase learns from."""
+
+    all = "all"
+    top_k = "top_k"  # the k best by reward: the published early stage; may kill the contrast
+    contrast = "contrast"  # best, median and worst: keeps a spread of rewards
+
+
+class Reduction(Enum):
+    """How token losses become one number; names as in the literature."""
+
+    grpo = "grpo"  # mean over tokens of a candidate, then over candidates
+    bnpo = "bnpo"  # mean over all tokens of the batch
+    dr_grpo = "dr_grpo"  # sum over tokens / (candidates * maximal length)
+    dapo = "dapo"  # mean over all tokens of the whole (accumulated, global) batch
+
+
+class RatioLevel(Enum):
+    """Where the importance ratio is taken."""
+
+    token = "token"
+    sequence = "sequence"  # GSPO: exp of the mean log-ratio over the candidate's tokens
+    sequence_sum = "sequence_sum"  # exp of the summed log-ratio: exact for a slate reward
+
+
+class Objective(Enum):
+    """Surrogate of the GRPO phase."""
+
+    clip = "clip"
+    cispo = "cispo"
+
+
+class AdvantageKind(Enum):
+    """How rewards become advantages inside a group."""
+
+    zscore = "zscore"
+    mean = "mean"
+    rank = "rank"
+    leave_one_out = "leave_one_out"
+
+
+class Normalise(Enum):
+    """Whether advantages are taken of the weighted sum or of each reward before weighing."""
+
+    sum = "sum"
+    each = "each"
+
+
+class KLKind(Enum):
+    """Estimator of the KL term."""
+
+    k1 = "k1"
+    k2 = "k2"
+    k3 = "k3"
+    exact = "exact"  # over all options of a step; needs a policy that returns them
+
+
+class FlatGroups(Enum):
+    """What to do with groups whose rewards are all equal."""
+
+    drop = "drop"
+    resample = "resample"
+
+
+@dataclass
+class PhaseConfig:
+    """One stretch of training with one objective.
+
+    `steps` (optimiser steps) wins over `epochs` where both are given.
+    """
+
+    kind: PhaseKind = PhaseKind.grpo
+    epochs: float = 1.0
+    steps: int | None = None
+    lr_scale: float = 1.0
+    # RCE: softmax temperature over scores, linear from start to end of the phase.
+    tau_start: float = 2.0
+    tau_end: float = 0.5
+    zscore_scores: bool = True
+    # Stored candidates: which of them, and how many for `top_k`.
+    subset: Subset = Subset.all
+    top_k: int = 3
+    # Updates made from one rollout; above 1 the rollout is reused against its own log-probs.
+    num_iterations: int = 1
+    minibatches: int = 1  # a reused rollout is that many optimiser steps wide
+    # Which data the phase reads, for pipelines that have several; empty = the default.
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.epochs > 0, "curriculum.phases.epochs", self.epochs, "a number above 0")
+        require(
+            self.steps is None or self.steps > 0,
+            "curriculum.phases.steps",
+            self.steps,
+            "null or a whole number above 0",
+        )
+        require(self.lr_scale > 0, "curriculum.phases.lr_scale", self.lr_scale, "above 0")
+        for name in ("tau_start", "tau_end"):
+            value = getattr(self, name)
+            require(value > 0, f"curriculum.phases.{name}", value, "a temperature above 0")
+        require(self.top_k >= 2, "curriculum.phases.top_k", self.top_k, "at least 2")
+        for name in ("num_iterations", "minibatches"):
+            value = getattr(self, name)
+            require(value >= 1, f"curriculum.phases.{name}", value, "at least 1")
+
+
+@dataclass
+class CurriculumConfig:
+    """Phases in order; log-probs of the old and the reference policy are taken at each start."""
+
+    phases: list[PhaseConfig] = field(default_factory=lambda: [PhaseConfig()])
+
+    def __post_init__(self) -> None:
+        require(len(self.phases) > 0, "curriculum.phases", self.phases, "at least one phase")
+
+
+@dataclass
+class AdvantageConfig:
+    """Rewards of a group to advantages."""
+
+    kind: AdvantageKind = AdvantageKind.zscore
+    normalise: Normalise = Normalise.sum
+    # Smallest standard deviation divided by, per reward type; `default` for those not named.
+    std_floor: dict[str, float] = field(default_factory=lambda: {"default": 0.1})
+    clip: float = 5.0
+    flat_groups: FlatGroups = FlatGroups.drop
+    max_resamples: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.clip > 0, "loss.advantage.clip", self.clip, "above 0")
+        for name, floor in self.std_floor.items():
+            require(floor > 0, f"loss.advantage.std_floor.{name}", floor, "above 0")
+        require(
+            self.max_resamples >= 0, "loss.advantage.max_resamples", self.max_resamples, "0 or more"
+        )
+
+
+@dataclass
+class KLConfig:
+    """The KL term against the policy at the start of the phase, and its controller."""
+
+    kind: KLKind = KLKind.k3
+    weight: float = 0.04
+    adaptive: bool = False
+    low: float = 0.01
+    high: float = 0.1
+    factor: float = 1.5
+    ema: float = 0.9
+    every: int = 10  # optimiser steps between two changes of the weight
+    weight_min: float = 1e-3
+    weight_max: float = 10.0
+    # Sampling temperature that follows KL: lower when the policy drifts, higher when it stalls.
+    follow_temperature: bool = False
+    temperature_min: float = 0.7
+    temperature_max: float = 1.3
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "loss.kl.weight", self.weight, "0 or more")
+        require(0 < self.low < self.high, "loss.kl.low", self.low, f"between 0 and {self.high}")
+        require(self.factor > 1, "loss.kl.factor", self.factor, "above 1")
+        require(0 <= self.ema < 1, "loss.kl.ema", self.ema, "from 0 to below 1")
+        require(self.every >= 1, "loss.kl.every", self.every, "at least 1")
+        require(
+            0 < self.weight_min <= self.weight_max,
+            "loss.kl.weight_min",
+            self.weight_min,
+            f"above 0 and at most {self.weight_max}",
+        )
+        require(
+            0 < self.temperature_min <= self.temperature_max,
+            "loss.kl.temperature_min",
+            self.temperature_min,
+            f"above 0 and at most {self.temperature_max}",
+        )
+
+
+@dataclass
+class LossConfig:
+    """The objective of the GRPO phases."""
+
+    objective: Objective = Objective.clip
+    ratio_level: RatioLevel = RatioLevel.token
+    eps_low: float = 0.2
+    eps_high: float = 0.2
+    dual_clip: float | None = None  # bound on -A*ratio for A < 0; 3 is usual
+    reduction: Reduction = Reduction.bnpo
+    mask_truncated: bool = False  # leave out candidates that the length limit cut
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    kl: KLConfig = field(default_factory=KLConfig)
+
+    def __post_init__(self) -> None:
+        require(0 < self.eps_low < 1, "loss.eps_low", self.eps_low, "between 0 and 1")
+        require(self.eps_high > 0, "loss.eps_high", self.eps_high, "above 0")
+        require(
+            self.dual_clip is None or self.dual_clip > 1,
+            "loss.dual_clip",
+            self.dual_clip,
+            "null or above 1",
+        )
+
+
+@dataclass
+class RolloutConfig:
+    """How fresh candidates are drawn."""
+
+    num_generations: int = 8
+    temperature: float = 1.0
+    max_prompt: int = 2048
+    max_completion: int = 1024
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_generations >= 2,
+            "rollout.num_generations",
+            self.num_generations,
+            "at least 2: an advantage needs a group",
+        )
+        require(self.temperature > 0, "rollout.temperature", self.temperature, "above 0")
+        for name in ("max_prompt", "max_completion"):
+            require(getattr(self, name) > 0, f"rollout.{name}", getattr(self, name), "above 0")
+
+
+@dataclass
+class TrainerConfig:
+    """How long and how often; what `smoke`, `quick` and `full` set."""
+
+    lr: float = 1e-4
+    epochs: float = 1.0
+    max_steps: int | None = None  # optimiser steps over all phases; null = the curriculum decides
+    batch_size: int = 1  # queries a device and micro-step
+    accumulation: int = 1
+    grad_clip: float = 1.0
+    warmup: float = 0.1  # share of a phase's steps
+    weight_decay: float = 0.0
+    schedule: str = "cosine"  # cosine | constant
+    seeds: list[int] = field(default_factory=lambda: [0])
+    controls: list[str] = field(default_factory=list)
+    reseed: bool = False  # make the start model anew for each seed, too
+    workers: int = 1  # seeds trained side by side, each in its own process
+    val_every: int = 50
+    val_size: int = 64
+    test_size: int = 240
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    resume: str | None = None  # a run folder or a checkpoint
+    progress: bool = True
+    log_every: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "trainer.lr", self.lr, "above 0")
+        require(self.epochs > 0, "trainer.epochs", self.epochs, "above 0")
+        require(
+            self.max_steps is None or self.max_steps > 0,
+            "trainer.max_steps",
+            self.max_steps,
+            "null or above 0",
+        )
+        for name in ("batch_size", "accumulation", "workers", "val_every", "checkpoint_every"):
+            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+        require(self.grad_clip > 0, "trainer.grad_clip", self.grad_clip, "above 0")
+        require(0 <= self.warmup < 1, "trainer.warmup", self.warmup, "from 0 to below 1")
+        require(
+            self.schedule in ("cosine", "constant"),
+            "trainer.schedule",
+            self.schedule,
+            "cosine or constant",
+        )
+        require(len(self.seeds) > 0, "trainer.seeds", self.seeds, "at least one seed")
+        require(
+            self.keep_checkpoints >= 1,
+            "trainer.keep_checkpoints",
+            self.keep_checkpoints,
+            "at least 1",
+        )
+
+
+@dataclass
+class HardwareConfig:
+    """The machine: what Lightning's Trainer is built with."""
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    strategy: str = "auto"  # auto | ddp | deepspeed
+    zero_stage: int = 2
+    offload: bool = False
+    precision: str = "32-true"
+    threads: int = 1  # torch threads a process on CPU; 0 = leave as it is
+    accumulation: int = 1
+    activation_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.devices >= 1, "hardware.devices", self.devices, "at least 1")
+        require(
+            self.strategy in ("auto", "ddp", "deepspeed"),
+            "hardware.strategy",
+            self.strategy,
+            "auto, ddp or deepspeed",
+        )
+        require(self.zero_stage in (1, 2, 3), "hardware.zero_stage", self.zero_stage, "1, 2 or 3")
+        require(self.threads >= 0, "hardware.threads", self.threads, "0 or more")
+
+
+@dataclass
+class LoggerConfig:
+    """Where metrics go beside `metrics.json` and `train.log`."""
+
+    kind: str = "tensorboard"  # tensorboard | csv | wandb | none
+    project: str = "people-focus"
+    debug: bool = False  # also write prompts, completions and rewards as readable text
+    log_path: str | None = None  # where that text goes; null = the run folder
+
+    def __post_init__(self) -> None:
+        require(
+            self.kind in ("tensorboard", "csv", "wandb", "none"),
+            "logger.kind",
+            self.kind,
+            "tensorboard, csv, wandb or none",
+        )
+
+
+@dataclass
+class PathsConfig:
+    """Folders; relative ones are taken from where the command was typed."""
+
+    output: str = "outputs"
+    cache: str = "outputs/cache"
+    data: str | None = None
+
+
+@dataclass
+class RewardConfig:
+    """Named reward functions (each a `_target_`), their weights and the span each may steer."""
+
+    functions: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    spans: dict[str, str] = field(default_factory=dict)
+    max_unjudged: float = 0.5  # share of None above which the run warns loudly
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.weights) - set(self.functions))
+        require(
+            not unknown,
+            "reward.weights",
+            unknown,
+            f"names of reward functions, which are {sorted(self.functions)}",
+        )
+        require(
+            0 < self.max_unjudged <= 1, "reward.max_unjudged", self.max_unjudged, "between 0 and 1"
+        )

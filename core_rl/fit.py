@@ -1,0 +1,154 @@
+"""Run the loop: Lightning's Trainer with what every pipeline watches, logs and keeps."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from core_rl.batches import PhaseBatches, Stream
+from core_rl.callbacks import Checkpoints, Describe, DeviceUse, Samples, TrainLog
+from core_rl.config import HardwareConfig, LoggerConfig, TrainerConfig
+from core_rl.hardware import trainer_kwargs
+from core_rl.module import GroupPolicyModule
+
+log = logging.getLogger(__name__)
+
+SavePolicy = Callable[[Path, dict[str, float]], None]
+SHOWN = ("train/loss", "reward/total", "val/reward", "train/kl", "rollout/mixed_share")
+
+
+def fit(
+    module: GroupPolicyModule,
+    stream: Stream,
+    held_out: Sequence[Any],
+    folder: Path,
+    *,
+    trainer: TrainerConfig,
+    hardware: HardwareConfig,
+    logger: LoggerConfig,
+    describe: Describe,
+    save: SavePolicy,
+    callbacks: Sequence[Callback] = (),
+) -> L.Trainer:
+    """Train through every phase of the module's curriculum.
+
+    Args:
+        module: the loop with its policy.
+        stream: endless batches of a phase.
+        held_out: batches of queries that select the best policy.
+        folder: where everything goes.
+        trainer: how long and how often.
+        hardware: on what.
+        logger: where metrics go.
+        describe: columns that name a query in `samples.parquet`.
+        save: writes the policy so that its library opens it.
+        callbacks: more of them.
+
+    Returns:
+        Lightning's trainer, for its metrics.
+    """
+    quieten_lightning()
+    rewards = tuple(f"reward/{name}" for name in module.reward.functions)
+    text_path = Path(logger.log_path) if logger.log_path else folder / "samples.log"
+    watching: list[Callback] = [
+        TrainLog(trainer.log_every, (*SHOWN, *rewards)),
+        Samples(folder, describe, text_path if logger.debug else None),
+        Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints),
+        DeviceUse(),
+        *callbacks,
+    ]
+    loggers = build_logger(logger, folder)
+    if loggers:
+        watching.append(LearningRateMonitor("step"))
+    if trainer.progress:
+        watching.append(TQDMProgressBar(refresh_rate=1, leave=True))
+    val_every = trainer.val_every * trainer.accumulation
+    runner = L.Trainer(
+        **trainer_kwargs(hardware),
+        max_steps=module.curriculum.total_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=trainer.accumulation,
+        gradient_clip_val=trainer.grad_clip,
+        val_check_interval=val_every if held_out else 1.0,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if held_out else 0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=trainer.log_every,
+        logger=loggers or False,
+        callbacks=watching,
+        enable_checkpointing=False,
+        enable_progress_bar=trainer.progress,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+    )
+    batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
+    runner.fit(
+        module,
+        train_dataloaders=batches,
+        val_dataloaders=_loader(held_out),
+        ckpt_path=resume_point(trainer.resume),
+        weights_only=True,
+    )
+    return runner
+
+
+def _loader(batches: Sequence[Any]) -> DataLoader[Any]:
+    """Hand batches through as they are."""
+    return DataLoader(cast("Any", list(batches)), batch_size=None, collate_fn=list)
+
+
+def quieten_lightning() -> None:
+    """Keep what Lightning says to newcomers and to itself out of the log."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*module\(s\) in eval mode at the start of training.*",  # dropout is off on purpose
+        r".*does not have many workers.*",
+        r".*smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def resume_point(resume: str | None) -> str | None:
+    """Find the checkpoint that `trainer.resume` names: a file or a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if resume is None:
+        return None
+    path = Path(resume)
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"trainer.resume={resume}: no {path}; name a run folder that has checkpoints/last.ckpt"
+        )
+    return str(path)
+
+
+def build_logger(config: LoggerConfig, folder: Path) -> list[Logger]:
+    """Build the metric logger that `logger.kind` names.
+
+    Raises:
+        ImportError: wandb asked for and not installed.
+    """
+    if config.kind == "tensorboard":
+        return [TensorBoardLogger(folder, name="tensorboard", version="")]
+    if config.kind == "csv":
+        return [CSVLogger(folder, name="csv", version="")]
+    if config.kind == "wandb":
+        from lightning.pytorch.loggers import WandbLogger
+
+        return [WandbLogger(project=config.project, save_dir=folder)]
+    return []

@@ -1,0 +1,149 @@
+"""Draw completions from a Hugging Face causal model, with the log-probs the learner will need.
+
+`generate()` in train mode with activation checkpointing silently loses its cache from the second
+token on (transformers 4.53 and later), and its top-k and top-p bias the importance ratio.  So the
+loop here is written out: it decodes under `generation_mode`, from logits / temperature with the
+suppressed ids masked, and returns exactly those log-probs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+Layers = list[tuple[Tensor, Tensor]]  # (keys, values) of each decoder layer, [B, heads, P, D]
+
+
+@contextmanager
+def generation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluate without gradients or activation checkpointing, then restore every flag exactly."""
+    modules = list(model.modules())
+    training = [module.training for module in modules]
+    checkpointing = [
+        module for module in modules if getattr(module, "gradient_checkpointing", False) is True
+    ]
+    try:
+        model.eval()
+        for module in checkpointing:
+            module.gradient_checkpointing = False  # type: ignore[assignment]
+        with torch.no_grad():
+            yield
+    finally:
+        # Set flags directly: `train()` would recurse into children that had another mode.
+        for module, mode in zip(modules, training, strict=True):
+            module.training = mode
+        for module in checkpointing:
+            module.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+@contextmanager
+def last_logits_only(model: PreTrainedModel) -> Iterator[None]:
+    """Feed the output head the last position alone: a prompt's other logits are never read."""
+    head = model.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def cache_layers(cache: DynamicCache) -> Layers:
+    """List the keys and values of a cache, with their graph."""
+    layers = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer), "a prompt is cached in full, layer by layer"
+        assert layer.keys is not None and layer.values is not None
+        layers.append((layer.keys, layer.values))
+    return layers
+
+
+def expand_cache(layers: Layers, times: int) -> DynamicCache:
+    """Build a cache in which every row of `layers` stands `times` times; gradients flow back."""
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        cache.update(
+            keys.repeat_interleave(times, dim=0), values.repeat_interleave(times, dim=0), index
+        )
+    return cache
+
+
+def log_softmax_masked(logits: Tensor, temperature: float, suppress: Tensor | None) -> Tensor:
+    """Return log-probs of logits / temperature in float32, suppressed ids at -inf.
+
+    Args:
+        logits: [..., K].
+        temperature: above 0.
+        suppress: LongTensor of ids that may not be drawn, or None.
+    """
+    scaled = logits.float() / temperature
+    if suppress is not None and suppress.numel():
+        blocked = torch.zeros(scaled.shape[-1], dtype=torch.bool, device=scaled.device)
+        blocked[suppress] = True
+        scaled = scaled.masked_fill(blocked, float("-inf"))
+    return torch.log_softmax(scaled, dim=-1)
+
+
+@torch.no_grad()
+def decode(
+    model: PreTrainedModel,
+    cache: DynamicCache,
+    first_logits_NK: Tensor,
+    prompt_mask_NP: Tensor,
+    next_position_N: Tensor,
+    *,
+    max_new: int,
+    stop_ids: Tensor,
+    pad_id: int,
+    suppress: Tensor | None,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Continue N rows until each stops or `max_new` tokens are drawn.
+
+    Args:
+        model: in generation mode.
+        cache: holds the prompts; grows by the tokens fed.
+        first_logits_NK: logits of the first new token.
+        prompt_mask_NP: attention mask of the (left-padded) prompts.
+        next_position_N: rotary position of the first new token.
+        max_new: limit of new tokens.
+        stop_ids: ids that end a row.
+        pad_id: fills rows after their end.
+        suppress: ids never drawn.
+        temperature: 0 takes the most probable token.
+
+    Returns:
+        ids_NT, mask_NT (the stop token included) and logp_NT (0 after the end).
+    """
+    attention = prompt_mask_NP
+    logits = first_logits_NK
+    alive = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    ids, masks, logps = [], [], []
+    for step in range(max_new):
+        logp_NK = log_softmax_masked(logits, temperature or 1.0, suppress)
+        if temperature == 0:
+            chosen = logp_NK.argmax(dim=-1)
+        else:
+            chosen = torch.multinomial(logp_NK.exp(), 1).squeeze(-1)
+        logp = logp_NK.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        chosen = torch.where(alive, chosen, pad_id)
+        ids.append(chosen)
+        masks.append(alive)
+        logps.append(torch.where(alive, logp, 0.0))
+        alive = alive & ~torch.isin(chosen, stop_ids)
+        if step + 1 == max_new or not alive.any():
+            break
+        attention = torch.cat([attention, attention.new_ones(len(attention), 1)], dim=1)
+        logits = model(
+            input_ids=chosen.unsqueeze(1),
+            attention_mask=attention,
+            position_ids=(next_position_N + step).unsqueeze(1),
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+    return torch.stack(ids, 1), torch.stack(masks, 1), torch.stack(logps, 1)

@@ -1,0 +1,167 @@
+"""The vocabulary every pipeline shares.
+
+Shape suffixes, everywhere in this project:
+
+    B  queries in a batch          T  steps of one candidate (tokens, pointers, choices)
+    G  candidates of one query     K  options at one step (vocabulary, pool, prompts)
+    R  reward functions            D  width of an embedding
+    P  steps of a prompt
+
+A candidate is a sequence of discrete choices, whatever the domain: the tokens of a completion
+(`omni_rl`), pointers into a pool of demonstrations (`lever`), one prompt out of eleven
+(`sa2va_rl`, T = 1).  So one loss serves all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Query = Any  # A record of the domain: `omni_rl.records.Record`, a lever query, an image.
+Prompt = Any  # What `Policy.encode` returns; only the policy that made it looks inside.
+
+
+@dataclass(frozen=True)
+class Actions:
+    """G candidates for each of B queries.
+
+    Attributes:
+        ids_BGT: chosen option at each step; anything where the mask is False.
+        mask_BGT: True on real steps (the stop token included), False on padding.
+        logp_BGT: log-probability under the policy that drew the candidate; None when a mechanism
+            without one (beam search, retrieval, an old file) made it.
+        truncated_BG: True where the length limit cut the candidate before it stopped.
+        texts: the decoded candidates, `texts[b][g]`; empty for domains without text.
+        spans: named parts of a candidate as masks BGT, e.g. `context` for the tokens up to the end
+            of `</context>`; a reward may be confined to one.
+    """
+
+    ids_BGT: Tensor
+    mask_BGT: Tensor
+    logp_BGT: Tensor | None = None
+    truncated_BG: Tensor | None = None
+    texts: tuple[tuple[str, ...], ...] = ()
+    spans: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_queries(self) -> int:
+        return self.ids_BGT.shape[0]
+
+    @property
+    def num_candidates(self) -> int:
+        return self.ids_BGT.shape[1]
+
+    def to(self, device: torch.device) -> Actions:
+        """Move every tensor."""
+        return replace(
+            self,
+            ids_BGT=self.ids_BGT.to(device),
+            mask_BGT=self.mask_BGT.to(device),
+            logp_BGT=None if self.logp_BGT is None else self.logp_BGT.to(device),
+            truncated_BG=None if self.truncated_BG is None else self.truncated_BG.to(device),
+            spans={name: span.to(device) for name, span in self.spans.items()},
+        )
+
+
+@dataclass(frozen=True)
+class StepLogProbs:
+    """Log-probabilities of candidates under a policy, with a graph where gradients are enabled.
+
+    Attributes:
+        logp_BGT: of the chosen option at each step; 0 where the mask is False.
+        all_logp_BGTK: of every option, where the policy can afford it (exact KL, entropy).
+    """
+
+    logp_BGT: Tensor
+    all_logp_BGTK: Tensor | None = None
+
+
+class Policy(Protocol):
+    """The three seams between the loop and a model.  Implementations are `torch.nn.Module`s."""
+
+    def encode(self, queries: Sequence[Query]) -> Prompt:
+        """Encode each query once; may keep a cache and, with gradients enabled, its graph."""
+        ...
+
+    def sample(self, prompt: Prompt, num_candidates: int, temperature: float = 1.0) -> Actions:
+        """Draw candidates without gradient; temperature 0 takes the most probable option."""
+        ...
+
+    def log_probs(self, prompt: Prompt, actions: Actions, temperature: float = 1.0) -> StepLogProbs:
+        """Score candidates under logits / temperature, as `sample` would have drawn them."""
+        ...
+
+    def frozen_copy(self) -> Policy:
+        """Return a copy that never trains: the reference of the KL term."""
+        ...
+
+
+class Sampler(Protocol):
+    """Where candidates come from: the policy itself, or a store."""
+
+    def __call__(
+        self, policy: Policy, prompt: Prompt, queries: Sequence[Query], temperature: float
+    ) -> Actions: ...
+
+
+@dataclass(frozen=True)
+class RewardTable:
+    """What the reward functions said of a batch of candidates.
+
+    Attributes:
+        names: the R functions, in order.
+        values_RBG: their values; NaN where a function could not judge.
+        total_BG: the weighted sum over the functions that could judge.
+    """
+
+    names: tuple[str, ...]
+    values_RBG: Tensor
+    total_BG: Tensor
+
+
+class Reward(Protocol):
+    """Judge every candidate of every query: `values[b][g]`, None where it cannot judge.
+
+    May be a coroutine function; the loop gathers those that are.
+    """
+
+    def __call__(
+        self, queries: Sequence[Query], actions: Actions
+    ) -> Sequence[Sequence[float | None]]: ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """B queries with their candidates and what the loss needs of them: the unit of learning.
+
+    Attributes:
+        mixed_B: the group's rewards differ, so it carries a signal.
+        normalizer: of `dapo`: learning steps of the whole accumulated batch, divided by its number
+            of micro-batches; None = this group is the whole batch.
+    """
+
+    queries: Sequence[Query]
+    actions: Actions
+    rewards: RewardTable
+    advantages_BGT: Tensor
+    mixed_B: Tensor
+    normalizer: float | None = None
+
+    def to(self, device: torch.device) -> Group:
+        """Move what the loss reads; rewards stay where they were judged."""
+        return replace(
+            self,
+            actions=self.actions.to(device),
+            advantages_BGT=self.advantages_BGT.to(device),
+            mixed_B=self.mixed_B.to(device),
+        )
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` is True; 0 (with a graph) where nothing is."""
+    weights = mask.to(values.dtype)
+    return (torch.where(mask, values, 0.0) * weights).sum() / weights.sum().clamp(min=1)

@@ -1,0 +1,223 @@
+"""Settings of the video-and-audio pipeline, torch-free (see `core_rl.config`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from core_rl.config import require
+
+
+class OnBadRecord(Enum):
+    """What a record that cannot be used does to a run."""
+
+    error = "error"
+    skip = "skip"
+
+
+class Blank(Enum):
+    """Which media the model is denied: the blind baselines."""
+
+    none = "none"
+    video = "video"
+    audio = "audio"
+    all = "all"
+
+
+@dataclass
+class MediaConfig:
+    """How a clip becomes frames and a waveform."""
+
+    fps: float = 2.0  # frames sampled a second
+    max_frames: int = 32
+    min_pixels: int = 3136  # of a frame, after resizing to multiples of 28
+    max_pixels: int = 50176
+    sample_rate: int = 16000  # Hz, mono
+    # True: audio tokens interleaved with video tokens in 2-second chunks; False: audio as an item
+    # of its own after the video.  One value for processor, generation and log-probs.
+    use_audio_in_video: bool = False
+    cache_clips: int = 4096  # decoded clips kept in memory
+
+    def __post_init__(self) -> None:
+        require(self.fps > 0, "model.media.fps", self.fps, "above 0")
+        require(self.max_frames >= 2, "model.media.max_frames", self.max_frames, "at least 2")
+        require(
+            784 <= self.min_pixels <= self.max_pixels,
+            "model.media.min_pixels",
+            self.min_pixels,
+            f"from 784 (28 x 28) to max_pixels={self.max_pixels}",
+        )
+        require(self.sample_rate > 0, "model.media.sample_rate", self.sample_rate, "above 0")
+        require(self.cache_clips >= 0, "model.media.cache_clips", self.cache_clips, "0 or more")
+
+
+@dataclass
+class TinyConfig:
+    """Sizes of the thinker that is built from a config instead of loaded."""
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    intermediate: int = 384
+    vision_hidden: int = 64
+    vision_layers: int = 2
+    audio_hidden: int = 64
+    audio_layers: int = 2
+    mel_bins: int = 32
+    vocab_size: int = 600
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.heads > 0, "model.tiny.heads", self.heads, "at least 1")
+        require(
+            self.hidden % self.heads == 0, "model.tiny.hidden", self.hidden, "a multiple of heads"
+        )
+        require(
+            self.heads % self.kv_heads == 0,
+            "model.tiny.kv_heads",
+            self.kv_heads,
+            "a divisor of heads",
+        )
+
+
+@dataclass
+class WarmStartConfig:
+    """The supervised start of the tiny thinker: perception first, the shortcut habit last."""
+
+    clips: int = 3000  # generated for it, in the shares of the mix
+    perception_steps: int = 360  # honest narrators
+    habit_steps: int = 60  # weak narrators: mostly scenery, often the habitual answer
+    batch_size: int = 24
+    lr: float = 2e-3
+    # The gate before GRPO.  Each fact must be perceived, and the start must be neither blind nor
+    # done.
+    perception_min: float = 0.9
+    accuracy_min: float = 0.35
+    accuracy_max: float = 0.65
+
+    def __post_init__(self) -> None:
+        for name in ("clips", "perception_steps", "habit_steps", "batch_size"):
+            require(
+                getattr(self, name) >= 1, f"model.warm.{name}", getattr(self, name), "at least 1"
+            )
+        require(self.lr > 0, "model.warm.lr", self.lr, "above 0")
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters; the reference policy is then the model without them."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"]
+    )
+
+    def __post_init__(self) -> None:
+        require(self.r > 0, "model.lora.r", self.r, "above 0")
+        # Dropout would make the log-probs of one candidate differ from call to call.
+        require(
+            self.dropout == 0, "model.lora.dropout", self.dropout, "0 in reinforcement learning"
+        )
+
+
+@dataclass
+class OmniModelConfig:
+    """Which thinker, and the training defaults that belong to its size."""
+
+    name: str = "omni_tiny"
+    # A local folder or a hub id; null builds the tiny thinker of `tiny` and warm-starts it.
+    path: str | None = None
+    tiny: TinyConfig = field(default_factory=TinyConfig)
+    media: MediaConfig = field(default_factory=MediaConfig)
+    system_prompt: str = "Watch the people."
+    lora: LoraConfig | None = None
+    freeze_towers: bool = True  # vision and audio encoders do not train
+    attention: str = "sdpa"  # sdpa | eager | flash_attention_2
+    dtype: str = "float32"
+    # Share one encoded prompt among the candidates of a question.
+    shared_prompt: bool = True
+    # Training defaults; `trainer` and `rollout` read them.
+    lr: float = 5e-7
+    batch_size: int = 1
+    max_prompt: int = 2048
+    max_completion: int = 1024
+    # Warm start of the tiny thinker: `packaged` (shipped weights), `train` (made and cached),
+    # `none`.
+    warm_start: str = "packaged"
+    warm: WarmStartConfig = field(default_factory=WarmStartConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.attention in ("sdpa", "eager", "flash_attention_2"),
+            "model.attention",
+            self.attention,
+            "sdpa, eager or flash_attention_2",
+        )
+        require(
+            self.dtype in ("float32", "bfloat16", "float16"),
+            "model.dtype",
+            self.dtype,
+            "float32, bfloat16 or float16",
+        )
+        require(
+            self.warm_start in ("packaged", "train", "none"),
+            "model.warm_start",
+            self.warm_start,
+            "packaged, train or none",
+        )
+        require(self.lr > 0, "model.lr", self.lr, "above 0")
+
+
+@dataclass
+class SourceConfig:
+    """One source of records: a YAML of the published layout, or one JSON file."""
+
+    # A `.yaml` with `datasets: [{json_path, data_root, sampling_strategy}]`, or a `.json`/`.jsonl`.
+    # Empty: generated clips of the family `family`.
+    path: str = ""
+    data_root: str = ""
+    sampling: str = "all"  # all | first:N|P% | end:N|P% | random:N|P%
+    family: str = ""  # social | emotion | general (generated clips)
+
+
+@dataclass
+class OmniDataConfig:
+    """Sources, their shares and the size of the mix."""
+
+    name: str = "stage4_embedded"
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    size: int = 1500
+    general: list[str] = field(default_factory=list)  # sources that stand for general ability
+    generated: bool = True  # made by `omni_rl.scenes`; real data otherwise
+    shifted: bool = False  # draw test clips from the unseen range of generator settings
+    test_path: str = ""  # real data: held-out records (IntentBench's qa.json, say)
+    test_root: str = ""
+    val_path: str = ""
+    val_root: str = ""
+    on_bad_record: OnBadRecord = OnBadRecord.error
+    blank: Blank = Blank.none
+
+    def __post_init__(self) -> None:
+        require(self.size > 0, "data_mix.size", self.size, "above 0")
+        require(
+            len(self.sources) > 0, "data_mix.sources", dict(self.sources), "at least one source"
+        )
+        require(
+            set(self.ratios) == set(self.sources),
+            "data_mix.ratios",
+            dict(self.ratios),
+            f"one share for each of {sorted(self.sources)}",
+        )
+        total = sum(self.ratios.values())
+        require(
+            abs(total - 1.0) < 1e-6 and min(self.ratios.values()) >= 0,
+            "data_mix.ratios",
+            dict(self.ratios),
+            f"shares of 0 or more that sum to 1 (they sum to {total:g})",
+        )
+        unknown = sorted(set(self.general) - set(self.sources))
+        require(not unknown, "data_mix.general", unknown, f"names among {sorted(self.sources)}")

@@ -1,0 +1,151 @@
+"""The records of a run: what it trains on, selects by, and is tested with once.
+
+Train, validation and test never share a scene: generated clips are split by the combination of
+their facts, real data by file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from core_rl.config import PathsConfig, TrainerConfig
+from core_rl.mix import counts_for, mix
+from omni_rl import drawing, scenes
+from omni_rl.config import OmniDataConfig
+from omni_rl.records import Record, keep_decodable, read_file
+from omni_rl.sources import read_source
+
+log = logging.getLogger(__name__)
+
+INSTRUCTION_SHARE = 0.1  # short instruction checks beside the test questions
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Records by use.
+
+    Attributes:
+        train: the mix, in training order.
+        val: select the best policy.
+        test: touched once before and once after; ends with verifiable instructions.
+    """
+
+    train: list[Record]
+    val: list[Record]
+    test: list[Record]
+
+
+def load_splits(
+    data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
+) -> Splits:
+    """Load or generate the records of a run.
+
+    Raises:
+        FileNotFoundError: a file or clip is missing.
+        ValueError: a record cannot be used (unless `on_bad_record=skip`), a source is empty, or
+            real data name no held-out file.
+    """
+    if data.generated:
+        return _generated(data, trainer, paths, seed)
+    return _real(data, trainer, paths, seed)
+
+
+def most_used(trainer: TrainerConfig) -> int:
+    """Records that the steps of a run can use at most, a few over; no limit without `max_steps`."""
+    if trainer.max_steps is None:
+        return 10**9
+    return 8 + 2 * trainer.max_steps * trainer.batch_size * trainer.accumulation
+
+
+def load_test(
+    data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
+) -> list[Record]:
+    """Load or generate the held-out records alone; as `Splits.test`."""
+    if not data.generated:
+        base = Path(paths.data) if paths.data else None
+        return _held_out(data.test_path, data.test_root, data, "test", base)
+    test = generated_split(data, "test", trainer.test_size, paths, seed)
+    held_out = [record for records in test.values() for record in records]
+    return with_instructions(held_out, max(2, round(INSTRUCTION_SHARE * len(held_out))))
+
+
+def scene_folder(paths: PathsConfig, seed: int, settings: drawing.Settings) -> Path:
+    """Folder of generated clips; another generator or seed has another one."""
+    code = inspect.getsource(drawing) + inspect.getsource(scenes) + repr(astuple(settings))
+    digest = hashlib.sha256(code.encode()).hexdigest()[:10]
+    return Path(paths.cache) / "scenes" / f"{digest}-seed{seed}"
+
+
+def generated_split(
+    data: OmniDataConfig, split: str, size: int, paths: PathsConfig, seed: int
+) -> dict[str, list[Record]]:
+    """Generate `size` records of one split, by source, in the shares of the mix."""
+    settings = drawing.SHIFTED if data.shifted and split == "test" else drawing.DEFAULT
+    folder = scene_folder(paths, seed, settings)
+    counts = counts_for(data.ratios, size)
+    return {
+        name: scenes.generate(folder, source.family, split, counts[name], seed, settings)
+        for name, source in data.sources.items()
+    }
+
+
+def with_instructions(records: Sequence[Record], count: int) -> list[Record]:
+    """Append `count` verifiable instructions, each on the clip of another record."""
+    words = itertools.cycle(scenes.WORDS)
+    return [
+        *records,
+        *(
+            scenes.instruction(record, word)
+            for record, word in zip(records[:count], words, strict=False)
+        ),
+    ]
+
+
+def _generated(
+    data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
+) -> Splits:
+    size = min(data.size, most_used(trainer))  # a short run need not draw every clip
+    train = generated_split(data, "train", size, paths, seed)
+    val = generated_split(data, "val", trainer.val_size, paths, seed)
+    return Splits(
+        mix(train, data.ratios, size, seed),
+        [record for records in val.values() for record in records],
+        load_test(data, trainer, paths, seed),
+    )
+
+
+def _real(data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int) -> Splits:
+    base = Path(paths.data) if paths.data else None
+    sources: dict[str, list[Record]] = {}
+    for name, source in data.sources.items():
+        reading = read_source(name, source, base, seed, data.on_bad_record)
+        if reading.skipped:
+            log.warning("source %s: %d records skipped", name, len(reading.skipped))
+        sources[name] = reading.records
+    # Decoded before anything is spent: a clip that is cut short would stop the run days later.
+    train = keep_decodable(mix(sources, data.ratios, data.size, seed), data.on_bad_record)
+    return Splits(
+        train.records,
+        _held_out(data.val_path, data.val_root, data, "val", base)[: trainer.val_size],
+        load_test(data, trainer, paths, seed),
+    )
+
+
+def _held_out(
+    path: str, root: str, data: OmniDataConfig, use: str, base: Path | None
+) -> list[Record]:
+    if not path:
+        raise ValueError(
+            f"data_mix.{use}_path is empty: name the held-out records (IntentBench's qa.json, say)"
+        )
+    file = Path(path)
+    if base is not None and not file.is_absolute():
+        file = base / file
+    reading = read_file(file, root or None, "", data.on_bad_record)
+    return keep_decodable(reading.records, data.on_bad_record).records

@@ -1,0 +1,155 @@
+"""Fit a policy: group-relative training, and supervised training through the same loop."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from core_rl.artifacts import cpu_seconds
+from core_rl.batches import shuffled_batches
+from core_rl.config import CurriculumConfig, PhaseKind, TrainerConfig
+from core_rl.curriculum import Curriculum, Phase
+from core_rl.fit import fit
+from core_rl.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.rewards import WeightedReward
+from omni_rl.policy import OmniPolicy
+from omni_rl.records import Record
+from omni_rl.rollout import batched
+from omni_rl.settings import Settings
+from omni_rl.supervised import solution_group
+
+log = logging.getLogger(__name__)
+
+VAL_BATCH = 16
+Teach = Callable[[Phase, Sequence[Record]], Sequence[Record]]
+
+
+class CpuBudget(Callback):
+    """Stop once this much processor time is spent: controls get what the run got."""
+
+    def __init__(self, seconds: float) -> None:
+        self.until = cpu_seconds() + seconds
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if cpu_seconds() >= self.until:
+            trainer.should_stop = True
+
+
+def learn_by_reward(
+    policy: OmniPolicy,
+    train: Sequence[Record],
+    val: Sequence[Record],
+    settings: Settings,
+    reward: WeightedReward,
+    folder: Path,
+    seed: int,
+) -> None:
+    """Train by the curriculum on fresh candidates; the best policy by held-out reward stays.
+
+    Records without a fresh candidate phase (RCE) learn from their own solutions.
+    """
+    trainer = settings.trainer
+    steps = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
+    curriculum = Curriculum.resolve(settings.curriculum, steps, trainer.max_steps)
+    module = GroupPolicyModule(
+        policy,
+        reward,
+        curriculum,
+        settings.loss,
+        trainer,
+        FreshSampler(settings.rollout.num_generations),
+        settings.rollout.temperature,
+        settings.rollout.max_completion,
+    )
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        rank, world = module.global_rank, module.trainer.world_size
+        for records in shuffled_batches(train, trainer.batch_size, seed, rank, world):
+            if phase.config.kind is PhaseKind.rce:
+                yield solution_group(policy, records)
+            else:
+                yield records
+
+    _fit(module, stream, val, folder, settings, trainer)
+
+
+def learn_by_example(
+    policy: OmniPolicy,
+    train: Sequence[Record],
+    val: Sequence[Record],
+    settings: Settings,
+    curriculum: CurriculumConfig,
+    trainer: TrainerConfig,
+    folder: Path,
+    seed: int,
+    teach: Teach = lambda phase, records: records,
+    budget: CpuBudget | None = None,
+) -> None:
+    """Train on the records' solutions; `teach` may give them another one for each phase."""
+    steps = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
+    module = GroupPolicyModule(
+        policy,
+        WeightedReward.from_config(settings.reward),
+        Curriculum.resolve(curriculum, steps, trainer.max_steps),
+        settings.loss,
+        trainer,
+        FreshSampler(settings.rollout.num_generations),
+    )
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        rank, world = module.global_rank, module.trainer.world_size
+        for records in shuffled_batches(train, trainer.batch_size, seed, rank, world):
+            yield solution_group(policy, teach(phase, records))
+
+    extra = [budget] if budget else []
+    _fit(module, stream, val, folder, settings, trainer, extra)
+
+
+def _fit(
+    module: GroupPolicyModule,
+    stream: Callable[[Phase], Iterator[Batch]],
+    val: Sequence[Record],
+    folder: Path,
+    settings: Settings,
+    trainer: TrainerConfig,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    policy: OmniPolicy = module.policy
+    name = settings.model.name
+    fit(
+        module,
+        stream,
+        list(batched(val, VAL_BATCH)),
+        folder,
+        trainer=trainer,
+        hardware=settings.hardware,
+        logger=settings.logger,
+        describe=lambda record: {
+            "id": record.id,
+            "source": record.source,
+            "question": record.problem,
+        },
+        save=lambda target, metrics: policy.save(target, name, metrics),
+        callbacks=callbacks,
+    )
+    best = folder / "checkpoints" / "best"
+    if best.exists():
+        policy.restore(best)
+    policy.save(folder / "checkpoints" / "final", name, {})
+    shutil.rmtree(folder / "checkpoints" / ".best", ignore_errors=True)
+    log.info("policy saved under %s", folder / "checkpoints" / "final")
+
+
+def _world(settings: Settings) -> int:
+    return settings.hardware.devices
+
+
+def quiet(trainer: TrainerConfig) -> TrainerConfig:
+    """The same trainer without checkpoints on the way, for controls."""
+    return replace(trainer, checkpoint_every=10**9, progress=False)

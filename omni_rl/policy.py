@@ -1,0 +1,205 @@
+"""Qwen2.5-Omni's thinker as a policy: tiny and built here, or a checkpoint, in one code path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
+
+from core_rl.artifacts import write_text
+from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.types import Actions
+from omni_rl import scenes
+from omni_rl.config import Blank, OmniModelConfig
+from omni_rl.features import Processor, load_processor, save_processor
+from omni_rl.prompts import PromptBuilder, fixed_texts, stop_token_ids, suppressed_token_ids
+from omni_rl.records import Record
+from omni_rl.tiny import build_feature_extractor, build_model, build_tokenizer
+from omni_rl.whitening import whiten_towers
+
+log = logging.getLogger(__name__)
+
+# A span ends where its tag closes; a reward may be confined to it.
+SPANS = {"context": "</context>", "think": "</think>"}
+
+
+class OmniPolicy(HFPolicy):
+    """Records in, completions out.
+
+    Args:
+        model: a thinker.
+        processor: tokenizer, mel front end and patch sizes.
+        config: media settings, system prompt and limits.
+        spans: names among `SPANS` to mark in fresh completions.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Processor,
+        config: OmniModelConfig,
+        spans: Sequence[str] = (),
+    ) -> None:
+        tokenizer: Any = processor.tokenizer
+        super().__init__(
+            model,
+            tokenizer,
+            stop_ids=stop_token_ids(tokenizer),
+            suppress_ids=suppressed_token_ids(tokenizer),
+            max_completion=config.max_completion,
+            shared_prompt=config.shared_prompt,
+        )
+        self.processor = processor
+        self.config = config
+        self.spans = tuple(spans)
+        self.builder = PromptBuilder(processor, config)
+
+    def blank(self, blank: Blank) -> OmniPolicy:
+        """Deny the model its media from now on: blind baselines and controls."""
+        self.builder = PromptBuilder(self.processor, self.config, blank=blank)
+        return self
+
+    def collate(self, queries: Sequence[Record]) -> Inputs:
+        return self.builder(queries)
+
+    def positions(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Rotary positions in time, height and width, [3, B, P], and what follows them, [B]."""
+        mask = inputs["attention_mask"]
+        audio_mask = inputs.get("feature_attention_mask")
+        position_ids, deltas_B1 = self.model.get_rope_index(
+            inputs["input_ids"],
+            inputs.get("image_grid_thw"),
+            inputs.get("video_grid_thw"),
+            mask,
+            inputs["use_audio_in_video"],
+            None if audio_mask is None else audio_mask.sum(-1),
+            inputs.get("video_second_per_grid"),
+        )
+        return position_ids.long(), (mask.sum(-1) + deltas_B1.view(-1)).long()
+
+    def annotate(self, queries: Sequence[Record], actions: Actions) -> Actions:
+        masks = {name: self._span(actions, SPANS[name]) for name in self.spans}
+        return replace(actions, spans=masks)
+
+    def _span(self, actions: Actions, closing: str) -> Tensor:
+        """Mark the tokens up to the end of a closing tag; all of them where it never closes."""
+        mask_BGT = actions.mask_BGT.clone()
+        for b, g in torch.cartesian_prod(
+            torch.arange(actions.num_queries), torch.arange(actions.num_candidates)
+        ).tolist():
+            ids = actions.ids_BGT[b, g].tolist()
+            low, high = 0, int(actions.mask_BGT[b, g].sum())
+            if closing not in self.tokenizer.decode(ids[:high]):
+                continue
+            while low < high:  # the shortest prefix whose text holds the tag
+                middle = (low + high) // 2
+                if closing in self.tokenizer.decode(ids[:middle]):
+                    high = middle
+                else:
+                    low = middle + 1
+            mask_BGT[b, g, high:] = False
+        return mask_BGT
+
+    def save(self, folder: Path, name: str, metrics: Mapping[str, float]) -> None:
+        """Write model, processor and a model card in the form that `from_pretrained` opens."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        save_processor(self.processor, folder)
+        write_text(folder / "README.md", model_card(name, metrics))
+
+    def restore(self, folder: Path) -> None:
+        """Take the weights that `save` wrote."""
+        if self.config.lora is not None:
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
+            return
+        saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+    def whiten_towers(self, records: Sequence[Record]) -> None:
+        """Spread what fresh towers say of these records; see `omni_rl.whitening`."""
+        whiten_towers(self.model, self.collate(records))
+
+
+def model_card(name: str, metrics: Mapping[str, float]) -> str:
+    """Say what a checkpoint is, for whoever finds it."""
+    lines = [
+        f"# {name}, trained by reinforcement learning towards people",
+        "",
+        "Open it with `Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained`.",
+        "How it was trained stands in `config.yaml` and `run.json` of its run folder.",
+        "",
+        *(f"- {key}: {value:.4g}" for key, value in sorted(metrics.items())),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tiny_processor(config: OmniModelConfig) -> Processor:
+    """Build tokenizer and mel front end of the embedded thinker."""
+    # Often enough that every fixed word becomes one token.
+    corpus = [*fixed_texts(config.system_prompt) * 100, *scenes.corpus()]
+    tokenizer = build_tokenizer(corpus, config.tiny.vocab_size)
+    return Processor(tokenizer, build_feature_extractor(config.tiny))
+
+
+def untrained_policy(config: OmniModelConfig, seed: int, spans: Sequence[str] = ()) -> OmniPolicy:
+    """Build the embedded thinker with fresh weights."""
+    processor = tiny_processor(config)
+    model = build_model(config.tiny, processor.tokenizer, seed)
+    return OmniPolicy(model, processor, config, spans)
+
+
+def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] = ()) -> OmniPolicy:
+    """Load a checkpoint folder or hub id.
+
+    Raises:
+        FileNotFoundError: `path` looks like a folder and is not there.
+    """
+    path = str(path)
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        path = str(Path(path).expanduser())
+        if not Path(path, "config.json").exists():
+            raise FileNotFoundError(
+                f"model.path={path}: no config.json there; give a checkpoint folder or a hub id"
+            )
+    processor = load_processor(path)
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
+    )
+    return OmniPolicy(adapted(model, config), processor, config, spans)
+
+
+def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
+    """Freeze the towers and add adapters, as the configuration says."""
+    if config.freeze_towers:
+        freeze_towers(model)
+    if config.lora is None:
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("model.lora needs peft: pip install 'people-focus-rl[hf]'") from error
+    lora = config.lora
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.target_modules),
+        ),
+    )
+
+
+def freeze_towers(model: PreTrainedModel) -> None:
+    """Stop training of the vision and audio encoders."""
+    for name, parameter in model.named_parameters():
+        if "visual." in name or "audio_tower." in name:
+            parameter.requires_grad_(False)

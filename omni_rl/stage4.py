@@ -1,0 +1,184 @@
+"""One seed of Stage 4: start, measure, train, measure again, and the controls beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from core_rl.artifacts import cpu_seconds
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.hardware import prepare
+from core_rl.rewards import WeightedReward
+from core_rl.types import Actions, Query, RewardTable
+from omni_rl.config import Blank
+from omni_rl.data import Splits, load_splits
+from omni_rl.evaluate import majority_texts, score_records
+from omni_rl.learn import CpuBudget, learn_by_example, learn_by_reward, quiet
+from omni_rl.policy import OmniPolicy
+from omni_rl.records import Record
+from omni_rl.rollout import describe_first, greedy_texts
+from omni_rl.scenes import WEAK, retell
+from omni_rl.settings import Settings
+from omni_rl.warm_start import check_start, start_policy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """Tables of scored test records (`omni_rl.evaluate.score_records`) of one seed.
+
+    Attributes:
+        before: the start model.
+        after: the trained one.
+        baselines: `blind` (the start without media) and `majority` (no model).
+        controls: what else was trained from the same start.
+        numbers: of the start and the run.
+    """
+
+    before: pd.DataFrame
+    after: pd.DataFrame
+    baselines: dict[str, pd.DataFrame] = field(default_factory=dict)
+    controls: dict[str, pd.DataFrame] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+class ShuffledReward(WeightedReward):
+    """The same rewards dealt to the candidates of a group at random: teaches nothing."""
+
+    def score(self, queries: Sequence[Query], actions: Actions) -> RewardTable:
+        table = super().score(queries, actions)
+        order_BG = torch.rand(table.total_BG.shape).argsort(dim=-1)
+        order_RBG = order_BG.expand(len(table.names), *order_BG.shape)
+        return RewardTable(
+            table.names,
+            _deal(table.values_RBG, order_RBG),
+            _deal(table.total_BG, order_BG),
+        )
+
+
+def _deal(values: Tensor, order: Tensor) -> Tensor:
+    return values.gather(-1, order)
+
+
+def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
+    """Run one seed from its start model to its scored test records.
+
+    Args:
+        settings: of the run.
+        seed: of scenes, warm start (where one is made), draws and order.
+        folder: checkpoints, samples and logs of this seed.
+    """
+    prepare(settings.hardware, seed)
+    splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
+    policy = _start(settings, seed)
+    numbers: dict[str, float] = {}
+    if settings.model.path is None and settings.model.warm_start != "none":
+        numbers |= check_start(policy, splits.val, settings.model.warm)
+    log.info("one sample as the model sees it\n%s", describe_first(policy, splits.train[0]))
+    test = splits.test
+    before = score_records(test, greedy_texts(policy, test), seed)
+    baselines = {"majority": score_records(test, majority_texts(splits.train, test), seed)}
+    blind = greedy_texts(policy.blank(Blank.all), test)
+    baselines["blind"] = score_records(test, blind, seed)
+    policy.blank(settings.data_mix.blank)
+
+    began = cpu_seconds()
+    reward = WeightedReward.from_config(settings.reward)
+    learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
+    numbers["learn_cpu_seconds"] = cpu_seconds() - began
+    after = score_records(test, greedy_texts(policy, test), seed)
+    controls = {
+        name: _control(name, settings, splits, seed, folder / name, numbers["learn_cpu_seconds"])
+        for name in settings.trainer.controls
+    }
+    return SeedResult(before, after, baselines, controls, numbers)
+
+
+def _start(settings: Settings, seed: int) -> OmniPolicy:
+    spans = sorted(set(settings.reward.spans.values()))
+    policy = start_policy(settings, seed, spans)
+    policy.blank(settings.data_mix.blank)
+    if settings.hardware.activation_checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.hardware.accelerator != "cpu":
+        policy.to(f"cuda:{torch.cuda.current_device()}")
+    return policy
+
+
+def _control(
+    name: str, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
+) -> pd.DataFrame:
+    """Train a control from the same start and score it on the same records."""
+    log.info("control %s, seed %d", name, seed)
+    settings = replace(settings, trainer=quiet(settings.trainer))
+    prepare(settings.hardware, seed)
+    policy = _start(settings, seed)
+    CONTROLS[name](policy, settings, splits, seed, folder, budget)
+    policy.blank(settings.data_mix.blank)
+    return score_records(splits.test, greedy_texts(policy, splits.test), seed)
+
+
+def _more_supervision(
+    policy: OmniPolicy, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
+) -> None:
+    """Go on with the warm start's own supervised training for the same processor time."""
+    import numpy as np
+
+    rng = np.random.default_rng([seed, 8])
+    warm = settings.model.warm
+    trainer = replace(
+        settings.trainer,
+        lr=0.5 * warm.lr,
+        batch_size=warm.batch_size,
+        accumulation=1,
+        max_steps=None,
+        schedule="constant",
+        val_every=10**9,
+    )
+    curriculum = CurriculumConfig(phases=[PhaseConfig(kind=PhaseKind.rce, steps=100_000)])
+
+    def teach(_: object, records: Sequence[Record]) -> Sequence[Record]:
+        return [retell(record, WEAK, rng) for record in records]
+
+    learn_by_example(
+        policy,
+        splits.train,
+        [],
+        settings,
+        curriculum,
+        trainer,
+        folder,
+        seed,
+        teach,
+        CpuBudget(budget),
+    )
+
+
+def _shuffled_rewards(
+    policy: OmniPolicy, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
+) -> None:
+    reward = ShuffledReward.from_config(settings.reward)
+    learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
+
+
+def _blank_media(
+    policy: OmniPolicy, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
+) -> None:
+    """Learn without seeing or hearing; the test then shows the clips."""
+    policy.blank(Blank.all)
+    reward = WeightedReward.from_config(settings.reward)
+    learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
+
+
+CONTROLS: dict[str, Callable[[OmniPolicy, Settings, Splits, int, Path, float], None]] = {
+    "sft": _more_supervision,
+    "shuffled_rewards": _shuffled_rewards,
+    "blank_media": _blank_media,
+}

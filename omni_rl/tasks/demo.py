@@ -1,0 +1,76 @@
+"""Ask one question about one clip, without any JSON."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from core_rl.artifacts import write_text
+from omni_rl.config import OmniModelConfig
+from omni_rl.records import Record
+from omni_rl.rewards import Format, PeopleFocus
+from omni_rl.rollout import describe_first, greedy_texts
+from omni_rl.settings import Settings
+from omni_rl.warm_start import start_policy
+
+log = logging.getLogger(__name__)
+
+
+def demo(
+    folder: Path,
+    seed: int,
+    video: str,
+    question: str,
+    options: list[str],
+    checkpoint: str | None,
+    **groups: object,
+) -> dict[str, float]:
+    """Answer a question about a clip and say how much the answer attends to people.
+
+    Args:
+        folder: of the run; `answer.txt` goes there.
+        seed: unused by the greedy answer.
+        video: the file.
+        question: what to ask.
+        options: as `A. text`; given, the question is a multiple choice.
+        checkpoint: folder or hub id instead of the configured model.
+        groups: the fields of `omni_rl.settings.Settings`.
+
+    Returns:
+        `people_focus` and `format` of the answer.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    settings = Settings(**groups)  # type: ignore[arg-type]
+    model: OmniModelConfig = settings.model
+    if checkpoint is not None:
+        settings = replace(settings, model=replace(model, path=checkpoint))
+    path = Path(video).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"video={video}: no such file")
+    record = Record(
+        id=path.stem,
+        source="demo",
+        problem=question,
+        problem_type="multiple choice" if options else "free-form",
+        options=tuple(options),
+        answer="",
+        solution="",
+        data_type="video",
+        videos=(path,),
+        images=(),
+        audios=(),
+        origin=str(path),
+    )
+    policy = start_policy(settings, seed)
+    policy.eval()
+    log.info("what the model is given\n%s", describe_first(policy, record))
+    text = greedy_texts(policy, [record])[0]
+    log.info("answer\n%s", text)
+    write_text(folder / "answer.txt", text + "\n")
+    return {
+        "people_focus": PeopleFocus().score(record, text) or 0.0,
+        "format": Format().score(record, text) or 0.0,
+    }

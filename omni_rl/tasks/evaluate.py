@@ -1,0 +1,74 @@
+"""Score a checkpoint on held-out records, and compare it with the model it started from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core_rl.artifacts import write_json, write_text
+from omni_rl.config import OmniDataConfig
+from omni_rl.data import load_test
+from omni_rl.evaluate import before_after_table, compare, score_records, summarise
+from omni_rl.judge import Judge, api_wanted
+from omni_rl.policy import OmniPolicy, load_policy
+from omni_rl.records import Record
+from omni_rl.rollout import greedy_texts
+from omni_rl.settings import Settings
+from omni_rl.warm_start import start_policy
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    folder: Path, seed: int, checkpoint: str | None, judge: Mapping[str, Any], **groups: Any
+) -> dict[str, float]:
+    """Answer the test records greedily and score the answers.
+
+    Args:
+        folder: of the run; `answers.parquet` and `report.txt` go there.
+        seed: of generated test records.
+        checkpoint: folder or hub id to score against the start model of the configuration; None
+            scores the start model alone.
+        judge: arguments of `omni_rl.judge.Judge`; it scores people focus on 10 points and judges
+            free-form answers where USE_API_REWARD, API and API_KEY say so.
+        groups: the fields of `omni_rl.settings.Settings`.
+
+    Returns:
+        Metrics with 95 % intervals (`omni_rl.evaluate.summarise`); with a checkpoint, those of the
+        start under `before/`, the checkpoint's under `after/`, and `diff/`.
+    """
+    settings = Settings(**groups)
+    data: OmniDataConfig = settings.data_mix
+    records = load_test(data, settings.trainer, settings.paths, seed)
+    asked = Judge(**judge) if api_wanted() else None
+    start = _answered(start_policy(settings, seed), records, data)
+    before = score_records(records, start, seed, asked)
+    old = summarise(before, data.general)
+    if checkpoint is None:
+        before.to_parquet(folder / "answers.parquet")
+        log.info("%s", "\n".join(f"{name} {value:.4f}" for name, value in old.items()))
+        return old
+    model = replace(settings.limited_model(), path=checkpoint)
+    after = score_records(
+        records, _answered(load_policy(model, checkpoint), records, data), seed, asked
+    )
+    new, diff = summarise(after, data.general), compare(before, after, data.general)
+    after.to_parquet(folder / "answers.parquet")
+    text = before_after_table(old, new, diff)
+    log.info("start model and checkpoint on %d held-out records\n%s", len(records), text)
+    write_text(folder / "report.txt", text + "\n")
+    write_json(folder / "report.json", {"before": old, "after": new, "diff": diff})
+    return {
+        **{f"before/{name}": value for name, value in old.items()},
+        **{f"after/{name}": value for name, value in new.items()},
+        **diff,
+    }
+
+
+def _answered(policy: OmniPolicy, records: list[Record], data: OmniDataConfig) -> list[str]:
+    policy.eval()
+    policy.blank(data.blank)
+    return greedy_texts(policy, records)
