@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -37,15 +38,13 @@ class SeedResult:
     Attributes:
         before: the start model.
         after: the trained one.
-        baselines: `blind` (the start without media) and `majority` (no model).
-        controls: what else was trained from the same start.
-        numbers: of the start and the run.
+        beside: `blind` (the start without media) and `majority` (no model).
+        numbers: of the start and the run; `learn_cpu_seconds` is what controls get, too.
     """
 
     before: pd.DataFrame
     after: pd.DataFrame
-    baselines: dict[str, pd.DataFrame] = field(default_factory=dict)
-    controls: dict[str, pd.DataFrame] = field(default_factory=dict)
+    beside: dict[str, pd.DataFrame] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
 
 
@@ -84,9 +83,9 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     log.info("one sample as the model sees it\n%s", describe_first(policy, splits.train[0]))
     test = splits.test
     before = score_records(test, greedy_texts(policy, test), seed)
-    baselines = {"majority": score_records(test, majority_texts(splits.train, test), seed)}
+    beside = {"majority": score_records(test, majority_texts(splits.train, test), seed)}
     blind = greedy_texts(policy.blank(Blank.all), test)
-    baselines["blind"] = score_records(test, blind, seed)
+    beside["blind"] = score_records(test, blind, seed)
     policy.blank(settings.data_mix.blank)
 
     began = cpu_seconds()
@@ -94,11 +93,29 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
     numbers["learn_cpu_seconds"] = cpu_seconds() - began
     after = score_records(test, greedy_texts(policy, test), seed)
-    controls = {
-        name: _control(name, settings, splits, seed, folder / name, numbers["learn_cpu_seconds"])
-        for name in settings.trainer.controls
-    }
-    return SeedResult(before, after, baselines, controls, numbers)
+    return SeedResult(before, after, beside, numbers)
+
+
+def run_control(
+    settings: Settings, seed: int, folder: Path, name: str, budget: float
+) -> pd.DataFrame:
+    """Train a control from the start of `seed` and score it on the same records.
+
+    Args:
+        settings: of the run.
+        seed: as `run_seed` had.
+        folder: of the seed; the control's own is inside.
+        name: among `CONTROLS`.
+        budget: processor seconds that `run_seed` spent on learning.
+    """
+    log.info("control %s, seed %d", name, seed)
+    settings = replace(settings, trainer=quiet(settings.trainer))
+    prepare(settings.hardware, seed)
+    splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
+    policy = _start(settings, seed)
+    CONTROLS[name](policy, settings, splits, seed, folder / name, budget)
+    policy.blank(settings.data_mix.blank)
+    return score_records(splits.test, greedy_texts(policy, splits.test), seed)
 
 
 def _start(settings: Settings, seed: int) -> OmniPolicy:
@@ -112,25 +129,10 @@ def _start(settings: Settings, seed: int) -> OmniPolicy:
     return policy
 
 
-def _control(
-    name: str, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
-) -> pd.DataFrame:
-    """Train a control from the same start and score it on the same records."""
-    log.info("control %s, seed %d", name, seed)
-    settings = replace(settings, trainer=quiet(settings.trainer))
-    prepare(settings.hardware, seed)
-    policy = _start(settings, seed)
-    CONTROLS[name](policy, settings, splits, seed, folder, budget)
-    policy.blank(settings.data_mix.blank)
-    return score_records(splits.test, greedy_texts(policy, splits.test), seed)
-
-
 def _more_supervision(
     policy: OmniPolicy, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
 ) -> None:
     """Go on with the warm start's own supervised training for the same processor time."""
-    import numpy as np
-
     rng = np.random.default_rng([seed, 8])
     warm = settings.model.warm
     trainer = replace(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from core_rl.artifacts import write_text
 from omni_rl import evaluate
 from omni_rl.settings import Settings
-from omni_rl.stage4 import CONTROLS, SeedResult, run_seed
+from omni_rl.stage4 import CONTROLS, SeedResult, run_control, run_seed
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HEADLINE = (
     "people_focus",
@@ -48,42 +52,66 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     if settings.data_mix.generated:
         log.warning("EMBEDDED RUN: generated clips, a tiny thinker.  The real one: %s", REAL)
     seeds = [seed + offset for offset in settings.trainer.seeds]
-    results = run_seeds(settings, seeds, folder)
-    metrics, text = report(results, settings)
+    results = _each(run_seed, settings, [_Job(s, _folder(folder, s, seeds)) for s in seeds])
+    beside = {name: [result.beside[name] for result in results] for name in results[0].beside}
+    jobs = [
+        _Job(s, _folder(folder, s, seeds), (name, result.numbers["learn_cpu_seconds"]))
+        for name in settings.trainer.controls
+        for s, result in zip(seeds, results, strict=True)
+    ]
+    for job, table in zip(jobs, _each(run_control, settings, jobs), strict=True):
+        beside.setdefault(job.extra[0], []).append(table)
+    metrics, text = report(results, beside, settings.data_mix.general)
     log.info("held-out records, before and after\n%s", text)
     write_text(folder / "report.txt", text + "\n")
     return metrics
 
 
-def run_seeds(settings: Settings, seeds: list[int], folder: Path) -> list[SeedResult]:
-    """Run seeds, side by side where `trainer.workers` says so."""
-    if len(seeds) == 1:
-        return [run_seed(settings, seeds[0], folder)]
-    folders = [folder / f"seed{seed}" for seed in seeds]
-    if settings.trainer.workers == 1:
-        return [run_seed(settings, s, f) for s, f in zip(seeds, folders, strict=True)]
+@dataclass(frozen=True)
+class _Job:
+    """One seed's work: its folder and further arguments."""
+
+    seed: int
+    folder: Path
+    extra: tuple[Any, ...] = ()
+
+
+def _folder(folder: Path, seed: int, seeds: list[int]) -> Path:
+    return folder if len(seeds) == 1 else folder / f"seed{seed}"
+
+
+def _each(work: Callable[..., T], settings: Settings, jobs: Sequence[_Job]) -> list[T]:
+    """Do jobs in turn, or side by side in processes where `trainer.workers` says so."""
+    workers = min(settings.trainer.workers, len(jobs))
+    if workers <= 1:
+        return [work(settings, job.seed, job.folder, *job.extra) for job in jobs]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.trainer.workers, mp_context=context) as pool:
-        jobs = [
-            pool.submit(_in_worker, settings, s, f) for s, f in zip(seeds, folders, strict=True)
-        ]
-        return [job.result() for job in jobs]
+    began = time.monotonic()
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(_in_process, work, settings, job) for job in jobs]
+        for done, _ in enumerate(as_completed(futures), start=1):
+            spent = time.monotonic() - began
+            left = spent / done * (len(jobs) - done)
+            log.info("%d of %d jobs done, about %.0f min left", done, len(jobs), left / 60)
+        return [future.result() for future in futures]
 
 
-def _in_worker(settings: Settings, seed: int, folder: Path) -> SeedResult:
-    """Run a seed in a process of its own, which logs into the seed's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _in_process(work: Callable[..., T], settings: Settings, job: _Job) -> T:
+    """Do a job in a process of its own, which logs into the seed's folder."""
+    job.folder.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
-        filename=folder / "train.log",
+        filename=job.folder / "train.log",
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    return run_seed(settings, seed, folder)
+    trainer = replace(settings.trainer, progress=False)
+    return work(replace(settings, trainer=trainer), job.seed, job.folder, *job.extra)
 
 
-def report(results: list[SeedResult], settings: Settings) -> tuple[dict[str, float], str]:
+def report(
+    results: list[SeedResult], beside: Mapping[str, list[pd.DataFrame]], general: list[str]
+) -> tuple[dict[str, float], str]:
     """Join the seeds' tables into metrics and a text for people."""
-    general = settings.data_mix.general
     before = pd.concat([result.before for result in results])
     after = pd.concat([result.after for result in results])
     old, new = (evaluate.summarise(table, general) for table in (before, after))
@@ -91,11 +119,9 @@ def report(results: list[SeedResult], settings: Settings) -> tuple[dict[str, flo
     metrics = {**_prefixed("before", old), **_prefixed("after", new), **diff}
     metrics |= _numbers(results)
     lines = [evaluate.before_after_table(old, new, diff, HEADLINE)]
-    for kind in ("baselines", "controls"):
-        for name in getattr(results[0], kind):
-            table = pd.concat([getattr(result, kind)[name] for result in results])
-            metrics |= _beside(name, table, before, after, general)
-            lines.append(_line(name, metrics))
+    for name, tables in beside.items():
+        metrics |= _beside(name, pd.concat(tables), before, after, general)
+        lines.append(_line(name, metrics))
     return metrics, "\n".join(lines)
 
 
