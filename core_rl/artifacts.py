@@ -99,14 +99,18 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def peak_rss_gib() -> float:
-    """Largest resident memory of this process or of any ended child, in GiB."""
+def peak_rss_gib(workers: int = 0) -> float:
+    """Largest resident memory of this process, in GiB, with that many children of the largest size.
+
+    An upper bound for children that run side by side: not all peak at once.
+    """
     import resource
 
     # macOS counts bytes where Linux counts KiB.
     unit = 1 if platform.system() == "Darwin" else 1024
-    usages = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(who).ru_maxrss for who in usages) * unit / 2**30
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + workers * child) * unit / 2**30
 
 
 def package_versions() -> dict[str, str]:

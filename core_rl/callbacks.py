@@ -22,27 +22,34 @@ Describe = Callable[[Any], dict[str, Any]]  # a query -> columns that name it
 
 
 class TrainLog(Callback):
-    """One line a step: `step 12/80 reward/total 1.23 ... left 0:01:20`, easy to grep."""
+    """One line a step: `step 12/80 reward/total 1.23 ... left 0:01:20`, easy to grep.
+
+    Args:
+        every: optimiser steps between two lines.
+        names: metrics to show, where they were logged.
+    """
 
     def __init__(self, every: int, names: tuple[str, ...]) -> None:
         self.every = every
         self.names = names
         self._began = 0.0
         self._first = 0
+        self._told = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._began, self._first = time.monotonic(), trainer.global_step
+        self._began = time.monotonic()
+        self._first = self._told = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.global_step
-        micro_batch_only = trainer.fit_loop.epoch_loop._should_accumulate()
-        if micro_batch_only or step % self.every or step == self._first:
+        if step == self._told or step % self.every:
             return
+        self._told = step
         seen = trainer.callback_metrics
         parts = [f"{name} {float(seen[name]):.4g}" for name in self.names if name in seen]
         spent = time.monotonic() - self._began
         left = spent / (step - self._first) * (trainer.max_steps - step)
-        clock = time.strftime("%H:%M:%S", time.gmtime(max(0.0, left)))
+        clock = time.strftime("%H:%M:%S", time.gmtime(left))
         log.info("step %d/%d %s left %s", step, trainer.max_steps, " ".join(parts), clock)
 
 

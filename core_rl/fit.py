@@ -77,7 +77,7 @@ def fit(
         max_epochs=-1,
         accumulate_grad_batches=trainer.accumulation,
         gradient_clip_val=trainer.grad_clip,
-        val_check_interval=val_every if held_out else 1.0,
+        val_check_interval=val_every,
         check_val_every_n_epoch=None,
         limit_val_batches=1.0 if held_out else 0,
         num_sanity_val_steps=0,

@@ -90,6 +90,7 @@ class WarmStartConfig:
     habit_steps: int = 60  # weak narrators: mostly scenery, often the habitual answer
     batch_size: int = 24
     lr: float = 2e-3
+    gate_clips: int = 160  # of the validation split
     # The gate before GRPO.  Each fact must be perceived, and the start must be neither blind nor
     # done.
     perception_min: float = 0.9
@@ -97,7 +98,7 @@ class WarmStartConfig:
     accuracy_max: float = 0.65
 
     def __post_init__(self) -> None:
-        for name in ("clips", "perception_steps", "habit_steps", "batch_size"):
+        for name in ("clips", "perception_steps", "habit_steps", "batch_size", "gate_clips"):
             require(
                 getattr(self, name) >= 1, f"model.warm.{name}", getattr(self, name), "at least 1"
             )

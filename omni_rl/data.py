@@ -1,7 +1,7 @@
 """The records of a run: what it trains on, selects by, and is tested with once.
 
-Train, validation and test never share a scene: generated clips are split by the combination of
-their facts, real data by file.
+Train, validation and test never share a scene: generated clips are drawn for one split, real data
+are split by file.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from transformers.utils.logging import disable_progress_bar
 
 from core_rl.artifacts import cpu_seconds
 from core_rl.batches import shuffled_batches
@@ -122,6 +123,7 @@ def _fit(
 ) -> None:
     policy: OmniPolicy = module.policy
     name = settings.model.name
+    disable_progress_bar()  # one for every checkpoint would break the training bar
     fit(
         module,
         stream,

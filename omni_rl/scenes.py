@@ -5,9 +5,9 @@ labels) and Video-R1 (objects to count).  They are written as real H.264 + AAC f
 like any other.  The data is made up: it shows that the machinery learns, not how well a model knows
 people.
 
-Facts are held out by combination: a triple (colour, second fact, voice) belongs to exactly one of
-train, validation and test, while every pair of facts occurs in training.  Noise and positions are
-drawn afresh for every clip.
+A scene is one draw of facts, place, size, light, movement and noise, and no two splits share one.
+Facts are independent of each other in every split, so that none can be guessed from the rest: with
+combinations held out, a small model first learns which never occur and then fails on just those.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Question:
     habit: float
 
 
-# Half of the wordings are mostly answered from the clip, half mostly from habit: the shortcut that
+# Some wordings are mostly answered from the clip, more of them mostly from habit: the shortcut that
 # reinforcement learning has to undo.
 ATTENTIVE, HABITUAL = 0.3, 0.7
 QUESTIONS: dict[str, tuple[Question, ...]] = {
@@ -67,7 +67,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
         Question("What does the person do?", "gesture", ATTENTIVE),
         Question("Which gesture does the person make?", "gesture", HABITUAL),
         Question("How does the person feel?", "voice", HABITUAL),
-        Question("How does the voice sound?", "voice", ATTENTIVE),
+        Question("How does the voice sound?", "voice", HABITUAL),
     ),
     "emotion": (
         Question("Which feelings does the person show?", "expression", HABITUAL),
@@ -106,25 +106,19 @@ class Scene:
     question: Question
 
 
-def combinations(family: str, split: str) -> list[dict[str, str]]:
-    """List the fact combinations that belong to `split`."""
-    second = FAMILIES[family]
-    chosen = []
-    axes = (SLOTS["colour"], SLOTS[second], VOICES)
-    for (i, colour), (j, value), (k, voice) in itertools.product(*map(enumerate, axes)):
-        # One value in three is held out of any pair of the others: what a pair is seen with in
-        # training never tells its third fact.
-        held_out = (i + j + k) % 3 == 0
-        owner = "train" if not held_out else "test" if (i + j) % 2 == 0 else "val"
-        if owner == split:
-            chosen.append({"colour": colour, second: value, "voice": voice})
-    return chosen
+def combinations(family: str) -> list[dict[str, str]]:
+    """List every combination of a family's facts."""
+    names = ("colour", FAMILIES[family], "voice")
+    return [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*(SLOTS[name] for name in names))
+    ]
 
 
 def draw_scenes(family: str, split: str, seed: int) -> Iterator[Scene]:
     """Draw scenes without end: combinations in shuffled rounds, questions in turn."""
     rng = np.random.default_rng([seed, SPLITS.index(split), list(FAMILIES).index(family)])
-    combos = combinations(family, split)
+    combos = combinations(family)
     questions = QUESTIONS[family]
     for round_index in itertools.count():
         for position in rng.permutation(len(combos)):
@@ -267,7 +261,7 @@ def generate(
         family: social, emotion or general.
         split: train, val or test.
         count: number of clips.
-        seed: of scenes and noise; the combinations of a split do not depend on it.
+        seed: of scenes and noise.
         settings: ranges of the nuisance.
 
     Returns:

@@ -79,7 +79,7 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     policy = _start(settings, seed)
     numbers: dict[str, float] = {}
     if settings.model.path is None and settings.model.warm_start != "none":
-        numbers |= check_start(policy, splits.val, settings.model.warm)
+        numbers |= check_start(policy, settings, seed)
     log.info("one sample as the model sees it\n%s", describe_first(policy, splits.train[0]))
     test = splits.test
     before = score_records(test, greedy_texts(policy, test), seed)

@@ -121,9 +121,7 @@ def schedule(warm: WarmStartConfig) -> CurriculumConfig:
     )
 
 
-def check_start(
-    policy: OmniPolicy, val: Sequence[Record], warm: WarmStartConfig
-) -> dict[str, float]:
+def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, float]:
     """Measure the start and refuse one from which GRPO could not learn.
 
     A deaf or blind start gains no accuracy while its total reward climbs all the same.
@@ -131,6 +129,8 @@ def check_start(
     Raises:
         ValueError: a fact is not perceived, or greedy accuracy is outside the band.
     """
+    warm = settings.model.warm
+    val = _records(settings, "val", warm.gate_clips, seed)
     shares = perceived(policy, val)
     table: pd.DataFrame = score_records(val, greedy_texts(policy, val))
     accuracy = summarise(table)["accuracy"]

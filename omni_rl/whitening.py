@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SCALE = 0.1  # standard deviation of a feature; word embeddings start at .02
+SCALE = 0.3  # standard deviation of a feature; word embeddings start near .09
 FLOOR = 1e-4  # smallest variance that is blown up, relative to the largest
 
 

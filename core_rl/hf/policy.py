@@ -123,6 +123,11 @@ class HFPolicy(nn.Module, ABC):
             for module in self.model.modules()
         )
 
+    @property
+    def has_adapters(self) -> bool:
+        """True for a model wrapped by peft."""
+        return any("lora_" in name for name, _ in self.model.named_parameters())
+
     def train(self, mode: bool = True) -> HFPolicy:
         """Keep the model in eval mode, except where activation checkpointing needs train mode."""
         super().train(mode)
@@ -130,8 +135,13 @@ class HFPolicy(nn.Module, ABC):
             self.model.eval()
         return self
 
-    def frozen_copy(self) -> HFPolicy:
-        """Copy the policy for reference; it takes no gradient and does not follow training."""
+    def frozen_copy(self) -> HFPolicy | AdaptersOff:
+        """Copy the policy for reference; it takes no gradient and does not follow training.
+
+        With adapters the reference is the model without them, at no memory.
+        """
+        if self.has_adapters:
+            return AdaptersOff(self)
         reference = copy.copy(self)
         reference._modules = dict(self._modules)
         reference.model = copy.deepcopy(self.model)
@@ -296,3 +306,30 @@ class HFPolicy(nn.Module, ABC):
             truncated_BG=torch.zeros(shape[:2], dtype=torch.bool, device=self.device),
             texts=tuple(tuple(group) for group in texts),
         )
+
+
+class AdaptersOff:
+    """The policy with its adapters switched off: the reference of a run with LoRA.
+
+    It is the model that the adapters were put on, whatever phase it is asked in.
+    """
+
+    def __init__(self, policy: HFPolicy) -> None:
+        self.policy = policy
+
+    def encode(self, queries: Sequence[Query]) -> EncodedPrompt:
+        with self.policy.model.disable_adapter():
+            return self.policy.encode(queries)
+
+    def log_probs(
+        self, prompt: EncodedPrompt, actions: Actions, temperature: float = 1.0
+    ) -> StepLogProbs:
+        with self.policy.model.disable_adapter():
+            return self.policy.log_probs(prompt, actions, temperature)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing to keep: the base model is never changed."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        assert not state

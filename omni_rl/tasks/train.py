@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from core_rl.artifacts import write_text
+from core_rl.artifacts import peak_rss_gib, write_text
 from omni_rl import evaluate
 from omni_rl.settings import Settings
 from omni_rl.stage4 import CONTROLS, SeedResult, run_control, run_seed
@@ -64,6 +64,8 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     metrics, text = report(results, beside, settings.data_mix.general)
     log.info("held-out records, before and after\n%s", text)
     write_text(folder / "report.txt", text + "\n")
+    if len(seeds) > 1:
+        metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)
     return metrics
 
 
