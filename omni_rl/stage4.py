@@ -40,12 +40,14 @@ class SeedResult:
         after: the trained one.
         beside: `blind` (the start without media) and `majority` (no model).
         numbers: of the start and the run; `learn_cpu_seconds` is what controls get, too.
+        records: the test records, for the report.
     """
 
     before: pd.DataFrame
     after: pd.DataFrame
     beside: dict[str, pd.DataFrame] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
 
 
 class ShuffledReward(WeightedReward):
@@ -93,7 +95,7 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
     numbers["learn_cpu_seconds"] = cpu_seconds() - began
     after = score_records(test, greedy_texts(policy, test), seed)
-    return SeedResult(before, after, beside, numbers)
+    return SeedResult(before, after, beside, numbers, test)
 
 
 def run_control(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
 from core_rl.artifacts import peak_rss_gib, write_text
+from core_rl.hardware import is_main_process
+from core_rl.parallel import Progress, executor, logged_into
 from omni_rl import evaluate
+from omni_rl.report import HEADLINE, write_report
 from omni_rl.settings import Settings
 from omni_rl.stage4 import CONTROLS, SeedResult, run_control, run_seed
 
@@ -22,14 +23,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-HEADLINE = (
-    "people_focus",
-    "grounded_focus",
-    "format",
-    "accuracy",
-    "general_accuracy",
-    "instruction_following",
-)
 REAL = "model=humanomni_v2 data_mix=stage4_people_focus hardware=gpu8_zero2 paths.data=FOLDER"
 
 
@@ -52,62 +45,67 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     if settings.data_mix.generated:
         log.warning("EMBEDDED RUN: generated clips, a tiny thinker.  The real one: %s", REAL)
     seeds = [seed + offset for offset in settings.trainer.seeds]
-    results = _each(run_seed, settings, [_Job(s, _folder(folder, s, seeds)) for s in seeds])
-    beside = {name: [result.beside[name] for result in results] for name in results[0].beside}
-    jobs = [
-        _Job(s, _folder(folder, s, seeds), (name, result.numbers["learn_cpu_seconds"]))
-        for name in settings.trainer.controls
-        for s, result in zip(seeds, results, strict=True)
-    ]
-    for job, table in zip(jobs, _each(run_control, settings, jobs), strict=True):
-        beside.setdefault(job.extra[0], []).append(table)
+    results, beside = run_all(settings, seeds, folder)
     metrics, text = report(results, beside, settings.data_mix.general)
     log.info("held-out records, before and after\n%s", text)
     write_text(folder / "report.txt", text + "\n")
     if len(seeds) > 1:
         metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)
+    if is_main_process():
+        _show(folder, settings, results[0], metrics, text)
     return metrics
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One seed's work: its folder and further arguments."""
-
-    seed: int
-    folder: Path
-    extra: tuple[Any, ...] = ()
-
-
-def _folder(folder: Path, seed: int, seeds: list[int]) -> Path:
-    return folder if len(seeds) == 1 else folder / f"seed{seed}"
+def _show(
+    folder: Path, settings: Settings, first: SeedResult, metrics: Mapping[str, float], text: str
+) -> None:
+    """Write the report; the clips in it are those of one seed."""
+    try:
+        write_report(folder, settings, first.records, first.before, first.after, metrics, text)
+    except Exception:  # pictures must not cost a run of days its numbers
+        log.exception("no report.html; the numbers stand in report.txt and metrics.json")
 
 
-def _each(work: Callable[..., T], settings: Settings, jobs: Sequence[_Job]) -> list[T]:
-    """Do jobs in turn, or side by side in processes where `trainer.workers` says so."""
-    workers = min(settings.trainer.workers, len(jobs))
-    if workers <= 1:
-        return [work(settings, job.seed, job.folder, *job.extra) for job in jobs]
-    context = multiprocessing.get_context("spawn")
-    began = time.monotonic()
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(_in_process, work, settings, job) for job in jobs]
-        for done, _ in enumerate(as_completed(futures), start=1):
-            spent = time.monotonic() - began
-            left = spent / done * (len(jobs) - done)
-            log.info("%d of %d jobs done, about %.0f min left", done, len(jobs), left / 60)
-        return [future.result() for future in futures]
+def run_all(
+    settings: Settings, seeds: list[int], folder: Path
+) -> tuple[list[SeedResult], dict[str, list[pd.DataFrame]]]:
+    """Run the seeds and, as each is done, its controls.
 
+    Returns:
+        The seeds' results, and the tables of every baseline and control by name, in the order of
+        the seeds.
+    """
+    names = settings.trainer.controls
+    jobs = len(seeds) * (1 + len(names))
+    workers = min(settings.trainer.workers, jobs)
+    folders = {s: folder if len(seeds) == 1 else folder / f"seed{s}" for s in seeds}
+    if workers > 1:
+        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
+    progress = Progress(jobs)
+    results: dict[int, SeedResult] = {}
+    tables: dict[tuple[str, int], pd.DataFrame] = {}
+    with executor(workers) as pool:
 
-def _in_process(work: Callable[..., T], settings: Settings, job: _Job) -> T:
-    """Do a job in a process of its own, which logs into the seed's folder."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(
-        filename=job.folder / "train.log",
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    trainer = replace(settings.trainer, progress=False)
-    return work(replace(settings, trainer=trainer), job.seed, job.folder, *job.extra)
+        def submit(seed: int, work: Callable[..., T], *extra: Any) -> Future[T]:
+            args = (settings, seed, folders[seed], *extra)
+            if workers > 1:
+                return pool.submit(logged_into, folders[seed], work, *args)
+            return pool.submit(work, *args)
+
+        runs = {submit(seed, run_seed): seed for seed in seeds}
+        controls: dict[Future[pd.DataFrame], tuple[str, int]] = {}
+        for run in as_completed(runs):
+            seed = runs[run]
+            results[seed] = run.result()
+            progress.one_more(f"seed {seed}")
+            budget = results[seed].numbers["learn_cpu_seconds"]
+            controls |= {submit(seed, run_control, name, budget): (name, seed) for name in names}
+        for control in as_completed(controls):
+            tables[controls[control]] = control.result()
+            progress.one_more("control {} of seed {}".format(*controls[control]))
+    ordered = [results[seed] for seed in seeds]
+    beside = {name: [result.beside[name] for result in ordered] for name in ordered[0].beside}
+    return ordered, beside | {name: [tables[name, seed] for seed in seeds] for name in names}
 
 
 def report(
