@@ -81,7 +81,7 @@ class PhaseBatches:
             if self._draws_inside_the_step(phase):
                 yield from itertools.islice(self.stream(phase), skip, count)
             else:
-                yield from itertools.islice(self._reused(phase), count - skip)
+                yield from itertools.islice(self._reused(phase, skip), count - skip)
 
     def _draws_inside_the_step(self, phase: Phase) -> bool:
         config = phase.config
@@ -93,18 +93,31 @@ class PhaseBatches:
         )
         return config.num_iterations == 1 and config.minibatches == 1 and not needs_window
 
-    def _reused(self, phase: Phase) -> Iterator[Batch]:
-        """Draw the rollouts of several steps at once, then learn from each several times."""
-        stream = self.stream(phase)
-        rng = np.random.default_rng(phase.start)
-        while True:
-            width = self.accumulation * phase.config.minibatches
+    def _reused(self, phase: Phase, skip: int) -> Iterator[Batch]:
+        """Draw the rollouts of several steps at once, then learn from each several times.
+
+        Of `skip` batches that were learned from already, whole rounds are passed over in the
+        stream; a round that was cut is drawn again and goes on where it stopped.
+        """
+        width = self.accumulation * phase.config.minibatches
+        first, skip = divmod(skip, width * phase.config.num_iterations)
+        stream = itertools.islice(self.stream(phase), first * width, None)
+        for turn in itertools.count(first):
+            rng = np.random.default_rng([phase.start, turn])
             rollouts = [self.module.draw_for_reuse(next(stream)) for _ in range(width)]
-            for _ in range(phase.config.num_iterations):
-                order = rng.permutation(width)
-                for start in range(0, width, self.accumulation):
-                    window = [rollouts[i] for i in order[start : start + self.accumulation]]
-                    yield from self._with_normalizer(window)
+            batches = self._round(rollouts, phase.config.num_iterations, rng)
+            yield from itertools.islice(batches, skip, None)
+            skip = 0
+
+    def _round(
+        self, rollouts: Sequence[Group], num_iterations: int, rng: np.random.Generator
+    ) -> Iterator[Group]:
+        """Hand out the rollouts `num_iterations` times, each time in a new order."""
+        for _ in range(num_iterations):
+            order = rng.permutation(len(rollouts))
+            for start in range(0, len(order), self.accumulation):
+                window = [rollouts[i] for i in order[start : start + self.accumulation]]
+                yield from self._with_normalizer(window)
 
     def _with_normalizer(self, window: Sequence[Group]) -> Iterator[Group]:
         mask_truncated = self.module.loss.mask_truncated

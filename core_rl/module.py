@@ -110,6 +110,7 @@ class GroupPolicyModule(L.LightningModule):
         self._reference: list[Any] = []
         self._restored: dict[str, Tensor] | None = None
         self.last_group: Group | None = None
+        self._noted: dict[str, list[float]] = {}
 
     # -- phases ------------------------------------------------------------------------------
 
@@ -167,6 +168,7 @@ class GroupPolicyModule(L.LightningModule):
             loss = self._rce(rollout.group, scores)
         else:
             loss = self._grpo(rollout.group, scores)
+        self._log_noted()
         self.log("train/loss", loss.detach(), batch_size=1)
         return loss
 
@@ -182,7 +184,7 @@ class GroupPolicyModule(L.LightningModule):
         ):
             rollout = self._draw(queries)
             attempts += 1
-        self._log_rollout(rollout.group)
+        self._note_rollout(rollout.group)
         return rollout
 
     @property
@@ -206,7 +208,7 @@ class GroupPolicyModule(L.LightningModule):
         advantages_BGT, mixed_B, stats = group_advantages(
             rewards, self.reward.weights, self.loss.advantage, self.reward.spans, actions
         )
-        self._log_many({f"rollout/{name}": value for name, value in stats.items()})
+        self._note({f"rollout/{name}": value for name, value in stats.items()})
         return Group(queries, actions, rewards, advantages_BGT, mixed_B)
 
     def _rce(self, group: Group, scores: StepLogProbs) -> Tensor:
@@ -299,25 +301,36 @@ class GroupPolicyModule(L.LightningModule):
 
     # -- logging and optimiser ---------------------------------------------------------------
 
-    def _log_rollout(self, group: Group) -> None:
+    def _note_rollout(self, group: Group) -> None:
         actions = group.actions
         stats = reward_stats(group.rewards, actions.mask_BGT.any(-1).cpu())
-        shown = {f"reward/{name}": stats[name] for name in (*group.rewards.names, "total")}
-        self._log_many(shown, prog_bar=True)
         values = {f"reward/{name}": value for name, value in stats.items()} | {
-            "rollout/length": actions.mask_BGT.sum(-1).float().mean(),
+            "rollout/length": actions.mask_BGT.sum(-1).float().mean().item(),
             "rollout/temperature": self.temperature,
         }
         if actions.truncated_BG is not None:
-            values["rollout/truncated_share"] = actions.truncated_BG.float().mean()
+            values["rollout/truncated_share"] = actions.truncated_BG.float().mean().item()
         if actions.logp_BGT is not None:
             # Monte Carlo estimate of the entropy a step, in nats.
-            values["rollout/entropy"] = -masked_mean(actions.logp_BGT, actions.mask_BGT)
-        self._log_many({name: value for name, value in values.items() if name not in shown})
+            values["rollout/entropy"] = -masked_mean(actions.logp_BGT, actions.mask_BGT).item()
+        self._note(values)
 
-    def _log_many(self, values: dict[str, Any], prog_bar: bool = False) -> None:
+    def _note(self, values: dict[str, float]) -> None:
+        """Keep numbers for the next training step: a loader that draws cannot log."""
         for name, value in values.items():
-            self.log(name, value, prog_bar=prog_bar, batch_size=1)
+            self._noted.setdefault(name, []).append(value)
+
+    def _log_noted(self) -> None:
+        """Log what was noted since the last training step, as means over its rollouts."""
+        shown = {f"reward/{name}" for name in (*self.reward.functions, "total")}
+        for name, values in self._noted.items():
+            mean = torch.tensor(values).nanmean()
+            self.log(name, mean, prog_bar=name in shown, batch_size=1)
+        self._noted.clear()
+
+    def _log_many(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            self.log(name, value, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.policy, self.settings.lr, self.settings.weight_decay)
