@@ -115,10 +115,11 @@ class GroupPolicyModule(L.LightningModule):
     # -- phases ------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        if self.global_step == 0 or self._restored is None:
-            self.begin_phase(self.curriculum.phase_at(self.global_step))
+        phase = self.curriculum.phase_at(self.global_step)
+        if self._restored is None or phase.start == self.global_step:
+            self.begin_phase(phase)
             return
-        self.phase = self.curriculum.phase_at(self.global_step)
+        self.phase = phase
         self._take_reference()
         for reference in self._reference:
             reference.load_state_dict(self._restored)
