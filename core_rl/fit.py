@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,10 +58,9 @@ def fit(
     """
     quieten_lightning()
     rewards = tuple(f"reward/{name}" for name in module.reward.functions)
-    text_path = Path(logger.log_path) if logger.log_path else folder / "samples.log"
     watching: list[Callback] = [
         TrainLog(trainer.log_every, (*SHOWN, *rewards)),
-        Samples(folder, describe, text_path if logger.debug else None),
+        Samples(folder, describe, debug_path(logger, folder)),
         Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints),
         DeviceUse(),
         *callbacks,
@@ -101,6 +101,18 @@ def fit(
     return runner
 
 
+def debug_path(logger: LoggerConfig, folder: Path) -> Path | None:
+    """Where prompts, completions and rewards go as text; None where nobody asked for them.
+
+    The environment's DEBUG_MODE and LOG_PATH are honoured beside `debug` and `logger.log_path`.
+    """
+    wanted = os.environ.get("DEBUG_MODE", "").lower() in ("1", "true", "yes")
+    if not (logger.debug or wanted):
+        return None
+    path = logger.log_path or os.environ.get("LOG_PATH")
+    return Path(path) if path else folder / "samples.log"
+
+
 def _loader(batches: Sequence[Any]) -> DataLoader[Any]:
     """Hand batches through as they are."""
     return DataLoader(cast("Any", list(batches)), batch_size=None, collate_fn=list)
@@ -115,6 +127,7 @@ def quieten_lightning() -> None:
         r".*module\(s\) in eval mode at the start of training.*",  # dropout is off on purpose
         r".*does not have many workers.*",
         r".*smaller than the logging interval.*",
+        r".*your dataloader is not resumable.*",  # `PhaseBatches` goes on where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, IntegerNode, OmegaConf, StringNode
+from omegaconf import BooleanNode, DictConfig, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
 from core_rl import config as core
@@ -30,6 +30,7 @@ PIPELINE_NODES = {
 ROOT: dict[str, Any] = {
     "task": None,
     "seed": IntegerNode(0, is_optional=False),
+    "debug": BooleanNode(False, is_optional=False),
     "objective": StringNode(None),  # metric handed to the sweeper
     "model": None,
     "data_mix": None,

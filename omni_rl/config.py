@@ -85,9 +85,11 @@ class TinyConfig:
 class WarmStartConfig:
     """The supervised start of the tiny thinker: perception first, the shortcut habit last."""
 
-    clips: int = 3000  # generated for it, in the shares of the mix
-    perception_steps: int = 360  # honest narrators
-    habit_steps: int = 60  # weak narrators: mostly scenery, often the habitual answer
+    clips: int = 3600  # generated for it, in the shares of the mix
+    perception_steps: int = 300  # honest narrators; again until every fact is perceived
+    perception_rounds: int = 3  # at most
+    perception_goal: float = 0.97  # ends the rounds; measured on the validation split
+    habit_steps: int = 100  # weak narrators: mostly scenery, often the habitual answer
     batch_size: int = 24
     lr: float = 2e-3
     gate_clips: int = 160  # of the validation split
@@ -98,7 +100,14 @@ class WarmStartConfig:
     accuracy_max: float = 0.65
 
     def __post_init__(self) -> None:
-        for name in ("clips", "perception_steps", "habit_steps", "batch_size", "gate_clips"):
+        for name in (
+            "clips",
+            "perception_steps",
+            "perception_rounds",
+            "habit_steps",
+            "batch_size",
+            "gate_clips",
+        ):
             require(
                 getattr(self, name) >= 1, f"model.warm.{name}", getattr(self, name), "at least 1"
             )

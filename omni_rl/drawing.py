@@ -98,6 +98,16 @@ def _limb(
     pen.line([start, end], fill=colour, width=max(2, round(width)))
 
 
+def _dot(
+    pen: ImageDraw.ImageDraw,
+    centre: tuple[float, float],
+    radius: float,
+    colour: tuple[int, int, int],
+) -> None:
+    x, y = centre
+    pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+
+
 def _figure(
     pen: ImageDraw.ImageDraw,
     foot: tuple[float, float],
@@ -115,14 +125,14 @@ def _figure(
     for leg in (-6, 6):
         _limb(pen, hip, (x + leg * scale, y), DARK, 7 * scale)
     _limb(pen, hip, shoulder, clothes, 22 * scale)
-    radius = 10 * scale
-    pen.ellipse([head[0] - radius, head[1] - radius, head[0] + radius, head[1] + radius], fill=SKIN)
+    _dot(pen, head, 10 * scale, SKIN)
     hands = {
         "waves": (x + (16 + 5 * swing) * scale, y - 90 * scale),
-        "points": (x + 34 * scale, y - (54 + 2 * swing) * scale),
+        "points": (x + 36 * scale, y - (54 + 2 * swing) * scale),
     }
-    rest = (shoulder[0] + 9 * scale, shoulder[1] + 26 * scale)
-    _limb(pen, (shoulder[0] + 4 * scale, shoulder[1]), hands.get(gesture, rest), SKIN, 7 * scale)
+    hand = hands.get(gesture, (shoulder[0] + 9 * scale, shoulder[1] + 26 * scale))
+    _limb(pen, (shoulder[0] + 4 * scale, shoulder[1]), hand, clothes, 9 * scale)
+    _dot(pen, hand, 5.5 * scale, SKIN)
 
 
 def _face(
@@ -137,11 +147,11 @@ def _face(
     x, y = centre
     radius = 36 * scale
     pen.rectangle([x - 50 * scale, y + 30 * scale, x + 50 * scale, SIZE], fill=clothes)
-    pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=SKIN)
+    _dot(pen, centre, radius, SKIN)
     for side in (-1, 1):
         eye = (x + side * 14 * scale, y - 10 * scale)
         size = 4 * scale * (1 + 0.6 * strength * (expression == "gasps"))
-        pen.ellipse([eye[0] - size, eye[1] - size, eye[0] + size, eye[1] + size], fill=DARK)
+        _dot(pen, eye, size, DARK)
     width, mouth = 18 * scale, y + 14 * scale
     if strength < 0.3:
         _limb(pen, (x - width, mouth), (x + width, mouth), DARK, 5 * scale)
@@ -160,8 +170,7 @@ def _balls(pen: ImageDraw.ImageDraw, count: int, look: Look, rng: np.random.Gene
     for cell in cells:
         x = 66 + 30 * (cell % 2) + rng.uniform(-3, 3)
         y = 40 + 42 * (cell // 2) + rng.uniform(-4, 4)
-        radius = 11 * look.scale
-        pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=BALL)
+        _dot(pen, (x, y), 13 * look.scale, BALL)
 
 
 def draw_frames(
@@ -195,7 +204,8 @@ def draw_frames(
             _figure(pen, (26 + dx, 104 + dy), look.scale, clothes, "", 0.0)
             _balls(pen, int(facts["count"]), look, np.random.default_rng(ball_seed))
         drawn = np.asarray(image, dtype=np.float32)
-        pixels = drawn + rng.normal(0, look.noise, size=drawn.shape)
+        grain = rng.standard_normal((SIZE, SIZE, 1), dtype=np.float32)
+        pixels = drawn + look.noise * grain
         frames[index] = np.clip(pixels, 0, 255).astype(np.uint8)
     return frames
 

@@ -135,7 +135,7 @@ def _fit(
         describe=lambda record: {
             "id": record.id,
             "source": record.source,
-            "question": record.problem,
+            "prompt": policy.builder.question(record),
         },
         save=lambda target, metrics: policy.save(target, name, metrics),
         callbacks=callbacks,

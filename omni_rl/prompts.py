@@ -118,6 +118,10 @@ class PromptBuilder:
         """Write the chat messages of a record; media items name their files."""
         return self._conversation(record, self._items(record))
 
+    def question(self, record: Record) -> str:
+        """Return the text of the user turn."""
+        return _question(record, self._items(record))
+
     def __call__(self, records: Sequence[Record]) -> Batch:
         """Encode records as keyword arguments of the thinker's forward.
 

@@ -61,7 +61,7 @@ class Question:
 
 # Some wordings are mostly answered from the clip, more of them mostly from habit: the shortcut that
 # reinforcement learning has to undo.
-ATTENTIVE, HABITUAL = 0.3, 0.7
+ATTENTIVE, HABITUAL = 0.2, 0.8
 QUESTIONS: dict[str, tuple[Question, ...]] = {
     "social": (
         Question("What does the person do?", "gesture", ATTENTIVE),

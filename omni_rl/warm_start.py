@@ -23,7 +23,6 @@ import pandas as pd
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.curriculum import Phase
 from omni_rl import drawing, scenes, tiny
-from omni_rl.config import WarmStartConfig
 from omni_rl.data import generated_split, with_instructions
 from omni_rl.evaluate import score_records, summarise
 from omni_rl.learn import learn_by_example
@@ -83,7 +82,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     warm = settings.model.warm
     model = replace(settings.limited_model(), freeze_towers=False)
     train = _records(settings, "train", warm.clips, seed)
-    val = _records(settings, "val", settings.trainer.val_size, seed)
+    val = _records(settings, "val", warm.gate_clips, seed)
     policy = untrained_policy(model, seed)
     policy.whiten_towers(train[: 4 * warm.batch_size])
     rng = np.random.default_rng([seed, 5])
@@ -103,22 +102,23 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
         weight_decay=0.01,
         resume=None,
     )
-    learn_by_example(
-        policy, train, [], settings, schedule(warm), trainer, folder / "run", seed, teach
-    )
-    log.info("warm start perceives %s", _rounded(perceived(policy, val)))
+
+    def learn(phase: PhaseConfig, turn: int) -> None:
+        curriculum = CurriculumConfig(phases=[phase])
+        run = folder.with_name(f"{folder.name}-{phase.data}{turn}")
+        order = seed + 1000 * turn
+        learn_by_example(policy, train, [], settings, curriculum, trainer, run, order, teach)
+
+    for turn in range(1, warm.perception_rounds + 1):
+        steps = warm.perception_steps
+        learn(PhaseConfig(PhaseKind.rce, steps=steps, data="honest"), turn)
+        shares = perceived(policy, val)
+        log.info("after %d steps the start perceives %s", turn * steps, _rounded(shares))
+        if min(shares.values()) >= warm.perception_goal:
+            break
+    learn(PhaseConfig(PhaseKind.rce, steps=warm.habit_steps, data="weak", lr_scale=0.7), 0)
     policy.save(folder, settings.model.name, {})
     return policy
-
-
-def schedule(warm: WarmStartConfig) -> CurriculumConfig:
-    """The two phases; `data` names the narrators."""
-    return CurriculumConfig(
-        phases=[
-            PhaseConfig(kind=PhaseKind.rce, steps=warm.perception_steps, data="honest"),
-            PhaseConfig(kind=PhaseKind.rce, steps=warm.habit_steps, data="weak", lr_scale=0.5),
-        ]
-    )
 
 
 def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, float]:
@@ -139,7 +139,7 @@ def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, 
         raise ValueError(
             f"warm start too weak: perceives {_rounded(shares)} (each at least "
             f"{warm.perception_min}), accuracy {accuracy:.2f} (from {warm.accuracy_min} to "
-            f"{warm.accuracy_max}); try model.warm.perception_steps={2 * warm.perception_steps} "
+            f"{warm.accuracy_max}); try model.warm.perception_rounds={2 * warm.perception_rounds} "
             "or another seed"
         )
     return {f"start/perceived/{slot}": share for slot, share in shares.items()} | {
