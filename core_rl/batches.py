@@ -125,5 +125,6 @@ class PhaseBatches:
             int(count_steps(loss_mask(group.actions, mask_truncated), group.mixed_B))
             for group in window
         )
+        normalizer = self.module.normalizer(steps / len(window))
         for group in window:
-            yield replace(group, normalizer=steps / len(window))
+            yield replace(group, normalizer=normalizer)

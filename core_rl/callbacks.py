@@ -140,8 +140,6 @@ class Checkpoints(Callback):
         if step and step % self.every == 0 and step != self._saved_at:
             self._saved_at = step
             self._write(trainer, f"step-{step:08d}")
-            for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-                shutil.rmtree(old)
             trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -161,6 +159,8 @@ class Checkpoints(Callback):
         self.save(beside, {**metrics, "step": float(trainer.global_step)})
         shutil.rmtree(self.folder / name, ignore_errors=True)
         beside.rename(self.folder / name)
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from core_rl.config import HardwareConfig
 
@@ -22,6 +23,15 @@ def is_main_process() -> bool:
     """True in the one process of a run that writes files."""
     ranks = (os.environ[name] for name in RANK_VARIABLES if name in os.environ)
     return next(ranks, "0") == "0"
+
+
+def mean_over_ranks(value: float, device: torch.device) -> float:
+    """Average a number over the processes of the run; all of them must ask."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = torch.tensor(value, device=device)
+    dist.all_reduce(total)
+    return float(total) / dist.get_world_size()
 
 
 def prepare(hardware: HardwareConfig, seed: int) -> None:

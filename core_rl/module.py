@@ -5,11 +5,10 @@ It follows GRPO (Shao et al. 2024, arXiv 2402.03300) and differs where practice 
 - Groups whose rewards are all equal carry no signal; they leave numerator and denominator, with
   their KL.
 - Old log-probs come from the sampler, so the ratio before the first update is a real check, not 1
-by
-  construction.  The reference is taken at the start of a phase, not of the run.
+  by construction.  The reference is taken at the start of a phase, not of the run.
 - Drawing happens inside `training_step`: the prompt that was encoded for the draw is the one the
-loss
-  differentiates through.  Rollouts used more than once come through the loader (`core_rl.batches`).
+  loss differentiates through.  Rollouts used more than once come through the loader
+  (`core_rl.batches`).
 - RCE, reward-weighted cross entropy over candidates, is a phase of the same loop; supervised
   fine-tuning is RCE with a single candidate.
 """
@@ -31,9 +30,11 @@ from core_rl.config import (
     LossConfig,
     PhaseKind,
     RatioLevel,
+    Reduction,
     TrainerConfig,
 )
 from core_rl.curriculum import Curriculum, Phase
+from core_rl.hardware import mean_over_ranks
 from core_rl.kl import KLController, kl_per_step
 from core_rl.losses import (
     count_steps,
@@ -45,7 +46,7 @@ from core_rl.losses import (
     reduce_steps,
 )
 from core_rl.optim import build_optimizer, build_schedule
-from core_rl.rewards import WeightedReward, reward_stats
+from core_rl.rewards import WeightedReward, rollout_stats
 from core_rl.types import Actions, Group, Policy, Query, Sampler, StepLogProbs, masked_mean
 
 Batch = Sequence[Query] | Group
@@ -164,7 +165,8 @@ class GroupPolicyModule(L.LightningModule):
         else:
             rollout = self.roll_out(batch)
         self.last_group = rollout.group
-        scores = self.policy.log_probs(rollout.prompt, rollout.group.actions, self.temperature)
+        temperature = self._temperature_of(rollout.group)
+        scores = self.policy.log_probs(rollout.prompt, rollout.group.actions, temperature)
         if self.phase.config.kind is PhaseKind.rce:
             loss = self._rce(rollout.group, scores)
         else:
@@ -185,13 +187,17 @@ class GroupPolicyModule(L.LightningModule):
         ):
             rollout = self._draw(queries)
             attempts += 1
-        self._note_rollout(rollout.group)
+        stats = rollout_stats(rollout.group.rewards, rollout.group.actions)
+        self._note({**stats, "rollout/temperature": self.temperature})
         return rollout
 
     @property
     def temperature(self) -> float:
         """At which candidates are drawn and scored; follows KL where `loss.kl` says so."""
         return float(self.controller.temperature)
+
+    def _temperature_of(self, group: Group) -> float:
+        return self.temperature if group.temperature is None else group.temperature
 
     @torch.no_grad()
     def draw_for_reuse(self, batch: Batch) -> Group:
@@ -210,7 +216,9 @@ class GroupPolicyModule(L.LightningModule):
             rewards, self.reward.weights, self.loss.advantage, self.reward.spans, actions
         )
         self._note({f"rollout/{name}": value for name, value in stats.items()})
-        return Group(queries, actions, rewards, advantages_BGT, mixed_B)
+        return Group(
+            queries, actions, rewards, advantages_BGT, mixed_B, temperature=self.temperature
+        )
 
     def _rce(self, group: Group, scores: StepLogProbs) -> Tensor:
         tau = self.phase.tau(self.global_step)
@@ -229,7 +237,7 @@ class GroupPolicyModule(L.LightningModule):
         mask_BGT = loss_mask(actions, self.loss.mask_truncated)
         normalizer = group.normalizer
         if normalizer is None:
-            normalizer = float(count_steps(mask_BGT, group.mixed_B))
+            normalizer = self.normalizer(float(count_steps(mask_BGT, group.mixed_B)))
         loss, stats = policy_loss(
             scores.logp_BGT,
             actions.logp_BGT,
@@ -245,6 +253,12 @@ class GroupPolicyModule(L.LightningModule):
             loss = loss + self._kl_term(group, scores, mask_BGT, normalizer)
         return loss
 
+    def normalizer(self, steps: float) -> float:
+        """What `dapo` divides by: learning steps a micro-batch, over all processes."""
+        if self.loss.reduction is not Reduction.dapo:
+            return steps
+        return mean_over_ranks(steps, self.device)
+
     def _kl_term(
         self, group: Group, scores: StepLogProbs, mask_BGT: Tensor, normalizer: float
     ) -> Tensor:
@@ -253,7 +267,7 @@ class GroupPolicyModule(L.LightningModule):
         reference = self._reference[0]
         with torch.no_grad():
             prompt = reference.encode(group.queries)
-            ref = reference.log_probs(prompt, group.actions, self.temperature)
+            ref = reference.log_probs(prompt, group.actions, self._temperature_of(group))
         kl_BGT = kl_per_step(
             scores.logp_BGT,
             ref.logp_BGT,
@@ -301,20 +315,6 @@ class GroupPolicyModule(L.LightningModule):
                 self.log(f"val/{name}", judged.mean(), batch_size=judged.numel(), sync_dist=True)
 
     # -- logging and optimiser ---------------------------------------------------------------
-
-    def _note_rollout(self, group: Group) -> None:
-        actions = group.actions
-        stats = reward_stats(group.rewards, actions.mask_BGT.any(-1).cpu())
-        values = {f"reward/{name}": value for name, value in stats.items()} | {
-            "rollout/length": actions.mask_BGT.sum(-1).float().mean().item(),
-            "rollout/temperature": self.temperature,
-        }
-        if actions.truncated_BG is not None:
-            values["rollout/truncated_share"] = actions.truncated_BG.float().mean().item()
-        if actions.logp_BGT is not None:
-            # Monte Carlo estimate of the entropy a step, in nats.
-            values["rollout/entropy"] = -masked_mean(actions.logp_BGT, actions.mask_BGT).item()
-        self._note(values)
 
     def _note(self, values: dict[str, float]) -> None:
         """Keep numbers for the next training step: a loader that draws cannot log."""

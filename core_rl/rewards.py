@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from core_rl.config import RewardConfig
-from core_rl.types import Actions, Query, Reward, RewardTable
+from core_rl.types import Actions, Query, Reward, RewardTable, masked_mean
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +151,19 @@ def reward_stats(table: RewardTable, real_BG: Tensor | None = None) -> dict[str,
         spread = judged.std().item() if judged.numel() > 1 else 0.0
         stats[f"{name}_std"] = spread if some else math.nan
         stats[f"{name}_unjudged"] = unjudged_share(values_BG, real_BG)
+    return stats
+
+
+def rollout_stats(table: RewardTable, actions: Actions) -> dict[str, float]:
+    """Name what the log says of fresh candidates: rewards, length, truncation and entropy."""
+    rewards = reward_stats(table, actions.mask_BGT.any(-1).cpu())
+    stats = {f"reward/{name}": value for name, value in rewards.items()}
+    stats["rollout/length"] = actions.mask_BGT.sum(-1).float().mean().item()
+    if actions.truncated_BG is not None:
+        stats["rollout/truncated_share"] = actions.truncated_BG.float().mean().item()
+    if actions.logp_BGT is not None:
+        # Monte Carlo estimate of the entropy a step, in nats.
+        stats["rollout/entropy"] = -masked_mean(actions.logp_BGT, actions.mask_BGT).item()
     return stats
 
 

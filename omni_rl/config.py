@@ -86,8 +86,8 @@ class WarmStartConfig:
     """The supervised start of the tiny thinker: perception first, the shortcut habit last."""
 
     clips: int = 3600  # generated for it, in the shares of the mix
-    perception_steps: int = 300  # honest narrators; again until every fact is perceived
-    perception_rounds: int = 3  # at most
+    perception_steps: int = 400  # honest narrators; again until every fact is perceived
+    perception_rounds: int = 2  # at most
     perception_goal: float = 0.97  # ends the rounds; measured on the validation split
     habit_steps: int = 100  # weak narrators: mostly scenery, often the habitual answer
     batch_size: int = 24

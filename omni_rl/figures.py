@@ -10,6 +10,7 @@ import base64
 import io
 import os
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -201,7 +202,10 @@ def svg_uri(figure: Figure) -> str:
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A completion may hold any character; one without a glyph is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})
     beside.replace(path)
 
 

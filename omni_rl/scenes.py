@@ -94,7 +94,7 @@ class Style:
 
 
 HONEST = Style()
-WEAK = Style(people=0.3, habit=1.0)
+WEAK = Style(people=0.4, habit=1.0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.artifacts import write_text
-from omni_rl.data import load_splits
+from omni_rl.data import load_splits, load_test
 from omni_rl.evaluate import before_after_table, compare, score_records, summarise
 from omni_rl.learn import learn_by_example
 from omni_rl.perception import perceived
@@ -61,9 +61,9 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
 
 def _measure(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, float]:
-    splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
+    test = load_test(settings.data_mix, settings.trainer, settings.paths, seed)
     policy.eval()
-    metrics = summarise(score_records(splits.test, greedy_texts(policy, splits.test), seed))
-    shares = perceived(policy, splits.val)
+    metrics = summarise(score_records(test, greedy_texts(policy, test), seed))
+    shares = perceived(policy, [record for record in test if record.facts])
     log.info("perceives %s, accuracy %.3f", shares, metrics["accuracy"])
     return metrics | {f"perceived/{slot}": share for slot, share in shares.items()}

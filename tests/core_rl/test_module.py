@@ -186,6 +186,17 @@ def test_the_kl_weight_moves_only_between_optimiser_steps(tmp_path: Path) -> Non
     assert [step[0] for step in steps] == pytest.approx([0.1, 0.1 / 1.5, 0.1, 0.15])
 
 
+def test_a_reused_rollout_is_scored_at_the_temperature_it_was_drawn_at(tmp_path: Path) -> None:
+    """Drawn ahead of a batch, so before the temperature moves with the KL of the last one."""
+    kl = KLConfig(weight=0.1, follow_temperature=True, low=1e-6, high=1e-5, every=1, ema=0.0)
+    curriculum = phases(grpo(6, num_iterations=2))
+    module = module_of(ToyPolicy(), PathReward(REWARDS), curriculum, LossConfig(kl=kl))
+    recorder = Recorder()
+    run(module, forever([0] * 4), tmp_path, callbacks=[recorder])
+    assert module.temperature != 1.0
+    assert max(recorder.series("train/log_ratio_abs")[::2]) <= SAME_ROLLOUT
+
+
 def test_no_kl_weight_no_reference(tmp_path: Path) -> None:
     loss = LossConfig(kl=KLConfig(weight=0.0))
     module = module_of(ToyPolicy(), PathReward(REWARDS), phases(grpo(2)), loss)

@@ -20,7 +20,6 @@ from core_rl.config import (
     Reduction,
 )
 from core_rl.module import GroupPolicyModule
-from core_rl.types import Group
 from tests.core_rl.toy import (
     PathReward,
     Recorder,
@@ -30,8 +29,10 @@ from tests.core_rl.toy import (
     group_of,
     grpo,
     module_of,
+    one_query,
     paths,
     phases,
+    ragged,
     rce,
     run,
     settings,
@@ -148,40 +149,6 @@ def test_fresh_candidates_say_which_were_cut() -> None:
 
 
 # -- accumulation --------------------------------------------------------------------------------
-
-
-def ragged(policy: ToyPolicy) -> Group:
-    """Two groups of unlike lengths: 1 + 3 steps, and 3 + 3."""
-    return group_of(
-        [[[2], [0, 1, 2]], [[0, 0, 2], [1, 1, 2]]],
-        [[1.0, 0.0], [0.0, 1.0]],
-        [[0.7, -0.7], [-1.5, 0.5]],
-        policy,
-        [0, 1],
-    )
-
-
-def one_query(group: Group, index: int) -> Group:
-    rows = slice(index, index + 1)
-    actions = group.actions
-    assert actions.logp_BGT is not None
-    return replace(
-        group,
-        queries=group.queries[rows],
-        actions=replace(
-            actions,
-            ids_BGT=actions.ids_BGT[rows],
-            mask_BGT=actions.mask_BGT[rows],
-            logp_BGT=actions.logp_BGT[rows],
-        ),
-        rewards=replace(
-            group.rewards,
-            values_RBG=group.rewards.values_RBG[:, rows],
-            total_BG=group.rewards.total_BG[rows],
-        ),
-        advantages_BGT=group.advantages_BGT[rows],
-        mixed_B=group.mixed_B[rows],
-    )
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,41 @@ def group_of(
     )
 
 
+def ragged(policy: ToyPolicy) -> Group:
+    """Two stored groups of unlike lengths: 1 + 3 steps, and 3 + 3; option 2 stops."""
+    return group_of(
+        [[[2], [0, 1, 2]], [[0, 0, 2], [1, 1, 2]]],
+        [[1.0, 0.0], [0.0, 1.0]],
+        [[0.7, -0.7], [-1.5, 0.5]],
+        policy,
+        [0, 1],
+    )
+
+
+def one_query(group: Group, index: int) -> Group:
+    """One of a stored group's queries."""
+    rows = slice(index, index + 1)
+    actions = group.actions
+    assert actions.logp_BGT is not None
+    return replace(
+        group,
+        queries=group.queries[rows],
+        actions=replace(
+            actions,
+            ids_BGT=actions.ids_BGT[rows],
+            mask_BGT=actions.mask_BGT[rows],
+            logp_BGT=actions.logp_BGT[rows],
+        ),
+        rewards=replace(
+            group.rewards,
+            values_RBG=group.rewards.values_RBG[:, rows],
+            total_BG=group.rewards.total_BG[rows],
+        ),
+        advantages_BGT=group.advantages_BGT[rows],
+        mixed_B=group.mixed_B[rows],
+    )
+
+
 def phases(*configs: PhaseConfig) -> Curriculum:
     return Curriculum.resolve(CurriculumConfig(list(configs)), 1)
 
