@@ -183,8 +183,11 @@ class SampleWriter:
         import pandas as pd
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / f"part-{self._part:05d}.parquet"
-        beside = target.with_suffix(".tmp")
+        beside = self.beside(self._part)
         pd.DataFrame(self._rows).to_parquet(beside, index=False)
-        beside.replace(target)
+        beside.replace(self.folder / f"part-{self._part:05d}.parquet")
         self._rows, self._part = [], self._part + 1
+
+    def beside(self, part: int) -> Path:
+        """Where a part is written first; readers of the folder pass over hidden files."""
+        return self.folder / f".part-{part:05d}.parquet"

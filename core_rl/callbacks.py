@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from core_rl.artifacts import SampleWriter
+from core_rl.artifacts import SampleWriter, write_json
 from core_rl.module import GroupPolicyModule
+from core_rl.types import RewardTable
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,9 @@ class TrainLog(Callback):
 class Samples(Callback):
     """Write every judged candidate to `samples.parquet`, and readable text if asked.
 
+    `step` is the optimiser step, from 1, that first learned from the candidate; one that is learned
+    from again is not written again.
+
     Args:
         folder: of the run.
         describe: columns that name a query (id, question).
@@ -66,13 +73,25 @@ class Samples(Callback):
         self.writer = SampleWriter(folder)
         self.describe = describe
         self.text_path = text_path
+        self._step = 0
+        self._written: WeakValueDictionary[int, RewardTable] = WeakValueDictionary()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        self._step = trainer.global_step + 1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
         group = pl_module.last_group
         if group is None or not trainer.is_global_zero:
             return
+        if self._written.get(id(group.rewards)) is group.rewards:
+            return
+        self._written[id(group.rewards)] = group.rewards
         rows = []
+        # Every part has the same columns, or readers drop those that the first one lacks.
+        unjudged = {f"reward/{name}": math.nan for name in pl_module.reward.functions}
         totals, values = group.rewards.total_BG.tolist(), group.rewards.values_RBG.tolist()
         lengths = group.actions.mask_BGT.sum(-1).tolist()
         for b, query in enumerate(group.queries):
@@ -83,12 +102,13 @@ class Samples(Callback):
                 }
                 rows.append(
                     {
-                        "step": trainer.global_step,
+                        "step": self._step,
                         **named,
                         "candidate": g,
                         "text": group.actions.texts[b][g] if group.actions.texts else "",
                         "length": lengths[b][g],
                         "reward/total": totals[b][g],
+                        **unjudged,
                         **rewards,
                     }
                 )
@@ -116,24 +136,44 @@ class Checkpoints(Callback):
     """Keep the newest and the best policy, in the form its library opens, and a resume point.
 
     `checkpoints/step-00000100` every `every` steps (the newest `keep` stay), `checkpoints/best` by
-    held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.
+    held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.  A resumed run takes over the
+    best of the run it goes on from.
 
     Args:
         folder: of the run.
         save: writes the policy into a folder.
         every: optimiser steps between two.
         keep: how many stay.
+        resumed: the checkpoint that is resumed.
     """
 
     def __init__(
-        self, folder: Path, save: Callable[[Path, dict[str, float]], None], every: int, keep: int
+        self,
+        folder: Path,
+        save: Callable[[Path, dict[str, float]], None],
+        every: int,
+        keep: int,
+        resumed: str | None = None,
     ) -> None:
         self.folder = folder / "checkpoints"
         self.save = save
         self.every = every
         self.keep = keep
         self.best = float("-inf")
+        self.resumed = resumed
         self._saved_at = -1
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.resumed is None:
+            return
+        before = Path(self.resumed).parent
+        if not (before / "best.json").exists():
+            return
+        # Not from the checkpoint itself, which may be older than the best.
+        self.best = json.loads((before / "best.json").read_text())["val/reward"]
+        if trainer.is_global_zero and before.resolve() != self.folder.resolve():
+            shutil.copytree(before / "best", self.folder / "best", dirs_exist_ok=True)
+            write_json(self.folder / "best.json", {"val/reward": self.best})
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.global_step
@@ -149,6 +189,8 @@ class Checkpoints(Callback):
         if torch.isfinite(reward) and float(reward) > self.best:
             self.best = float(reward)
             self._write(trainer, "best")
+            if trainer.is_global_zero:
+                write_json(self.folder / "best.json", {"val/reward": self.best})
 
     def _write(self, trainer: L.Trainer, name: str) -> None:
         if not trainer.is_global_zero:
@@ -161,12 +203,6 @@ class Checkpoints(Callback):
         beside.rename(self.folder / name)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
 
 
 class DeviceUse(Callback):

@@ -57,11 +57,12 @@ def fit(
         Lightning's trainer, for its metrics.
     """
     quieten_lightning()
+    resumed = resume_point(trainer.resume)
     rewards = tuple(f"reward/{name}" for name in module.reward.functions)
     watching: list[Callback] = [
         TrainLog(trainer.log_every, (*SHOWN, *rewards)),
         Samples(folder, describe, debug_path(logger, folder)),
-        Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints),
+        Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints, resumed),
         DeviceUse(),
         *callbacks,
     ]
@@ -95,7 +96,7 @@ def fit(
         module,
         train_dataloaders=batches,
         val_dataloaders=_loader(held_out),
-        ckpt_path=resume_point(trainer.resume),
+        ckpt_path=resumed,
         weights_only=True,
     )
     return runner
