@@ -94,9 +94,7 @@ class HFPolicy(nn.Module, ABC):
         self.register_buffer(
             "suppress_ids", torch.tensor(list(suppress_ids), dtype=torch.long), persistent=False
         )
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        switch_dropout_off(model)
 
     @abstractmethod
     def collate(self, queries: Sequence[Query]) -> Inputs:
@@ -306,6 +304,17 @@ class HFPolicy(nn.Module, ABC):
             truncated_BG=torch.zeros(shape[:2], dtype=torch.bool, device=self.device),
             texts=tuple(tuple(group) for group in texts),
         )
+
+
+def switch_dropout_off(model: nn.Module) -> None:
+    """Set every rate of dropout to 0: activation checkpointing needs train mode."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # Layers that call the function keep its rate in an attribute of their own.
+        for name, value in list(vars(module).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 class AdaptersOff:
