@@ -41,8 +41,11 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     if not hardware.is_main_process():  # a further process of the same run
         return task().get(cfg.objective)
     started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
-    artifacts.link_latest(Path(cfg.paths.output), folder)
-    metrics = task()
+    try:
+        metrics = task()
+    finally:
+        # At the end, so that a resumed run can still name the one before it as `latest`.
+        artifacts.link_latest(Path(cfg.paths.output), folder)
     artifacts.finish_run(folder, metrics, cfg.seed, started)
     if cfg.objective is None:
         return None

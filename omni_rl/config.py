@@ -118,7 +118,7 @@ class WarmStartConfig:
 class LoraConfig:
     """Low-rank adapters; the reference policy is then the model without them."""
 
-    r: int = 16
+    r: int = 0  # rank; 0 = no adapters, 16 is usual
     alpha: int = 32
     dropout: float = 0.0
     target_modules: list[str] = field(
@@ -126,7 +126,7 @@ class LoraConfig:
     )
 
     def __post_init__(self) -> None:
-        require(self.r > 0, "model.lora.r", self.r, "above 0")
+        require(self.r >= 0, "model.lora.r", self.r, "0 (no adapters) or above")
         # Dropout would make the log-probs of one candidate differ from call to call.
         require(
             self.dropout == 0, "model.lora.dropout", self.dropout, "0 in reinforcement learning"
@@ -143,7 +143,7 @@ class OmniModelConfig:
     tiny: TinyConfig = field(default_factory=TinyConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
     system_prompt: str = "Watch the people."
-    lora: LoraConfig | None = None
+    lora: LoraConfig = field(default_factory=LoraConfig)
     freeze_towers: bool = True  # vision and audio encoders do not train
     attention: str = "sdpa"  # sdpa | eager | flash_attention_2
     dtype: str = "float32"

@@ -23,7 +23,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+try:
+    import httpx
+except ImportError as error:
+    raise ImportError("a judge needs httpx: pip install 'people-focus-rl[judge]'") from error
 
 log = logging.getLogger(__name__)
 # One line a request would drown the run's own log.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
 
 from core_rl.artifacts import write_text
+from core_rl.config import HardwareConfig
 from core_rl.hf.policy import HFPolicy, Inputs
 from core_rl.types import Actions
 from omni_rl import scenes
@@ -115,7 +117,7 @@ class OmniPolicy(HFPolicy):
 
     def restore(self, folder: Path) -> None:
         """Take the weights that `save` wrote."""
-        if self.config.lora is not None:
+        if self.has_adapters:
             from peft import load_peft_weights, set_peft_model_state_dict
 
             set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
@@ -176,11 +178,18 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
     return OmniPolicy(adapted(model, config), processor, config, spans)
 
 
+def placed(policy: OmniPolicy, hardware: HardwareConfig) -> OmniPolicy:
+    """Move a policy to the device that this process will train on."""
+    if hardware.accelerator != "cpu" and torch.cuda.is_available():
+        policy.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    return policy
+
+
 def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
     """Freeze the towers and add adapters, as the configuration says."""
     if config.freeze_towers:
         freeze_towers(model)
-    if config.lora is None:
+    if config.lora.r == 0:
         return model
     try:
         from peft import LoraConfig, get_peft_model

@@ -126,8 +126,6 @@ def _start(settings: Settings, seed: int) -> OmniPolicy:
     policy.blank(settings.data_mix.blank)
     if settings.hardware.activation_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-    if settings.hardware.accelerator != "cpu":
-        policy.to(f"cuda:{torch.cuda.current_device()}")
     return policy
 
 

@@ -27,7 +27,7 @@ from omni_rl.data import generated_split, with_instructions
 from omni_rl.evaluate import score_records, summarise
 from omni_rl.learn import learn_by_example
 from omni_rl.perception import perceived
-from omni_rl.policy import OmniPolicy, load_policy, untrained_policy
+from omni_rl.policy import OmniPolicy, load_policy, placed, untrained_policy
 from omni_rl.records import Record
 from omni_rl.rollout import greedy_texts
 from omni_rl.settings import Settings
@@ -47,6 +47,10 @@ def start_policy(settings: Settings, seed: int, spans: Sequence[str] = ()) -> Om
         seed: of the warm start, where one is made.
         spans: parts of a completion that rewards are confined to.
     """
+    return placed(_start_policy(settings, seed, spans), settings.hardware)
+
+
+def _start_policy(settings: Settings, seed: int, spans: Sequence[str]) -> OmniPolicy:
     model = settings.limited_model()
     if model.path is not None:
         log.info("starting from %s", model.path)

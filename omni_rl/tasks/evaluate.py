@@ -13,7 +13,7 @@ from omni_rl.config import OmniDataConfig
 from omni_rl.data import load_test
 from omni_rl.evaluate import before_after_table, compare, score_records, summarise
 from omni_rl.judge import Judge, api_wanted
-from omni_rl.policy import OmniPolicy, load_policy
+from omni_rl.policy import OmniPolicy, load_policy, placed
 from omni_rl.records import Record
 from omni_rl.rollout import greedy_texts
 from omni_rl.settings import Settings
@@ -52,9 +52,8 @@ def evaluate(
         log.info("%s", "\n".join(f"{name} {value:.4f}" for name, value in old.items()))
         return old
     model = replace(settings.limited_model(), path=checkpoint)
-    after = score_records(
-        records, _answered(load_policy(model, checkpoint), records, data), seed, asked
-    )
+    trained = placed(load_policy(model, checkpoint), settings.hardware)
+    after = score_records(records, _answered(trained, records, data), seed, asked)
     new, diff = summarise(after, data.general), compare(before, after, data.general)
     after.to_parquet(folder / "answers.parquet")
     text = before_after_table(old, new, diff)
