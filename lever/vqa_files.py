@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core_rl.artifacts import write_json
+from lever.strict_json import Row, load_json
+
+WHAT = "an official VQA JSON file"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,7 @@ def read_questions(questions: str | Path, annotations: str | Path) -> list[Quest
                 f"{path}: {len(ids)} question ids of {other} are not in it (first "
                 f"{sorted(ids)[:3]}): name the two files of one split"
             )
-    return [
-        _question(Path(questions), asked[key], Path(annotations), answered[key]) for key in asked
-    ]
+    return [_question(key, asked[key], answered[key]) for key in asked]
 
 
 def write_results(path: str | Path, predictions: Mapping[int, str]) -> None:
@@ -73,70 +73,36 @@ def read_results(path: str | Path) -> dict[int, str]:
         ValueError: not a list of `{question_id, answer}`, or an id occurs twice.
     """
     path = Path(path)
-    predictions: dict[int, str] = {}
-    for number, row in enumerate(_list(path, _load(path))):
-        where = f"{path}#{number}"
-        key = _field(where, row, "question_id", int)
-        if key in predictions:
-            raise ValueError(f"{where}: question_id {key} occurs twice")
-        predictions[key] = _field(where, row, "answer", str)
-    return predictions
+    rows = _rows_by_id(path, load_json(path, WHAT))
+    return {key: row.text("answer") for key, row in rows.items()}
 
 
-def _by_id(path: Path, name: str) -> dict[int, Any]:
-    whole = _load(path)
+def _by_id(path: Path, name: str) -> dict[int, Row]:
+    whole = load_json(path, WHAT)
     if not isinstance(whole, dict) or name not in whole:
         raise ValueError(f"{path}: expected an object with a list {name!r}")
-    rows: dict[int, Any] = {}
-    for number, row in enumerate(_list(path, whole[name])):
-        key = _field(f"{path}#{number}", row, "question_id", int)
+    return _rows_by_id(path, whole[name])
+
+
+def _rows_by_id(path: Path, entries: Any) -> dict[int, Row]:
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: expected a list of entries, got {type(entries).__name__}")
+    rows: dict[int, Row] = {}
+    for number, entry in enumerate(entries):
+        row = Row(f"{path}#{number}", entry)
+        key = row.integer("question_id")
         if key in rows:
-            raise ValueError(f"{path}#{number}: question_id {key} occurs twice")
+            raise ValueError(f"{row.where}: question_id {key} occurs twice")
         rows[key] = row
     return rows
 
 
-def _question(asked_in: Path, asked: Any, answered_in: Path, answered: Any) -> Question:
-    key = asked["question_id"]
-    where = f"{answered_in}: question {key}"
-    answers = tuple(_answers(where, _field(where, answered, "answers", list)))
-    if not answers:
-        raise ValueError(
-            f"{where}: 'answers' is empty; each question needs its annotators' answers"
-        )
+def _question(key: int, asked: Row, answered: Row) -> Question:
     return Question(
         question_id=key,
-        image_id=_field(f"{asked_in}: question {key}", asked, "image_id", int),
-        text=_field(f"{asked_in}: question {key}", asked, "question", str),
-        answers=answers,
-        answer_type=answered.get("answer_type") or "other",
-        question_type=answered.get("question_type") or "",
+        image_id=asked.integer("image_id"),
+        text=asked.text("question"),
+        answers=tuple(row.text("answer") for row in answered.rows("answers")),
+        answer_type=answered.text("answer_type", default="") or "other",
+        question_type=answered.text("question_type", default=""),
     )
-
-
-def _answers(where: str, entries: list[Any]) -> Iterable[str]:
-    for number, entry in enumerate(entries):
-        yield _field(f"{where}, answers[{number}]", entry, "answer", str)
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the path of an official VQA JSON file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
-
-
-def _list(path: Path, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{path}: expected a list of entries, got {type(value).__name__}")
-    return value
-
-
-def _field(where: str, row: Any, name: str, kind: type) -> Any:
-    value = row.get(name) if isinstance(row, dict) else None
-    # bool is an int to Python and not to anyone else.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}: {name}={value!r}: expected {kind.__name__}")
-    return value

@@ -51,15 +51,27 @@ def test_a_missing_answer_type_is_other(tmp_path: Path, value: Any) -> None:
         ([asked(7), asked(8)], [answered(7)], r"annotations.json: 1 question ids .*first \[8\]"),
         ([asked(7)], [answered(7), answered(8)], r"questions.json: 1 question ids .*first \[8\]"),
         ([asked(), asked()], [answered()], "questions.json#1: question_id 7 occurs twice"),
-        ([{"question_id": "7"}], [answered()], "questions.json#0: question_id='7': expected int"),
-        ([{"question_id": True}], [answered()], "question_id=True: expected int"),
-        ([{**asked(), "question": None}], [answered()], "question 7: question=None: expected str"),
-        ([asked()], [{"question_id": 7}], "question 7: answers=None: expected list"),
-        ([asked()], [{"question_id": 7, "answers": []}], "question 7: 'answers' is empty"),
+        (
+            [{"question_id": "7"}],
+            [answered()],
+            "questions.json#0: question_id='7': expected a whole",
+        ),
+        ([{"question_id": True}], [answered()], "question_id=True: expected a whole"),
+        (
+            [{**asked(), "question": None}],
+            [answered()],
+            r"questions.json#0: question=None: expected a text",
+        ),
+        ([asked()], [{"question_id": 7}], r"annotations.json#0: answers=None: expected a list"),
+        (
+            [asked()],
+            [{"question_id": 7, "answers": []}],
+            r"annotations.json#0: answers=\[\]: expected a list that is not empty",
+        ),
         (
             [asked()],
             [{"question_id": 7, "answers": [{"answer": 2}]}],
-            r"question 7, answers\[0\]: answer=2: expected str",
+            r"annotations.json#0, answers\[0\]: answer=2: expected a text",
         ),
     ],
 )
@@ -95,7 +107,7 @@ def test_results_go_out_in_the_official_form_and_come_back(tmp_path: Path) -> No
     ("content", "message"),
     [
         ({"7": "dog"}, "expected a list of entries, got dict"),
-        ([{"question_id": 7}], "results.json#0: answer=None: expected str"),
+        ([{"question_id": 7}], "results.json#0: answer=None: expected a text"),
         ([{"question_id": 7, "answer": "a"}] * 2, "results.json#1: question_id 7 occurs twice"),
     ],
 )
