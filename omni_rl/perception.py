@@ -35,7 +35,9 @@ def perceived(
         right = 0
         for batch in batched(asked, batch_size):
             actions = policy.actions_from_texts([_variants(record, slot) for record in batch])
-            logp_BG = policy.log_probs(policy.encode(batch), actions).logp_BGT.sum(-1)
+            logp_BGT = policy.log_probs(policy.encode(batch), actions).logp_BGT
+            # The tale is cut here, not ended: the stop token must not count.
+            logp_BG = (logp_BGT[..., :-1] * actions.mask_BGT[..., 1:]).sum(-1)
             truth_B = torch.tensor([values.index(record.facts[slot]) for record in batch])
             right += int((logp_BG.argmax(-1).cpu() == truth_B).sum())
         if asked:

@@ -1,0 +1,78 @@
+"""A small generated world and an untrained thinker over it, made once for all tests that ask."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from core_rl.config import PathsConfig, TrainerConfig
+from omni_rl.config import MediaConfig, OmniDataConfig, OmniModelConfig, SourceConfig, TinyConfig
+from omni_rl.data import Splits, load_splits
+from omni_rl.policy import OmniPolicy, untrained_policy
+from omni_rl.records import Record
+
+FAMILIES = {"social_iq": "social", "emer": "emotion", "video_r1": "general"}
+RATIOS = {"social_iq": 0.5, "emer": 0.3, "video_r1": 0.2}
+
+
+@pytest.fixture(scope="session")
+def world() -> OmniDataConfig:
+    """The embedded mix, ten records of it."""
+    sources = {name: SourceConfig(family=family) for name, family in FAMILIES.items()}
+    return OmniDataConfig(sources=sources, ratios=dict(RATIOS), size=10, general=["video_r1"])
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> PathsConfig:
+    return PathsConfig(cache=str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def sizes() -> TrainerConfig:
+    return TrainerConfig(val_size=4, test_size=10)
+
+
+@pytest.fixture(scope="session")
+def splits(world: OmniDataConfig, sizes: TrainerConfig, cache: PathsConfig) -> Splits:
+    return load_splits(world, sizes, cache, seed=0)
+
+
+@pytest.fixture(scope="session")
+def records(splits: Splits) -> list[Record]:
+    """One record of each source and an instruction: prompts of unlike length."""
+    firsts = {record.source: record for record in reversed(splits.test)}
+    return [firsts[name] for name in ("social_iq", "instruction", "emer", "video_r1")]
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> OmniModelConfig:
+    return OmniModelConfig(
+        tiny=TinyConfig(
+            hidden=64, layers=2, intermediate=96, vision_hidden=32, audio_hidden=32, vocab_size=500
+        ),
+        media=MediaConfig(fps=8.0, max_frames=8, min_pixels=3136, max_pixels=3136),
+        max_prompt=512,
+        max_completion=10,
+    )
+
+
+@pytest.fixture(scope="session")
+def fresh_policy(tiny_config: OmniModelConfig) -> Callable[..., OmniPolicy]:
+    """Build untrained policies; `together` interleaves video and sound, `early` stops soon."""
+    start = untrained_policy(tiny_config, seed=0)
+
+    def build(
+        together: bool = False, early: bool = True, spans: tuple[str, ...] = ()
+    ) -> OmniPolicy:
+        media = replace(tiny_config.media, use_audio_in_video=together)
+        config = replace(tiny_config, media=media)
+        policy = OmniPolicy(copy.deepcopy(start.model), start.processor, config, spans)
+        if early:  # a quarter of the words end a completion, so that untrained ones are ragged
+            policy.stop_ids = torch.cat([policy.stop_ids, torch.arange(0, 480, 4)])
+        return policy
+
+    return build
