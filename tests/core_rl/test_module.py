@@ -68,7 +68,8 @@ def test_grpo_raises_the_expected_reward(
 def test_rce_on_its_own_candidates_raises_the_expected_reward(tmp_path: Path) -> None:
     policy, reward = ToyPolicy(), PathReward(REWARDS)
     before = expected_reward(policy, reward).item()
-    run(module_of(policy, reward, phases(rce(40))), forever([0, 0, 0, 0]), tmp_path)
+    module = module_of(policy, reward, phases(rce(20)), trainer=settings(lr=0.1))
+    run(module, forever([0, 0, 0, 0]), tmp_path)
     assert expected_reward(policy, reward).item() > before + 0.1
 
 
@@ -77,8 +78,8 @@ def test_rce_on_stored_candidates_ends_at_their_weights(tmp_path: Path) -> None:
     policy = ToyPolicy()
     scores = [0.0, 0.5, 1.0]
     stored = group_of([[[0, 0], [1, 1], [2, 2]]], [scores])
-    phase = rce(100, tau_start=0.7, tau_end=0.7, zscore_scores=False)
-    trainer = settings(lr=0.2, schedule="cosine")
+    phase = rce(60, tau_start=0.7, tau_end=0.7, zscore_scores=False)
+    trainer = settings(lr=0.3, schedule="cosine")
     module = module_of(policy, PathReward(REWARDS), phases(phase), trainer=trainer)
     run(module, forever(stored), tmp_path)
     scored = policy.log_probs(policy.encode([0]), stored.actions)
