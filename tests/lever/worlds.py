@@ -1,0 +1,40 @@
+"""A world shared by the tests, and what its queries are worth."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from lever.config import DEFAULT, WorldSettings
+from lever.kernel import KernelReader
+from lever.synthetic import Floats, World, make_world
+
+SMALL = WorldSettings(
+    demos=60,
+    train=6,
+    val=3,
+    test=5,
+    entities=20,
+    topics=5,
+    width=64,
+    pool_text=4,
+    pool_image=4,
+    pool_random=4,
+)
+
+
+@functools.cache
+def default_world() -> World:
+    return make_world(DEFAULT, seed=0)
+
+
+@functools.cache
+def small_world() -> World:
+    return make_world(SMALL, seed=0)
+
+
+def all_rewards(world: World, queries: range) -> Floats:
+    """Rewards of all ordered pairs, [queries, K, K], NaN on the diagonal."""
+    reader = KernelReader(world)
+    return np.stack([reader.pair_rewards(query) for query in queries])
