@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lever.answer_cache import CachedAnswerer
+from lever.answerers import Answerer, KernelICLAnswerer, Prompted
+from tests.lever.worlds import small_world
+
+
+class Counting:
+    """Passes on to a real answerer and notes every prompt in a file."""
+
+    def __init__(self, answerer: Answerer, notes: Path) -> None:
+        self.answerer = answerer
+        self.notes = notes
+
+    @property
+    def fingerprint(self) -> str:
+        return self.answerer.fingerprint
+
+    @property
+    def asked(self) -> list[str]:
+        return self.notes.read_text().splitlines() if self.notes.exists() else []
+
+    def note(self, prompts: Sequence[Prompted]) -> None:
+        with self.notes.open("a") as notes:
+            notes.writelines(f"{prompt}\n" for prompt in prompts)
+
+    def generate(self, prompts: Sequence[Prompted]) -> list[str]:
+        self.note(prompts)
+        return self.answerer.generate(prompts)
+
+    def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
+        self.note(prompts)
+        return self.answerer.answer_logprob(prompts, answers)
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Counting:
+    return Counting(KernelICLAnswerer(small_world()), tmp_path / "asked.txt")
+
+
+PROMPTS = [Prompted(70, (i, j)) for i in range(4) for j in range(4) if i != j]
+
+
+def test_each_prompt_is_asked_once_whatever_is_repeated(tmp_path: Path, counting: Counting) -> None:
+    cached = CachedAnswerer(counting, tmp_path / "cache.sqlite", batch_size=5)
+    plain = counting.answerer.generate(PROMPTS)
+    assert cached.generate(PROMPTS + PROMPTS) == plain + plain
+    assert (cached.calls, cached.hits) == (12, 12)
+    again = CachedAnswerer(counting, tmp_path / "cache.sqlite")
+    assert again.generate(PROMPTS) == plain
+    assert (again.calls, again.hits) == (0, 12)
+    assert len(counting.asked) == 12
+
+
+def test_log_probabilities_come_back_to_the_last_bit(tmp_path: Path, counting: Counting) -> None:
+    cached = CachedAnswerer(counting, tmp_path / "cache.sqlite")
+    answers = [f"name{i} value{i}" for i in range(len(PROMPTS))]
+    plain = counting.answerer.answer_logprob(PROMPTS, answers)
+    assert cached.answer_logprob(PROMPTS, answers) == plain
+    assert cached.answer_logprob(PROMPTS, answers) == plain
+    cached.generate(PROMPTS)
+    cached.answer_logprob(PROMPTS[:1], ["name9 value9"])
+    assert cached.calls == 12 + 12 + 1
+
+
+def test_order_template_generation_and_answerer_each_make_another_key(
+    tmp_path: Path, counting: Counting
+) -> None:
+    path = tmp_path / "cache.sqlite"
+    CachedAnswerer(counting, path).generate([Prompted(70, (1, 2))])
+    shorter = CachedAnswerer(counting, path, generation={"max_new_tokens": 3})
+    worded = CachedAnswerer(counting, path, template="Q: {question} A:")
+    for cached in (shorter, worded):
+        cached.generate([Prompted(70, (1, 2))])
+        assert cached.calls == 1
+    plain = CachedAnswerer(counting, path)
+    plain.generate([Prompted(70, (2, 1)), Prompted(71, (1, 2)), Prompted(70, (12,)), Prompted(70)])
+    assert (plain.calls, plain.hits) == (4, 0)
+
+    class Renamed(Counting):
+        fingerprint = "another"
+
+    renamed = CachedAnswerer(Renamed(counting.answerer, counting.notes), path)
+    renamed.generate([Prompted(70, (1, 2))])
+    assert renamed.calls == 1
+
+
+def test_a_kill_neither_loses_nor_doubles_a_call(tmp_path: Path, counting: Counting) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from tests.lever.test_answer_cache import *
+
+class Dying(Counting):
+    def generate(self, prompts):
+        if len(self.asked) >= 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().generate(prompts)
+
+answerer = Dying(KernelICLAnswerer(small_world()), Path({str(counting.notes)!r}))
+CachedAnswerer(answerer, {str(tmp_path / "cache.sqlite")!r}, batch_size=3).generate(PROMPTS)
+"""
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(counting.asked) == 6
+    cached = CachedAnswerer(counting, tmp_path / "cache.sqlite", batch_size=3)
+    assert cached.generate(PROMPTS) == counting.answerer.generate(PROMPTS)
+    assert (cached.hits, cached.calls) == (6, 6)
+    assert sorted(counting.asked) == sorted(map(str, PROMPTS))
+
+
+def test_a_failing_batch_keeps_what_came_before(tmp_path: Path, counting: Counting) -> None:
+    cached = CachedAnswerer(counting, tmp_path / "cache.sqlite", batch_size=2)
+    with pytest.raises(ValueError, match="expected the form"):
+        cached.answer_logprob(PROMPTS[:4], ["name0 value0"] * 3 + ["dog"])
+    assert cached.calls == 2
+    cached.answer_logprob(PROMPTS[:2], ["name0 value0"] * 2)
+    assert cached.calls == 2
+
+
+def test_a_file_of_another_kind_is_an_error(tmp_path: Path, counting: Counting) -> None:
+    path = tmp_path / "cache.sqlite"
+    path.write_text("this is a text and not a data base, " * 100)
+    with pytest.raises(ValueError, match="not an answer cache"):
+        CachedAnswerer(counting, path)
+    with pytest.raises(ValueError, match="batch_size=0: expected at least 1"):
+        CachedAnswerer(counting, tmp_path / "other.sqlite", batch_size=0)
