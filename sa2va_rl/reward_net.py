@@ -1,0 +1,139 @@
+"""The reward network: how good is this mask of this picture, without the truth?
+
+A small convolutional network over two channels, the picture with its slow shades taken off and the
+mask, predicts a quality in [0, 1].  It stands where segmentation people put a quality estimate
+(reverse classification accuracy: Valindria et al., 2017; the IoU head of Mask Scoring R-CNN: Huang
+et al., 2019), and is small enough to be asked about every step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core_rl.artifacts import write_json
+from sa2va_rl.config import RewardNetConfig
+from sa2va_rl.masks import Mask
+
+WEIGHTS = "reward_net.safetensors"
+SETTINGS = "reward_net.json"
+SHADES = 0.2  # width, of the picture's, over which shades are averaged
+CONTRAST = 5.0  # brings what is left of a picture to about the size of a mask
+
+
+class RewardNet(nn.Module):
+    """Predict the quality of masks.
+
+    Args:
+        config: size and width.
+    """
+
+    def __init__(self, config: RewardNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.layers = nn.Sequential(
+            *_block(2, width),
+            *_block(width, 2 * width),
+            *_block(2 * width, 2 * width),
+            *_block(2 * width, 4 * width),
+        )
+        # Mean: how much of the picture agrees.  Maximum: whether anything is badly wrong.
+        self.head = nn.Sequential(
+            nn.Linear(8 * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, 1)
+        )
+
+    def forward(self, pairs_N2HW: Tensor) -> Tensor:
+        """Return the logit N of the quality; see `inputs_of` for the pairs."""
+        found_NCHW = self.layers(pairs_N2HW)
+        pooled_NC = torch.cat([found_NCHW.mean((2, 3)), found_NCHW.amax((2, 3))], dim=1)
+        return self.head(pooled_NC).squeeze(1)
+
+    def quality(self, pairs_N2HW: Tensor) -> Tensor:
+        """Return the quality N in [0, 1], with a graph where gradients are enabled."""
+        return self(pairs_N2HW).sigmoid()
+
+
+def _block(inside: int, outside: int) -> tuple[nn.Module, ...]:
+    # Groups, not batches: a score must not depend on what else is being scored.
+    return (
+        nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False),
+        nn.GroupNorm(4, outside),
+        nn.SiLU(),
+    )
+
+
+def inputs_of(image_HWC: NDArray[np.uint8], masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
+    """Bring a picture and its masks to pairs N2SS.
+
+    Channel 0 is the grey picture less its mean over a wide square, times `CONTRAST`; channel 1 the
+    share of each pixel that the mask covers.
+
+    Args:
+        image_HWC: RGB, 0 to 255.
+        masks: of the same size; a float tensor NHW of soft masks keeps its graph.
+        side: of the result, in pixels.
+    """
+    grey_HW = torch.from_numpy(image_HWC.mean(axis=2, dtype=np.float32) / 255.0)
+    small_11SS = F.adaptive_avg_pool2d(grey_HW[None, None], side)
+    window = 2 * round(side * SHADES / 2) + 1
+    shades_11SS = F.avg_pool2d(
+        F.pad(small_11SS, (window // 2,) * 4, mode="replicate"), window, stride=1
+    )
+    flat_11SS = CONTRAST * (small_11SS - shades_11SS)
+    if not isinstance(masks, Tensor):
+        masks = torch.from_numpy(np.stack(masks).astype(np.float32))
+    masks_N1SS = F.adaptive_avg_pool2d(masks[:, None], side)
+    return torch.cat([flat_11SS.to(masks).expand(len(masks), -1, -1, -1), masks_N1SS], dim=1)
+
+
+class RewardNetJudge:
+    """A trained network as the environment's judge."""
+
+    def __init__(self, net: RewardNet) -> None:
+        self.net = net.eval().requires_grad_(False)
+
+    def __call__(self, image_HWC: NDArray[np.uint8], mask_HW: Mask) -> float:
+        """Score one mask in [0, 1]."""
+        return self.many(image_HWC, [mask_HW])[0]
+
+    @torch.no_grad()
+    def many(self, image_HWC: NDArray[np.uint8], masks: Sequence[Mask]) -> list[float]:
+        """Score several masks of one picture."""
+        pairs_N2HW = inputs_of(image_HWC, masks, self.net.config.side)
+        scores: list[float] = self.net.quality(pairs_N2HW).tolist()
+        return scores
+
+
+def save_reward_net(net: RewardNet, folder: Path) -> None:
+    """Write weights (safetensors) and settings (JSON)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(net.state_dict(), folder / WEIGHTS)
+    write_json(folder / SETTINGS, asdict(net.config))
+
+
+def load_reward_net(folder: Path) -> RewardNet:
+    """Read what `save_reward_net` wrote.
+
+    Raises:
+        FileNotFoundError: the folder holds no reward network.
+        ValueError: weights and settings do not fit each other.
+    """
+    for name in (WEIGHTS, SETTINGS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no reward network in {folder}: {name} is missing; train one")
+    net = RewardNet(RewardNetConfig(**json.loads((folder / SETTINGS).read_text(encoding="utf-8"))))
+    try:
+        net.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS} does not fit {SETTINGS}: {error}") from error
+    return net
