@@ -89,6 +89,8 @@ class WarmStartConfig:
     perception_steps: int = 400  # honest narrators; again until every fact is perceived
     perception_rounds: int = 2  # at most
     perception_goal: float = 0.97  # ends the rounds; measured on the validation split
+    # Gentler, so that what was perceived stays.
+    habit_lr_scale: float = 0.3
     habit_steps: int = 100  # weak narrators: mostly scenery, often the habitual answer
     batch_size: int = 24
     lr: float = 2e-3

@@ -89,11 +89,11 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     val = _records(settings, "val", warm.gate_clips, seed)
     policy = untrained_policy(model, seed)
     policy.whiten_towers(train[: 4 * warm.batch_size])
-    rng = np.random.default_rng([seed, 5])
+    draws = {name: np.random.default_rng([seed, 5, i]) for i, name in enumerate(STYLES)}
 
     def teach(phase: Phase, records: Sequence[Record]) -> Sequence[Record]:
-        style = STYLES[phase.config.data]
-        return [_taught(record, style, rng) for record in records]
+        name = phase.config.data
+        return [_taught(record, STYLES[name], draws[name]) for record in records]
 
     trainer = replace(
         settings.trainer,
@@ -110,6 +110,10 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     def learn(phase: PhaseConfig, turn: int) -> None:
         curriculum = CurriculumConfig(phases=[phase])
         run = folder.with_name(f"{folder.name}-{phase.data}{turn}")
+        made = run / "checkpoints" / "final"
+        if (made / "config.json").exists():  # by a call that was killed later
+            policy.restore(made)
+            return
         order = seed + 1000 * turn
         learn_by_example(policy, train, [], settings, curriculum, trainer, run, order, teach)
 
@@ -120,7 +124,10 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
         log.info("after %d steps the start perceives %s", turn * steps, _rounded(shares))
         if min(shares.values()) >= warm.perception_goal:
             break
-    learn(PhaseConfig(PhaseKind.rce, steps=warm.habit_steps, data="weak", lr_scale=0.7), 0)
+    habit = PhaseConfig(
+        PhaseKind.rce, steps=warm.habit_steps, data="weak", lr_scale=warm.habit_lr_scale
+    )
+    learn(habit, 0)
     policy.save(folder, settings.model.name, {})
     return policy
 
