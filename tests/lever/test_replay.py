@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core_rl.config import RatioLevel
+from core_rl.losses import importance_ratio
+from lever.candidates import Candidate, CandidateRecord, GenMethod
+from lever.features import FeatureTable, SlateQuery
+from lever.replay import StoredSampler
+from lever.selector import MetricSelector
+
+POOL = (3, 7, 1, 12)
+RECORDS = [
+    CandidateRecord(18, POOL, (one := Candidate((0, 1), GenMethod.random, vqa_acc_score=0.0),)),
+    CandidateRecord(19, POOL, (one, Candidate((3, 2), GenMethod.random, vqa_acc_score=1.0))),
+]
+QUERIES = [SlateQuery(18, POOL), SlateQuery(19, POOL)]
+
+
+def policy() -> MetricSelector:
+    rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    return MetricSelector(FeatureTable(rows), shots=2, scale=1.0)
+
+
+def test_stored_candidates_come_back_in_order_and_padded() -> None:
+    model = policy()
+    actions = StoredSampler(RECORDS)(model, model.encode(QUERIES), QUERIES, 1.0)
+    assert actions.ids_BGT[1].tolist() == [[0, 1], [3, 2]]
+    assert actions.ids_BGT[0, 0].tolist() == [0, 1]
+    assert actions.mask_BGT.all(-1).tolist() == [[True, False], [True, True]]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.3])
+def test_defect_6_the_ratio_is_one_whatever_was_trained_before(temperature: float) -> None:
+    model, sampler = policy(), StoredSampler(RECORDS)
+    sampler(model, model.encode(QUERIES), QUERIES, temperature)
+    with torch.no_grad():
+        for value in model.parameters():
+            value += 0.3
+    prompt = model.encode(QUERIES)
+    actions = sampler(model, prompt, QUERIES, temperature)
+    assert actions.logp_BGT is not None and not actions.logp_BGT.requires_grad
+    now = model.log_probs(prompt, actions, temperature).logp_BGT
+    ratio = importance_ratio(now, actions.logp_BGT, actions.mask_BGT, RatioLevel.sequence_sum)
+    assert torch.allclose(ratio, torch.ones_like(ratio), atol=1e-5)
+
+
+def test_a_query_that_is_not_stored_or_has_another_pool_is_named() -> None:
+    model, sampler = policy(), StoredSampler(RECORDS)
+    for query, message in (
+        (SlateQuery(17, POOL), "query 17: no stored candidates"),
+        (SlateQuery(18, POOL[::-1]), "query 18: pool: differs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sampler(model, model.encode([query]), [query], 1.0)
