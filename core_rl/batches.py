@@ -69,7 +69,8 @@ class PhaseBatches:
         self.accumulation = accumulation
 
     def __len__(self) -> int:
-        return (self.curriculum.total_steps - self.module.global_step) * self.accumulation
+        """Micro-batches of the whole curriculum; Lightning counts those before a resume itself."""
+        return self.curriculum.total_steps * self.accumulation
 
     def __iter__(self) -> Iterator[Batch]:
         done = self.module.global_step

@@ -133,6 +133,10 @@ class GroupPolicyModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint.get("reference")
+        # Of a run that had ended: with more steps asked for, its last batch is not the last one.
+        more = self.curriculum.total_steps > checkpoint["global_step"]
+        if more:
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Between two updates, never inside one: every accumulated batch sees the same weight.

@@ -308,6 +308,14 @@ def test_a_resumed_run_keeps_the_adapted_kl_weight(tmp_path: Path) -> None:
     assert after.series("train/kl_weight")[1] == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize("first", [1, 5])
+def test_a_resumed_run_makes_every_step_that_is_left(first: int, tmp_path: Path) -> None:
+    before, after, module = resume_after(first, phases(grpo(6)), tmp_path)
+    assert before.series("step") == list(range(1, first + 1))
+    assert after.series("step") == list(range(first + 1, 7))
+    assert module.global_step == 6
+
+
 @pytest.mark.filterwarnings("ignore:Total length of")
 def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     _, after, module = resume_after(3, phases(grpo(3)), tmp_path)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("data_mix.size=12", "model.warm.gate_clips=12", "logger=csv")
+SMALL = ("data_mix.size=24", "model.warm.gate_clips=12", "logger=csv")
 
 
 @pytest.fixture(scope="module")
