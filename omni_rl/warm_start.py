@@ -23,6 +23,7 @@ import pandas as pd
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.curriculum import Phase
 from omni_rl import drawing, scenes, tiny
+from omni_rl.config import TinyConfig
 from omni_rl.data import generated_split, with_instructions
 from omni_rl.evaluate import score_records, summarise
 from omni_rl.learn import learn_by_example
@@ -58,7 +59,8 @@ def _start_policy(settings: Settings, seed: int, spans: Sequence[str]) -> OmniPo
     if model.warm_start == "none":
         log.info("starting from an untrained thinker (model.warm_start=none)")
         return untrained_policy(model, seed, spans)
-    if model.warm_start == "packaged" and not settings.trainer.reseed:
+    default_sizes = model.tiny == TinyConfig()  # another thinker has to be trained
+    if model.warm_start == "packaged" and default_sizes and not settings.trainer.reseed:
         with resources.as_file(resources.files("omni_rl") / PACKAGED) as folder:
             log.info("starting from the packaged warm start (made by +exp=omni_sft seed=0)")
             return load_policy(model, folder, spans)
