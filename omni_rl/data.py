@@ -16,7 +16,7 @@ from pathlib import Path
 
 from core_rl.config import PathsConfig, TrainerConfig
 from core_rl.mix import counts_for, mix
-from omni_rl import drawing, scenes
+from omni_rl import drawing, media, scenes
 from omni_rl.config import OmniDataConfig
 from omni_rl.records import Record, keep_decodable, read_file
 from omni_rl.sources import read_source
@@ -77,7 +77,8 @@ def load_test(
 
 def scene_folder(paths: PathsConfig, seed: int, settings: drawing.Settings) -> Path:
     """Folder of generated clips; another generator or seed has another one."""
-    code = inspect.getsource(drawing) + inspect.getsource(scenes) + repr(astuple(settings))
+    modules = (drawing, scenes, media)
+    code = "".join(map(inspect.getsource, modules)) + repr(astuple(settings))
     digest = hashlib.sha256(code.encode()).hexdigest()[:10]
     return Path(paths.cache) / "scenes" / f"{digest}-seed{seed}"
 

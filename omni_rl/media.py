@@ -192,7 +192,9 @@ def _encode(
     # bitexact leaves version strings out and one thread fixes the slicing, so bytes repeat.
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         rate = Fraction(fps).limit_denominator(1001)
-        video = container.add_stream("libx264", rate, {"crf": "18", "preset": "veryfast"})
+        # x264's macroblock tree gives other bytes from call to call on noisy frames.
+        settings = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
+        video = container.add_stream("libx264", rate, settings)
         video.height, video.width = frames_THWC.shape[1:3]
         video.pix_fmt = "yuv420p"
         video.codec_context.thread_count = 1
