@@ -71,25 +71,12 @@ def fit(
         watching.append(LearningRateMonitor("step"))
     if trainer.progress:
         watching.append(TQDMProgressBar(refresh_rate=1, leave=True))
-    val_every = trainer.val_every * trainer.accumulation
     runner = L.Trainer(
         **trainer_kwargs(hardware),
-        max_steps=module.curriculum.total_steps,
-        max_epochs=-1,
-        accumulate_grad_batches=trainer.accumulation,
-        gradient_clip_val=trainer.grad_clip,
-        val_check_interval=val_every,
-        check_val_every_n_epoch=None,
-        limit_val_batches=1.0 if held_out else 0,
-        num_sanity_val_steps=0,
-        log_every_n_steps=trainer.log_every,
+        **_schedule(module, trainer, bool(held_out)),
         logger=loggers or False,
         callbacks=watching,
-        enable_checkpointing=False,
-        enable_progress_bar=trainer.progress,
-        enable_model_summary=False,
         default_root_dir=folder,
-        use_distributed_sampler=False,
     )
     batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
     runner.fit(
@@ -100,6 +87,25 @@ def fit(
         weights_only=True,
     )
     return runner
+
+
+def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool) -> dict[str, Any]:
+    """Keyword arguments of `lightning.Trainer` that say how long and how often."""
+    return {
+        "max_steps": module.curriculum.total_steps,
+        "max_epochs": -1,
+        "accumulate_grad_batches": trainer.accumulation,
+        "gradient_clip_val": trainer.grad_clip,
+        "val_check_interval": trainer.val_every * trainer.accumulation,  # in micro-batches
+        "check_val_every_n_epoch": None,
+        "limit_val_batches": 1.0 if validates else 0,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": trainer.log_every,
+        "enable_checkpointing": False,  # `core_rl.callbacks.Checkpoints` does it
+        "enable_progress_bar": trainer.progress,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
 
 
 def debug_path(logger: LoggerConfig, folder: Path) -> Path | None:
