@@ -1,0 +1,77 @@
+"""Findings of a check: a figure, what was expected, a verdict and, on failure, cause and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import pandas as pd
+
+
+class Verdict(Enum):
+    """What a check says of a run; `skipped` where it does not apply."""
+
+    ok = "ok"
+    warn = "warn"
+    fail = "FAIL"
+    skipped = "skipped"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's table.
+
+    Attributes:
+        check: name, `<family>/<what>`, e.g. `parity/max_abs`.
+        figure: what was measured; None where nothing could be.
+        expected: the threshold in words, e.g. `<= 1e-3`.
+        verdict: of the two.
+        cause: of a failure or warning, the most likely one.
+        cure: the override or edit that ends it.
+    """
+
+    check: str
+    figure: float | None
+    expected: str
+    verdict: Verdict
+    cause: str = ""
+    cure: str = ""
+
+
+class UnhealthyError(Exception):
+    """A run that failed a check and was told to stop there."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = [one for one in findings if one.verdict is Verdict.fail]
+        super().__init__("; ".join(f"{f.check}: {f.cause}; {f.cure}" for f in self.findings))
+
+
+def failed(findings: Iterable[Finding]) -> bool:
+    """Tell whether any check failed."""
+    return any(one.verdict is Verdict.fail for one in findings)
+
+
+def health_metrics(findings: Iterable[Finding]) -> dict[str, float]:
+    """Figures as `health/<check>`, for the logger and `metrics.json`."""
+    return {f"health/{one.check}": one.figure for one in findings if one.figure is not None}
+
+
+def health_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Table for people, failures first."""
+    order = [Verdict.fail, Verdict.warn, Verdict.ok, Verdict.skipped]
+    rows = sorted(findings, key=lambda one: order.index(one.verdict))
+    return pd.DataFrame(
+        [
+            {
+                "check": one.check,
+                "figure": "" if one.figure is None else f"{one.figure:.4g}",
+                "expected": one.expected,
+                "verdict": one.verdict.value,
+                "cause": one.cause,
+                "cure": one.cure,
+            }
+            for one in rows
+        ],
+        columns=["check", "figure", "expected", "verdict", "cause", "cure"],
+    )
