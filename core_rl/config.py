@@ -82,6 +82,27 @@ class KLKind(Enum):
     exact = "exact"  # over all options of a step; needs a policy that returns them
 
 
+class EngineKind(Enum):
+    """Who draws fresh candidates."""
+
+    policy = "policy"  # the policy itself, in this process
+    vllm = "vllm"  # a vLLM server that is given the policy's weights
+
+
+class MismatchLevel(Enum):
+    """Whether the engine's probabilities are corrected step by step or for whole candidates."""
+
+    token = "token"
+    sequence = "sequence"
+
+
+class OverCap(Enum):
+    """What becomes of importance weights above the cap."""
+
+    truncate = "truncate"
+    mask = "mask"
+
+
 class FlatGroups(Enum):
     """What to do with groups whose rewards are all equal."""
 
@@ -202,6 +223,18 @@ class KLConfig:
 
 
 @dataclass
+class MismatchConfig:
+    """Importance weights for what an engine drew with slightly other probabilities."""
+
+    level: MismatchLevel = MismatchLevel.token
+    over_cap: OverCap = OverCap.truncate
+    cap: float = 2.0
+
+    def __post_init__(self) -> None:
+        require(self.cap >= 1, "loss.mismatch.cap", self.cap, "at least 1")
+
+
+@dataclass
 class LossConfig:
     """The objective of the GRPO phases."""
 
@@ -214,6 +247,7 @@ class LossConfig:
     mask_truncated: bool = False  # leave out candidates that the length limit cut
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     kl: KLConfig = field(default_factory=KLConfig)
+    mismatch: MismatchConfig = field(default_factory=MismatchConfig)  # of rollout.engine
 
     def __post_init__(self) -> None:
         require(0 < self.eps_low < 1, "loss.eps_low", self.eps_low, "between 0 and 1")
@@ -227,6 +261,30 @@ class LossConfig:
 
 
 @dataclass
+class EngineConfig:
+    """Who draws fresh candidates; the fields below `kind` are those of a server."""
+
+    kind: EngineKind = EngineKind.policy
+    url: str = "http://localhost:8000"
+    model: str | None = None  # as the server names it; null = the first it lists
+    weights: str = "outputs/engine"  # folder both sides can read: weights go through it
+    concurrency: int = 32  # requests at a time
+    timeout: float = 600.0  # seconds a request
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        require(
+            self.url.startswith(("http://", "https://")),
+            "rollout.engine.url",
+            self.url,
+            "an address such as http://localhost:8000",
+        )
+        require(self.timeout > 0, "rollout.engine.timeout", self.timeout, "above 0")
+        require(self.retries >= 0, "rollout.engine.retries", self.retries, "0 or more")
+        require(self.concurrency >= 1, "rollout.engine.concurrency", self.concurrency, "at least 1")
+
+
+@dataclass
 class RolloutConfig:
     """How fresh candidates are drawn."""
 
@@ -234,6 +292,7 @@ class RolloutConfig:
     temperature: float = 1.0
     max_prompt: int = 2048
     max_completion: int = 1024
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
         require(

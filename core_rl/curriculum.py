@@ -229,4 +229,5 @@ def take_candidates(actions: Actions, index_BC: Tensor, keep_BC: Tensor) -> Acti
         truncated_BG=None if cut_BG is None else cut_BG.gather(1, index_BC),
         texts=texts,
         spans={name: take(span_BGT) for name, span_BGT in actions.spans.items()},
+        engine_logp_BGT=None if actions.engine_logp_BGT is None else take(actions.engine_logp_BGT),
     )

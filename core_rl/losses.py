@@ -92,6 +92,7 @@ def policy_loss(
     cfg: LossConfig,
     max_length: int | None = None,
     normalizer: float | None = None,
+    weight_BGT: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy-gradient loss of B groups, without the KL term.
 
@@ -104,6 +105,7 @@ def policy_loss(
         cfg: objective, ratio level, clip range, reduction.
         max_length: longest candidate the sampler allows; `dr_grpo` divides by it.
         normalizer: see `reduce_steps`; `dapo` divides by it.
+        weight_BGT: importance weights of steps that another engine drew; None = 1.
 
     Returns:
         The loss (0, with a graph, where no group is mixed) and detached scalars over the steps that
@@ -112,6 +114,8 @@ def policy_loss(
     """
     ratio = importance_ratio(logp_BGT, old_logp_BGT, mask_BGT, cfg.ratio_level)
     step_loss_BGT = surrogate(ratio, logp_BGT, advantages_BGT, cfg)
+    if weight_BGT is not None:
+        step_loss_BGT = step_loss_BGT * weight_BGT
     loss = reduce_steps(step_loss_BGT, mask_BGT, mixed_B, cfg.reduction, max_length, normalizer)
     used_BGT = mask_BGT & mixed_B.view(-1, 1, 1)
     log_ratio_BGT = torch.where(used_BGT, logp_BGT.detach() - old_logp_BGT, 0.0)

@@ -45,6 +45,7 @@ from core_rl.losses import (
     rce_weights,
     reduce_steps,
 )
+from core_rl.mismatch import mismatch_weights
 from core_rl.optim import build_optimizer, build_schedule
 from core_rl.rewards import WeightedReward, rollout_stats
 from core_rl.types import Actions, Group, Policy, Query, Sampler, StepLogProbs, masked_mean
@@ -251,11 +252,22 @@ class GroupPolicyModule(L.LightningModule):
             self.loss,
             self.max_completion,
             normalizer,
+            self._engine_weights(actions),
         )
         self._log_many({f"train/{name}": value for name, value in stats.items()})
         if self._reference:
             loss = loss + self._kl_term(group, scores, mask_BGT, normalizer)
         return loss
+
+    def _engine_weights(self, actions: Actions) -> Tensor | None:
+        if actions.engine_logp_BGT is None:
+            return None
+        assert actions.logp_BGT is not None
+        weight_BGT, stats = mismatch_weights(
+            actions.logp_BGT, actions.engine_logp_BGT, actions.mask_BGT, self.loss.mismatch
+        )
+        self._log_many({f"train/{name}": value for name, value in stats.items()})
+        return weight_BGT
 
     def normalizer(self, steps: float) -> float:
         """What `dapo` divides by: learning steps a micro-batch, over all processes."""

@@ -38,6 +38,8 @@ class Actions:
         texts: the decoded candidates, `texts[b][g]`; empty for domains without text.
         spans: named parts of a candidate as masks BGT, e.g. `context` for the tokens up to the end
             of `</context>`; a reward may be confined to one.
+        engine_logp_BGT: log-probability under the engine that drew the candidate in place of the
+            policy, see `core_rl.mismatch`; None = the policy drew it itself.
     """
 
     ids_BGT: Tensor
@@ -46,6 +48,7 @@ class Actions:
     truncated_BG: Tensor | None = None
     texts: tuple[tuple[str, ...], ...] = ()
     spans: dict[str, Tensor] = field(default_factory=dict)
+    engine_logp_BGT: Tensor | None = None
 
     @property
     def num_queries(self) -> int:
@@ -64,6 +67,9 @@ class Actions:
             logp_BGT=None if self.logp_BGT is None else self.logp_BGT.to(device),
             truncated_BG=None if self.truncated_BG is None else self.truncated_BG.to(device),
             spans={name: span.to(device) for name, span in self.spans.items()},
+            engine_logp_BGT=None
+            if self.engine_logp_BGT is None
+            else self.engine_logp_BGT.to(device),
         )
 
 
