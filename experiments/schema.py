@@ -24,6 +24,13 @@ from core_rl import config as core
 PIPELINE_NODES = {
     "omni_model": "omni_rl.config:OmniModelConfig",
     "omni_data": "omni_rl.config:OmniDataConfig",
+    "sa2va_model": "sa2va_rl.config:Sa2VAModelConfig",
+    "sa2va_data": "sa2va_rl.config:Sa2VADataConfig",
+    "sa2va_reward_net": "sa2va_rl.config:RewardNetConfig",
+    "sa2va_reward_fit": "sa2va_rl.config:RewardFitConfig",
+    "sa2va_ppo": "sa2va_rl.config:PPOConfig",
+    "sa2va_selector": "sa2va_rl.config:SelectorConfig",
+    "lever_data": "lever.config:LeverDataConfig",
 }
 
 # The keys of every run.  An experiment may add keys of its own, as long as its task reads them.

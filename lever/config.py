@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 
 from core_rl.config import require
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorldSettings:
     """The generated VQA world; see `lever.synthetic`.
 
@@ -120,3 +121,51 @@ class ShiftedRange:
 
 DEFAULT = WorldSettings()
 SHIFTED = ShiftedRange()
+
+
+class DataKind(Enum):
+    """Where questions come from."""
+
+    synthetic = "synthetic"  # `lever.synthetic`
+    easyvqa = "easyvqa"  # the easy-vqa package
+    files = "files"  # official VQA files: OK-VQA, VQAv2
+
+
+class SamplerKind(Enum):
+    """How a query's pool is chosen; see `lever.samplers`."""
+
+    world = "world"  # as the generated world draws it: as `mix`, a quarter, a quarter and a half
+    rand = "rand"
+    text_sim = "text_sim"
+    img_sim = "img_sim"
+    mix = "mix"
+
+
+@dataclass
+class LeverDataConfig:
+    """Questions, what is known of them, and each query's pool."""
+
+    name: str = "lever_synthetic"
+    kind: DataKind = DataKind.synthetic
+    # The generated world: its settings, and whether they come from the range never trained on.
+    world: WorldSettings = field(default_factory=WorldSettings)
+    shifted: bool = False
+    # Pools: how they are chosen, and how many demonstrations one holds.
+    sampler: SamplerKind = SamplerKind.world
+    candidate_num: int = 64
+
+    def __post_init__(self) -> None:
+        require(self.candidate_num >= 2, "data_mix.candidate_num", self.candidate_num, "2 or more")
+        require(
+            self.sampler is not SamplerKind.world or self.kind is DataKind.synthetic,
+            "data_mix.sampler",
+            self.sampler.value,
+            "rand, text_sim, img_sim or mix: `world` is the generated world's own",
+        )
+        require(
+            self.sampler is not SamplerKind.world or self.candidate_num == self.world.pool_size,
+            "data_mix.candidate_num",
+            self.candidate_num,
+            f"{self.world.pool_size}, the sum of the three data_mix.world.pool_ settings, or "
+            "another sampler",
+        )

@@ -1,0 +1,192 @@
+"""The questions of a run: what is known of each, who chooses demonstrations, from which pool.
+
+An item is a question with its picture.  Items have ids from 0; the first ones are the bank, which
+demonstrations come from.  A query keeps ONE pool, in one order, from generation to inference: pools
+are made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core_rl.config import PathsConfig
+from core_rl.stages import fingerprint
+from lever import kernel, synthetic
+from lever.answerers import Prompted
+from lever.config import DataKind, LeverDataConfig, SamplerKind
+from lever.features import SlateQuery
+from lever.samplers import draw_pools
+from lever.synthetic import World, make_world, shifted_settings
+from lever.vqa_files import Question
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question with what stands for its picture.
+
+    Attributes:
+        question: with the annotators' answers.
+        answer: what a demonstration of it shows.
+        picture: file of the picture; None where there is none.
+        tags: names of what the picture shows; may be empty.
+    """
+
+    question: Question
+    answer: str
+    picture: Path | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeverData:
+    """The data of a run.
+
+    Attributes:
+        name: of the data set, for tables.
+        fingerprint: another one where an item, a split or a pool differs.
+        items: by id.
+        demos: ids of the bank.
+        train: queries to learn from; they may be in the bank, never in their own pool.
+        val: queries to select by.
+        test: queries to report on, once.
+        image_ND: embeddings of the pictures, by id, unit length.
+        text_ND: embeddings of the questions, by id, unit length.
+        world: the generated world, for exact scores and ceilings; None for other data.
+    """
+
+    name: str
+    fingerprint: str
+    items: tuple[Item, ...]
+    demos: range
+    train: tuple[SlateQuery, ...]
+    val: tuple[SlateQuery, ...]
+    test: tuple[SlateQuery, ...]
+    image_ND: Tensor
+    text_ND: Tensor
+    world: World | None = None
+
+    @cached_property
+    def queries(self) -> dict[int, SlateQuery]:
+        """Every query of the three splits by its id."""
+        return {one.query: one for one in (*self.train, *self.val, *self.test)}
+
+    @cached_property
+    def answers(self) -> dict[int, tuple[str, ...]]:
+        """What the annotators said of each query."""
+        return {query: self.answers_of(query) for query in self.queries}
+
+    @cached_property
+    def references(self) -> dict[int, str]:
+        """Of each query the answer that most annotators gave, whose probability beams raise."""
+        return {query: most_common(said) for query, said in self.answers.items()}
+
+    @property
+    def pools(self) -> dict[int, tuple[int, ...]]:
+        """Pool of each query."""
+        return {query: one.pool for query, one in self.queries.items()}
+
+    def question_of(self, item: int) -> Question:
+        """Look up a question.
+
+        Raises:
+            ValueError: there is no such item.
+        """
+        if not 0 <= item < len(self.items):
+            raise ValueError(f"item {item}: expected an id from 0 to {len(self.items) - 1}")
+        return self.items[item].question
+
+    def answers_of(self, item: int) -> tuple[str, ...]:
+        """What the annotators said of an item."""
+        return self.question_of(item).answers
+
+    def prompted(self, query: int, demos: Sequence[int] = ()) -> Prompted:
+        """Put demonstrations before a query.
+
+        Args:
+            query: id of a query of any split.
+            demos: ids from its pool, in prompt order.
+
+        Raises:
+            ValueError: no such query, or a demonstration is outside its pool or there twice.
+        """
+        if query not in self.queries:
+            raise ValueError(f"query {query}: not a query of {self.name}")
+        pool = self.queries[query].pool
+        outside = [item for item in demos if item not in pool]
+        if outside or len(set(demos)) < len(demos):
+            raise ValueError(
+                f"query {query}: demos {list(demos)}: expected different ids from its pool of "
+                f"{len(pool)}"
+            )
+        return Prompted(query, tuple(demos))
+
+
+def load_data(config: LeverDataConfig, paths: PathsConfig, seed: int) -> LeverData:
+    """Load or generate the data of a run.
+
+    Args:
+        config: which data.
+        paths: `data` holds the files that `config` names, `cache` the embeddings.
+        seed: of the generated world.  Real data are split by a seed of their own, so that a
+            question is tested in every run or in none.
+    """
+    assert config.kind is DataKind.synthetic, config.kind
+    return generated_data(config, seed)
+
+
+def most_common(answers: Sequence[str]) -> str:
+    """Return the answer given most often; of several, the one given first."""
+    return Counter(answers).most_common(1)[0][0]
+
+
+def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
+    """Draw the generated world of a seed; `shifted` draws its settings first."""
+    settings = shifted_settings(config.world, seed) if config.shifted else config.world
+    world = make_world(settings, seed)
+    image_ND, text_ND = torch.from_numpy(world.image), torch.from_numpy(world.text)
+    queries = range(settings.demos, len(world.gold))
+    if config.sampler is not SamplerKind.world:
+        demos = range(settings.demos)
+        pool = draw_pools(
+            config.sampler, config.candidate_num, image_ND, text_ND, demos, queries, seed
+        )
+        world = replace(world, pool=pool)
+    splits = [
+        tuple(SlateQuery(query, tuple(world.pool_of(query).tolist())) for query in ids)
+        for ids in (world.train, world.val, world.test)
+    ]
+    return LeverData(
+        name=config.name,
+        fingerprint=fingerprint(
+            settings, seed, config.sampler, config.candidate_num, code=(synthetic, kernel)
+        ),
+        items=tuple(_world_item(world, item) for item in range(len(world.gold))),
+        demos=range(settings.demos),
+        train=splits[0],
+        val=splits[1],
+        test=splits[2],
+        image_ND=image_ND,
+        text_ND=text_ND,
+        world=world,
+    )
+
+
+def _world_item(world: World, item: int) -> Item:
+    """Spell an item; the words carry no more than its parts and are not what it is embedded by."""
+    kind, attribute = world.kind[item], world.attribute[item]
+    question = Question(
+        question_id=item,
+        image_id=item,
+        text=f"Which name and value, by kind {kind} and attribute {attribute}?",
+        answers=world.answers_of(item),
+        question_type=f"kind {kind}",
+    )
+    tags = (f"entity {world.entity[item]}", f"topic {world.topic[item]}")
+    return Item(question, world.answer_text(world.gold[item]), tags=tags)
