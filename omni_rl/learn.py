@@ -19,6 +19,7 @@ from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
+from omni_rl.engine import build_sampler
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record
 from omni_rl.rollout import batched
@@ -64,7 +65,7 @@ def learn_by_reward(
         curriculum,
         settings.loss,
         trainer,
-        FreshSampler(settings.rollout.num_generations),
+        build_sampler(policy, settings.rollout),
         settings.rollout.temperature,
         settings.rollout.max_completion,
     )

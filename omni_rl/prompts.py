@@ -56,7 +56,7 @@ INSTRUCTIONS = {
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
     """One media item: what the chat shows of it and what the model is fed.
 
     Attributes:
@@ -116,11 +116,11 @@ class PromptBuilder:
 
     def conversation(self, record: Record) -> list[Message]:
         """Write the chat messages of a record; media items name their files."""
-        return self._conversation(record, self._items(record))
+        return self._conversation(record, self.items(record))
 
     def question(self, record: Record) -> str:
         """Return the text of the user turn."""
-        return _question(record, self._items(record))
+        return _question(record, self.items(record))
 
     def __call__(self, records: Sequence[Record]) -> Batch:
         """Encode records as keyword arguments of the thinker's forward.
@@ -134,7 +134,7 @@ class PromptBuilder:
             ValueError: a record whose placeholders and features disagree, whose prompt is longer
                 than `max_prompt` (media are never cut), or of an unknown type of question.
         """
-        items = [self._items(record) for record in records]
+        items = [self.items(record) for record in records]
         chats = [self._conversation(*pair) for pair in zip(records, items, strict=True)]
         texts = self.tokenizer.apply_chat_template(
             chats, tokenize=False, add_generation_prompt=True
@@ -151,7 +151,7 @@ class PromptBuilder:
         batch["use_audio_in_video"] = self.config.media.use_audio_in_video
         return batch
 
-    def _items(self, record: Record) -> list[_Item]:
+    def items(self, record: Record) -> list[Item]:
         """Load a record's media in the order of the prompt."""
         doubled = sorted({str(path) for path in record.audios} & {str(p) for p in record.videos})
         if doubled:
@@ -163,18 +163,18 @@ class PromptBuilder:
         media = self.config.media
         for path in record.images:
             frames = load_image(path, media)[None]
-            items.append(_Item("image", path, frames, described="a picture"))
+            items.append(Item("image", path, frames, described="a picture"))
         for path in record.audios:
             wave = load_audio(path, media)
-            items.append(_Item("audio", path, waveform_S=wave, described="a sound"))
+            items.append(Item("audio", path, waveform_S=wave, described="a sound"))
         return [self._blanked(item) for item in items]
 
-    def _clip_items(self, path: Path) -> list[_Item]:
+    def _clip_items(self, path: Path) -> list[Item]:
         media = self.config.media
         clip = self._load(path, media)
         wave = clip.waveform_S
         described = "a video" if wave is None else "a video with its sound"
-        video = _Item("video", path, clip.frames_THWC, fps=clip.fps, described=described)
+        video = Item("video", path, clip.frames_THWC, fps=clip.fps, described=described)
         if media.use_audio_in_video:
             if wave is None:
                 seconds = len(clip.frames_THWC) / clip.fps
@@ -182,9 +182,9 @@ class PromptBuilder:
             return [replace(video, waveform_S=wave)]
         if wave is None:
             return [video]
-        return [video, _Item("audio", path, waveform_S=wave)]
+        return [video, Item("audio", path, waveform_S=wave)]
 
-    def _blanked(self, item: _Item) -> _Item:
+    def _blanked(self, item: Item) -> Item:
         frames, wave = item.frames_THWC, item.waveform_S
         if frames is not None and self.blank in (Blank.video, Blank.all):
             frames = np.zeros_like(frames)
@@ -192,7 +192,7 @@ class PromptBuilder:
             wave = np.zeros_like(wave)
         return replace(item, frames_THWC=frames, waveform_S=wave)
 
-    def _conversation(self, record: Record, items: Sequence[_Item]) -> list[Message]:
+    def _conversation(self, record: Record, items: Sequence[Item]) -> list[Message]:
         content: list[Message] = [{"type": item.kind, item.kind: str(item.path)} for item in items]
         content.append({"type": "text", "text": _question(record, items)})
         return [
@@ -200,7 +200,7 @@ class PromptBuilder:
             {"role": "user", "content": content},
         ]
 
-    def _encode(self, record: Record, item: _Item) -> _Encoded:
+    def _encode(self, record: Record, item: Item) -> _Encoded:
         """Make patches and count the tokens of one item."""
         if item.frames_THWC is None:
             assert item.waveform_S is not None
@@ -217,7 +217,7 @@ class PromptBuilder:
             layout = interleave(grid[0], tokens // grid[0], seconds, audio)
         return _Encoded("video", layout, patches, grid, seconds, item.waveform_S)
 
-    def _audio_tokens(self, record: Record, item: _Item) -> int:
+    def _audio_tokens(self, record: Record, item: Item) -> int:
         assert item.waveform_S is not None
         extractor = self.feature_extractor
         samples = len(item.waveform_S)
@@ -281,7 +281,7 @@ class PromptBuilder:
         return batch
 
 
-def _question(record: Record, items: Sequence[_Item]) -> str:
+def _question(record: Record, items: Sequence[Item]) -> str:
     """Write the text of the user turn: what is shown, the question, the form of the answer."""
     if record.problem_type not in INSTRUCTIONS:
         raise ValueError(

@@ -1,0 +1,117 @@
+"""Candidates drawn by an inference engine that is kept up to date with the policy's weights."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core_rl.hardware import is_main_process
+from core_rl.hf.policy import EncodedPrompt, HFPolicy
+from core_rl.hf.vllm import Chat, Completion, Drawing, Engine
+from core_rl.types import Actions, Policy, Query
+
+log = logging.getLogger(__name__)
+
+# Turns a query and its prompt's tokens into what the engine takes.
+WriteChat = Callable[[Query, tuple[int, ...]], Chat]
+
+
+class EngineSampler:
+    """A `core_rl.types.Sampler` that lets an engine draw.
+
+    The policy scores what was drawn once more, without gradient: `logp_BGT` are its own log-probs,
+    `engine_logp_BGT` those of the engine, and the loss weighs the difference.
+
+    Args:
+        engine: draws.
+        chat: writes a query as the engine's chat.
+        num_candidates: G.
+        folder: where weights pass through; both sides must see it.
+    """
+
+    def __init__(
+        self, engine: Engine, chat: WriteChat, num_candidates: int, folder: str | Path
+    ) -> None:
+        self.engine = engine
+        self.chat = chat
+        self.num_candidates = num_candidates
+        self.folder = Path(folder)
+        self._given: int | None = None
+
+    def __call__(
+        self, policy: Policy, prompt: EncodedPrompt, queries: Sequence[Query], temperature: float
+    ) -> Actions:
+        assert isinstance(policy, HFPolicy), "an engine serves language models"
+        self._bring_up_to_date(policy)
+        drawing = Drawing(
+            self.num_candidates,
+            temperature,
+            policy.max_completion,
+            tuple(policy.stop_ids.tolist()),
+            tuple(policy.suppress_ids.tolist()),
+        )
+        ids_of = [
+            tuple(row[mask.bool()].tolist())
+            for row, mask in zip(prompt.inputs["input_ids"], prompt.mask_BP, strict=True)
+        ]
+        chats = [self.chat(*pair) for pair in zip(queries, ids_of, strict=True)]
+        actions = _actions(self.engine.complete(chats, drawing), drawing, policy.device)
+        with torch.no_grad():
+            scores = policy.log_probs(prompt, actions, temperature)
+        actions = replace(actions, logp_BGT=scores.logp_BGT)
+        return policy.annotate(queries, policy.with_texts(actions))
+
+    def _bring_up_to_date(self, policy: HFPolicy) -> None:
+        """Hand the weights over if they changed since the last draw."""
+        version = _version(policy)
+        if version == self._given:
+            return
+        if is_main_process():
+            target = self.folder / f"weights-{version}"
+            policy.model.save_pretrained(target)
+            if policy.has_adapters:
+                self.engine.load_adapter(target)
+            else:
+                self.engine.load_weights(target)
+            shutil.rmtree(target)
+            log.debug("the engine took the weights of version %d", version)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        self._given = version
+
+
+def _version(policy: HFPolicy) -> int:
+    """Count the writes to the weights: an optimiser's step raises it."""
+    return sum(parameter._version for parameter in policy.model.parameters())
+
+
+def _actions(
+    completions: Sequence[Sequence[Completion]], drawing: Drawing, device: torch.device
+) -> Actions:
+    """Pad candidates to the longest."""
+    rows = [one for group in completions for one in group]
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), drawing.stop_ids[0])
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    logp = torch.zeros(len(rows), longest)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        mask[index, : len(row.ids)] = True
+        logp[index, : len(row.ids)] = torch.tensor(row.logp)
+    cut = torch.tensor([row.ids[-1] not in drawing.stop_ids for row in rows])
+
+    def grouped(values: Tensor) -> Tensor:
+        return values.view(len(completions), drawing.count, *values.shape[1:]).to(device)
+
+    return Actions(
+        ids_BGT=grouped(ids),
+        mask_BGT=grouped(mask),
+        truncated_BG=grouped(cut),
+        engine_logp_BGT=grouped(logp),
+    )
