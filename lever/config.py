@@ -142,6 +142,25 @@ class SamplerKind(Enum):
 
 
 @dataclass
+class EncodingConfig:
+    """Which of picture and question a selector sees, of queries and of demonstrations."""
+
+    query_image: bool = True
+    query_text: bool = True
+    demo_image: bool = True
+    demo_text: bool = True
+
+    def __post_init__(self) -> None:
+        for side in ("query", "demo"):
+            require(
+                getattr(self, f"{side}_image") or getattr(self, f"{side}_text"),
+                f"data_mix.encoding.{side}_image and {side}_text",
+                False,
+                "at least one of the two",
+            )
+
+
+@dataclass
 class LeverDataConfig:
     """Questions, what is known of them, and each query's pool."""
 

@@ -207,8 +207,8 @@ class Coherence:
     def __call__(self, queries: Sequence[SlateQuery], actions: Actions) -> Values:
         def value(slate: Slate) -> float:
             query, shots = slate
-            wanted_1D = _unit(self.features, query, (query,))
-            return (_unit(self.features, query, shots) @ wanted_1D.T).mean().item()
+            wanted_D = normalize(self.features.of_query(query), dim=-1)
+            return (_unit(self.features, query, shots) @ wanted_D).mean().item()
 
         return _each(queries, actions, value)
 

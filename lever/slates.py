@@ -78,7 +78,7 @@ class SlatePolicy(nn.Module, ABC):
                     f"query {item.query}: pool of {len(item.pool)}: expected at least the "
                     f"{self.shots} shots of a slate"
                 )
-        query = [self.features.of(item.query, (item.query,), "query")[0] for item in queries]
+        query = [self.features.of_query(item.query) for item in queries]
         pools = [self.features.of(item.query, item.pool, "pool") for item in queries]
         pool_BKD = nn.utils.rnn.pad_sequence(pools, batch_first=True).to(device)
         sizes_B1 = torch.tensor([[len(item.pool)] for item in queries], device=device)
