@@ -39,6 +39,26 @@ class Finding:
     cure: str = ""
 
 
+def finding(
+    check: str,
+    figure: float | None,
+    expected: str,
+    healthy: bool,
+    cause: str = "",
+    cure: str = "",
+    otherwise: Verdict = Verdict.fail,
+) -> Finding:
+    """Make one line of the table; cause and cure are shown only where something is wrong."""
+    if healthy:
+        return Finding(check, figure, expected, Verdict.ok)
+    return Finding(check, figure, expected, otherwise, cause, cure)
+
+
+def skipped(check: str, why: str) -> Finding:
+    """Make the line of a check that does not apply, or has nothing to judge."""
+    return Finding(check, None, why, Verdict.skipped)
+
+
 class UnhealthyError(Exception):
     """A run that failed a check and was told to stop there."""
 

@@ -1,0 +1,404 @@
+"""Is what a model learns from what it drew?  The same question to any trainer and to ours.
+
+`diagnose` takes a Hugging Face model, the batch that is fed to `generate` and, where the trainer
+has one, its own scoring of completions:
+
+    from core_rl.hf.checks import diagnose
+    from core_rl.health import health_table
+
+    print(health_table(diagnose(model, tokenizer, batch)).to_string())
+
+Call it in the very state in which the trainer would draw: nothing is switched for it.
+`check_policy` asks the same of a policy of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core_rl.health import Finding, Verdict, finding, skipped
+from core_rl.hf.explain import Hypothesis, explain
+from core_rl.hf.parity import (
+    Case,
+    Drawn,
+    Inputs,
+    Tolerance,
+    gap_between,
+    tolerance_of,
+    unpadded_rows,
+    watch_cache,
+)
+from core_rl.hf.policy import HFPolicy
+from core_rl.hf.prompt_checks import (
+    batch_findings,
+    template_findings,
+    tokenizer_findings,
+)
+from core_rl.types import Query
+
+Draw = Callable[[nn.Module, Inputs, int], Drawn]
+Score = Callable[[nn.Module, Inputs, Tensor, Tensor], Tensor]
+
+CURE_CACHE = (
+    "draw inside core_rl.hf.generation.generation_mode(model), or model.eval() before generate() "
+    "and model.train() after it"
+)
+
+
+# -- any trainer ---------------------------------------------------------------------------------
+
+
+def diagnose(
+    model: Any,
+    tokenizer: Any,
+    inputs: Mapping[str, Any],
+    *,
+    rows: Sequence[Inputs] | None = None,
+    draw: Draw | None = None,
+    score: Score | None = None,
+    temperature: float = 1.0,
+    suppress_ids: Sequence[int] = (),
+    stop_ids: Sequence[int] | None = None,
+    max_new: int = 16,
+    hypotheses: Sequence[Hypothesis] = (),
+) -> list[Finding]:
+    """Check how a causal model is drawn from and scored, in the state it is in.
+
+    Args:
+        model: a `PreTrainedModel`, as the trainer holds it when it draws.
+        tokenizer: of the model.
+        inputs: the padded batch, as it is fed to `generate`; B prompts.
+        rows: the same prompts, each encoded alone without padding; needed with media, otherwise cut
+            out of `inputs`.
+        draw: `(model, inputs, max_new)` -> completions of the B prompts with the log-probs that
+            decoding saw; None = `model.generate`.
+        score: `(model, inputs, ids_NT, mask_NT)` -> the trainer's own log-probs [N, T]; None leaves
+            the training forward out.
+        temperature: at which candidates are drawn and scored.
+        suppress_ids: never drawn.
+        stop_ids: end a completion; None = the model's generation config.
+        max_new: tokens to draw.
+        hypotheses: more causes to try on a failure.
+
+    Returns:
+        Findings under `prompts/`, `tokens/`, `cache/`, `sampling/` and `parity/`.
+    """
+    alone = unpadded_rows(inputs) if rows is None else list(rows)
+    stops = _stop_ids(model, tokenizer) if stop_ids is None else list(stop_ids)
+    found = batch_findings(inputs, alone, tokenizer.pad_token_id)
+    found += tokenizer_findings(
+        tokenizer,
+        vocabulary=model.get_input_embeddings().weight.shape[0],
+        stop_ids=stops,
+        suppress_ids=suppress_ids,
+    )
+    batch = dict(inputs)
+    with torch.random.fork_rng(_cuda_devices(model)), watch_cache(model) as watch:
+        if draw is None:
+            drawn = _generate(model, batch, max_new, temperature, suppress_ids, stops)
+        else:
+            drawn = draw(model, batch, max_new)
+        if drawn.cache_length is None:
+            drawn = replace(drawn, cache_length=watch.length)
+    case = Case(
+        model,
+        alone,
+        drawn.ids_NT,
+        drawn.mask_NT,
+        temperature,
+        _suppressed(suppress_ids, drawn.ids_NT),
+        batch,
+        list(range(len(alone))),
+    )
+    found.append(_cache_finding(drawn))
+    scored = None
+    if score is not None:
+        with torch.random.fork_rng(_cuda_devices(model)):
+            scored = [score(model, batch, drawn.ids_NT, drawn.mask_NT).detach() for _ in range(2)]
+    return found + parity_findings(case, drawn.logp_NT, scored, hypotheses)
+
+
+def _generate(
+    model: Any,
+    batch: Inputs,
+    max_new: int,
+    temperature: float,
+    suppress_ids: Sequence[int],
+    stop_ids: Sequence[int],
+) -> Drawn:
+    """Draw by `model.generate`, with raw logits instead of warped scores."""
+    prompt = batch["input_ids"].shape[1]
+    pad_id = model.generation_config.pad_token_id
+    with torch.no_grad():
+        out = model.generate(
+            **batch,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            suppress_tokens=list(suppress_ids) or None,
+            eos_token_id=list(stop_ids) or None,
+            pad_token_id=stop_ids[0] if pad_id is None and stop_ids else pad_id,
+            max_new_tokens=max_new,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    ids_NT = out.sequences[:, prompt:]
+    logits_NTK = torch.stack(out.logits, dim=1).float() / temperature
+    if suppress_ids:
+        logits_NTK[..., list(suppress_ids)] = -torch.inf
+    logp_NT = logits_NTK.log_softmax(-1).gather(-1, ids_NT.unsqueeze(-1)).squeeze(-1)
+    ended = torch.isin(ids_NT, torch.tensor(list(stop_ids), device=ids_NT.device))
+    mask_NT = (ended.int().cumsum(-1) - ended.int()) == 0  # up to the first stop, that included
+    cache = out.past_key_values
+    length = None if cache is None else int(cache.get_seq_length())
+    return Drawn(ids_NT, mask_NT, torch.where(mask_NT, logp_NT, 0.0), length, prompt)
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    stop = model.generation_config.eos_token_id
+    stop = tokenizer.eos_token_id if stop is None else stop
+    return [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
+
+
+# -- our policies --------------------------------------------------------------------------------
+
+
+def check_policy(
+    policy: HFPolicy,
+    queries: Sequence[Query],
+    *,
+    candidates: int = 2,
+    temperature: float = 1.0,
+    max_new: int = 16,
+    hypotheses: Sequence[Hypothesis] = (),
+) -> list[Finding]:
+    """Check drawing and scoring of a policy, in train mode, as a training step would use them.
+
+    Every flag and the random state are as before afterwards.
+
+    Args:
+        policy: to be checked.
+        queries: at least one; two or more show prompts that were mixed up, and padding.
+        candidates: completions a query.
+        temperature: of the run.
+        max_new: tokens to draw at most.
+        hypotheses: more causes to try on a failure.
+
+    Returns:
+        As `diagnose`, and `template/`.
+    """
+    tokenizer: Any = policy.tokenizer
+    with torch.random.fork_rng(_cuda_devices(policy)), training_mode(policy):
+        rows = [_on_device(policy.collate([query]), policy) for query in queries]
+        batch = _on_device(policy.collate(queries), policy)
+        found = batch_findings(batch, rows, tokenizer.pad_token_id)
+        found += tokenizer_findings(
+            tokenizer,
+            vocabulary=policy.model.get_input_embeddings().weight.shape[0],
+            stop_ids=policy.stop_ids.tolist(),
+            suppress_ids=policy.suppress_ids.tolist(),
+        )
+        found += template_findings(tokenizer, [row["input_ids"][0].tolist() for row in rows])
+        with torch.no_grad(), limited(policy, max_new), watch_cache(policy.model) as watch:
+            prompt = policy.encode(queries)
+            actions = policy.sample(prompt, candidates, temperature)
+            length = watch.length
+        with torch.no_grad():
+            scored = [
+                policy.log_probs(policy.encode(queries), actions, temperature).logp_BGT.flatten(
+                    0, 1
+                )
+                for _ in range(2)
+            ]
+        assert actions.logp_BGT is not None
+        drawn = Drawn(
+            actions.ids_BGT.flatten(0, 1),
+            actions.mask_BGT.flatten(0, 1),
+            actions.logp_BGT.flatten(0, 1),
+            length,
+            batch["input_ids"].shape[1],
+        )
+        owners = [b for b in range(len(queries)) for _ in range(candidates)]
+        case = Case(
+            policy.model,
+            [rows[b] for b in owners],
+            drawn.ids_NT,
+            drawn.mask_NT,
+            temperature,
+            policy.suppress_ids,
+            batch,
+            owners,
+        )
+        found.append(_cache_finding(drawn))
+        return found + parity_findings(case, drawn.logp_NT, scored, hypotheses)
+
+
+@contextmanager
+def training_mode(policy: nn.Module) -> Iterator[None]:
+    """Put a policy into train mode in its own way, then restore every flag exactly."""
+    before = [(module, module.training) for module in policy.modules()]
+    try:
+        policy.train()
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+@contextmanager
+def limited(policy: HFPolicy, max_new: int) -> Iterator[None]:
+    """Draw at most `max_new` tokens inside."""
+    before = policy.max_completion
+    try:
+        policy.max_completion = min(before, max_new)
+        yield
+    finally:
+        policy.max_completion = before
+
+
+def _on_device(inputs: Mapping[str, Any], policy: HFPolicy) -> Inputs:
+    return {
+        name: value.to(policy.device) if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
+
+
+# -- findings ------------------------------------------------------------------------------------
+
+
+def parity_findings(
+    case: Case,
+    drawn_NT: Tensor,
+    scored: Sequence[Tensor] | None,
+    hypotheses: Sequence[Hypothesis] = (),
+) -> list[Finding]:
+    """Compare decoding and the training forward with the plain one, and with each other.
+
+    Args:
+        case: the completions.
+        drawn_NT: log-probs as decoding saw them.
+        scored: log-probs of the training forward, twice; None where there is none to ask.
+        hypotheses: more causes to try on a failure.
+
+    Returns:
+        `sampling/suppressed`, `parity/decoding_*`, `parity/training_*`, `parity/ratio_*` (what the
+        importance ratio sees before the first update) and `parity/repeatable`.
+    """
+    tolerance = tolerance_of(case.model)
+    found = [_suppressed_finding(case)]
+    found += _against_plain("decoding", case, drawn_NT, tolerance, hypotheses)
+    if scored is None:
+        return [*found, skipped("parity/training_max", "no scoring function was given")]
+    found += _against_plain("training", case, scored[0], tolerance, hypotheses)
+    ratio = gap_between(scored[0], drawn_NT, case.mask_NT)
+    found.append(
+        finding(
+            "parity/ratio_max",
+            ratio.max,
+            f"<= {tolerance.max_abs:g}",
+            ratio.within(tolerance),
+            "the importance ratio is not 1 before the first update: drawing and training score "
+            "the same tokens differently",
+            "see parity/decoding_max and parity/training_max for the side that is off",
+        )
+    )
+    repeat = gap_between(scored[0], scored[1], case.mask_NT)
+    found.append(
+        finding(
+            "parity/repeatable",
+            repeat.max,
+            f"<= {tolerance.max_abs:g}",
+            repeat.within(tolerance),
+            "two training forwards of the same tokens differ: dropout is on, or the forward draws "
+            "random numbers",
+            "set every dropout rate to 0 (core_rl.hf.policy.switch_dropout_off), or score in eval "
+            "mode",
+        )
+    )
+    return found
+
+
+def _against_plain(
+    side: str,
+    case: Case,
+    observed_NT: Tensor,
+    tolerance: Tolerance,
+    hypotheses: Sequence[Hypothesis],
+) -> list[Finding]:
+    gap = gap_between(observed_NT, case.score(), case.mask_NT)
+    cause = cure = ""
+    if not gap.within(tolerance):
+        answer = explain(case, observed_NT, tolerance, hypotheses)
+        cause, cure = f"{side}: {answer.cause}", answer.cure
+    rows = (
+        ("max", gap.max, tolerance.max_abs),
+        ("mean", gap.mean, tolerance.mean_abs),
+        ("first", gap.first, tolerance.max_abs),
+        ("rest", gap.rest, tolerance.max_abs),
+    )
+    # One line fails and tells why; the others show where the gap lies.
+    fails = "max" if gap.max > tolerance.max_abs else "mean"
+    return [
+        finding(f"parity/{side}_{name}", figure, f"<= {limit:g}", figure <= limit, cause, cure)
+        if name == fails
+        else finding(
+            f"parity/{side}_{name}",
+            figure,
+            f"<= {limit:g}",
+            figure <= limit,
+            f"see parity/{side}_{fails}",
+            otherwise=Verdict.warn,
+        )
+        for name, figure, limit in rows
+    ]
+
+
+def _suppressed_finding(case: Case) -> Finding:
+    if case.suppress is None or not case.suppress.numel():
+        return skipped("sampling/suppressed", "no id is suppressed")
+    count = int((torch.isin(case.ids_NT, case.suppress) & case.mask_NT).sum())
+    return finding(
+        "sampling/suppressed",
+        float(count),
+        "= 0",
+        count == 0,
+        "a suppressed (media or special) token was sampled: the next forward breaks on it, or "
+        "takes it for media",
+        "pass suppress_tokens=suppress_ids to whatever draws",
+    )
+
+
+def _cache_finding(drawn: Drawn) -> Finding:
+    """The cache must hold the prompt and every new token but the last."""
+    if drawn.cache_length is None:
+        return skipped("cache/length", "decoding showed no cache")
+    steps = int(drawn.mask_NT.any(0).sum())
+    expected = drawn.prompt_length + steps - 1
+    lost = drawn.cache_length < expected
+    return finding(
+        "cache/length",
+        float(drawn.cache_length),
+        f"= {expected} (prompt + new - 1)",
+        drawn.cache_length == expected,
+        "lost cache: each new token saw only the token before; generate() in train mode with "
+        "gradient (activation) checkpointing does this since transformers 4.53"
+        if lost
+        else "the cache holds more than prompt and completion: one of an earlier batch was reused",
+        CURE_CACHE if lost else "start every batch with a cache of its own",
+    )
+
+
+def _suppressed(suppress_ids: Sequence[int], like: Tensor) -> Tensor | None:
+    return torch.tensor(list(suppress_ids), device=like.device) if suppress_ids else None
+
+
+def _cuda_devices(model: nn.Module) -> list[int]:
+    device = next(model.parameters()).device
+    return [device.index or 0] if device.type == "cuda" else []
