@@ -310,6 +310,7 @@ class RolloutConfig:
 class TrainerConfig:
     """How long and how often; what `smoke`, `quick` and `full` set."""
 
+    name: str = "epoch"  # of the preset, for sizes that go with it: ${scale.${trainer.name}.train}
     lr: float = 1e-4
     epochs: float = 1.0
     max_steps: int | None = None  # optimiser steps over all phases; null = the curriculum decides
@@ -433,3 +434,39 @@ class RewardConfig:
         require(
             0 < self.max_unjudged <= 1, "reward.max_unjudged", self.max_unjudged, "between 0 and 1"
         )
+
+
+class OnFailure(Enum):
+    """What a failed check of the doctor does to a run."""
+
+    auto = "auto"  # stop at the first step, warn later on
+    abort = "abort"
+    warn = "warn"
+
+
+@dataclass
+class DoctorConfig:
+    """Checks of a run's health: a gate before its first step and cheap ones on the way."""
+
+    enabled: bool = True
+    on_failure: OnFailure = OnFailure.auto
+    every: int = 50  # optimiser steps between two rounds of cheap checks
+    # What the gate draws: so many queries, completions of each, tokens of those.
+    queries: int = 2
+    candidates: int = 2
+    max_new: int = 16
+    # Groups without contrast in a row before "nothing is learned" is a verdict.
+    flat_groups: int = 16
+    # Repetition of a completion: share of its most frequent token, distinct pairs, repeated runs.
+    max_top_share: float = 0.5
+    min_distinct_2: float = 0.2
+    max_repeated: float = 0.5
+    max_foreign: float = 0.3  # share of letters of a script that the prompts do not use
+
+    def __post_init__(self) -> None:
+        for name in ("every", "queries", "candidates", "flat_groups"):
+            require(getattr(self, name) >= 1, f"doctor.{name}", getattr(self, name), "at least 1")
+        require(2 <= self.max_new <= 32, "doctor.max_new", self.max_new, "from 2 to 32")
+        for name in ("max_top_share", "min_distinct_2", "max_repeated", "max_foreign"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"doctor.{name}", value, "from 0 to 1")

@@ -30,6 +30,7 @@ PIPELINE_NODES = {
     "sa2va_reward_fit": "sa2va_rl.config:RewardFitConfig",
     "sa2va_ppo": "sa2va_rl.config:PPOConfig",
     "sa2va_selector": "sa2va_rl.config:SelectorConfig",
+    "sa2va_scale": "sa2va_rl.config:ScaleConfig",
     "lever_data": "lever.config:LeverDataConfig",
 }
 
@@ -95,7 +96,8 @@ def validate(cfg: DictConfig, in_batch: bool = False) -> None:
     """
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{key} has no value: give {key}=VALUE")
-    known = {*ROOT, *re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(cfg.task))}
+    # What the task reads, or what another key is made of.
+    known = {*ROOT, *re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(cfg))}
     for key in map(str, cfg):
         if key not in known:
             raise UnknownKeyError(key, sorted({*known, "exp"}))

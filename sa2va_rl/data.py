@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
+from sa2va_rl.config import FILM
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# The name up to its last number is the film, the number is the frame.
-FILM = r"(.*?)[-_ .]*\d*$"
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 

@@ -193,11 +193,12 @@ class PromptEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 def _check(verdicts: Verdicts, mode: RewardMode) -> None:
     if mode is not RewardMode.gt_dice and verdicts.judge is None:
         raise ValueError(
-            f"env.reward={mode.value}: needs a reward network; train one, or set env.reward=gt_dice"
+            f"reward={mode.value}: needs a reward network; train one by +exp=sa2va_reward_net, or "
+            "set ppo.env.reward=gt_dice"
         )
     bare = [sample.name for sample in verdicts.samples if sample.truth_HW is None]
     if mode is not RewardMode.reward_net and bare:
         raise ValueError(
-            f"env.reward={mode.value}: {len(bare)} pictures have no mask, the first {bare[0]}; "
-            "set env.reward=reward_net or add masks"
+            f"reward={mode.value}: {len(bare)} pictures have no mask, the first {bare[0]}; "
+            "set ppo.env.reward=reward_net or add masks"
         )

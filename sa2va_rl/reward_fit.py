@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -20,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from core_rl.config import HardwareConfig, TrainerConfig
-from core_rl.fit import quieten_lightning
+from core_rl.config import HardwareConfig, LoggerConfig, TrainerConfig
+from core_rl.fit import build_logger, quieten_lightning
 from core_rl.hardware import prepare, trainer_kwargs
 from core_rl.optim import build_optimizer
 from sa2va_rl.config import RewardNetConfig
@@ -153,6 +154,8 @@ def fit_reward_net(
     trainer: TrainerConfig,
     hardware: HardwareConfig,
     seed: int = 0,
+    folder: Path | None = None,
+    logger: LoggerConfig | None = None,
 ) -> Fitted:
     """Train on some pictures, choose the epoch by others of other groups.
 
@@ -165,6 +168,8 @@ def fit_reward_net(
         trainer: `lr`, `epochs`, `max_steps`, `batch_size`, `weight_decay`, `grad_clip`, `progress`.
         hardware: on what.
         seed: of weights, order and spoiled masks.
+        folder: where curves go; None = nowhere.
+        logger: in which form.
 
     Raises:
         ValueError: a picture without truth, or a group on both sides.
@@ -187,7 +192,8 @@ def fit_reward_net(
         enable_progress_bar=trainer.progress,
         enable_model_summary=False,
         enable_checkpointing=False,
-        logger=False,
+        logger=build_logger(logger, folder) if folder and logger else False,
+        log_every_n_steps=10,
         num_sanity_val_steps=0,
     ).fit(
         module,

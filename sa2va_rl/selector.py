@@ -42,6 +42,7 @@ class PromptSelector(nn.Module):
         self, num_features: int, num_prompts: int, hidden: Sequence[int] = (128, 64)
     ) -> None:
         super().__init__()
+        self.hidden = list(hidden)
         widths = (num_features, *hidden)
         layers: list[nn.Module] = []
         for inside, outside in itertools.pairwise(widths):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from core_rl import hardware
 from core_rl.config import HardwareConfig, RewardConfig
 from experiments import schema
 from omni_rl.config import OmniDataConfig, OmniModelConfig
-from omni_rl.settings import Settings
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "exp").glob("*.yaml"))
@@ -27,7 +27,11 @@ OPTIONS = sorted(
 NEEDS = {
     "omni_demo": ["video=clip.mp4", "question='Who waves?'"],
     "stage4_people_focus": ["paths.data=data"],
+    "sa2va_annotations": ["paths.data=data"],
+    "sa2va_folders": ["paths.data=data"],
 }
+# Groups that only some experiments have.
+INSIDE = {"ppo": "sa2va_reward_net", "scale": "sa2va_reward_net"}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +60,9 @@ def test_every_task_is_called_as_it_is_written(name: str) -> None:
     task = inspect.signature(get_method(cfg.task._target_))
     bound = task.bind(folder=Path(), **arguments)
     if "groups" in bound.arguments:
-        assert bound.arguments["groups"].keys() == {field.name for field in fields(Settings)}
+        package = cfg.task._target_.partition(".")[0]
+        settings = import_module(f"{package}.settings").Settings
+        assert bound.arguments["groups"].keys() == {field.name for field in fields(settings)}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -66,7 +72,8 @@ def test_every_option_composes(group: str, option: str) -> None:
         composed(f"+exp={experiment}", *NEEDS.get(experiment, []))
         return
     plus = "+" if group == "ratios" else ""
-    composed(f"{plus}{group}={option}", *NEEDS.get(option, []))
+    inside = [f"+exp={INSIDE[group]}"] if group in INSIDE else []
+    composed(*inside, f"{plus}{group}={option}", *NEEDS.get(option, []))
 
 
 def _task_of(experiment: str) -> str:

@@ -1,0 +1,90 @@
+"""The pictures that a configuration names: training, validation and test, by patient."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sa2va_rl.angiograms import DEFAULT, SHIFTED, draw_samples
+from sa2va_rl.config import Sa2VADataConfig, Source
+from sa2va_rl.data import Sample, Splits, read_annotations, read_folders, split_by_group
+
+log = logging.getLogger(__name__)
+
+# Seeds of generated pictures start here: the generator's ranges were tuned on those of seed 0.
+FIRST_SEED = 1000
+# Patients of the splits; a smaller split is the beginning of a larger one, so masks are shared.
+VAL_PATIENTS, TEST_PATIENTS, SHIFTED_PATIENTS = 100_000, 200_000, 300_000
+
+
+def load_splits(config: Sa2VADataConfig, seed: int) -> Splits:
+    """Draw or read the pictures of a run.
+
+    Args:
+        config: the `data_mix` group.
+        seed: of the run: of the patients, or of how files are dealt out.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        ValueError: one that cannot be used; the message names it.
+    """
+    if config.source is Source.generated:
+        return _generated(config, seed)
+    splits = split_by_group(_read(config), config.val_share, config.test_share, seed)
+    return Splits(
+        _at_most(splits.train, config.train, "train"),
+        _at_most(splits.val, config.val, "val"),
+        _at_most(splits.test, config.test, "test"),
+    )
+
+
+def load_shifted(config: Sa2VADataConfig, seed: int) -> tuple[Sample, ...]:
+    """Draw test pictures of the range that nothing is trained on; none for files."""
+    if config.source is not Source.generated:
+        return ()
+    return _drawn(config, seed, SHIFTED_PATIENTS, config.shifted, shifted=True)
+
+
+def load_bare(config: Sa2VADataConfig) -> tuple[Sample, ...]:
+    """Read the pictures without masks that policies learn from, too."""
+    if config.bare is None:
+        return ()
+    return tuple(read_folders(Path(config.bare), group=config.group))
+
+
+def _generated(config: Sa2VADataConfig, seed: int) -> Splits:
+    assert config.train is not None and config.val is not None and config.test is not None
+    return Splits(
+        _drawn(config, seed, 0, config.train),
+        _drawn(config, seed, VAL_PATIENTS, config.val),
+        _drawn(config, seed, TEST_PATIENTS, config.test),
+    )
+
+
+def _drawn(
+    config: Sa2VADataConfig, seed: int, first: int, count: int, shifted: bool = False
+) -> tuple[Sample, ...]:
+    ranges = replace(SHIFTED if shifted else DEFAULT, side=config.side)
+    patients = range(first, first + count)
+    return tuple(draw_samples(ranges, patients, seed=FIRST_SEED + seed))
+
+
+def _read(config: Sa2VADataConfig) -> list[Sample]:
+    assert config.path is not None
+    path = Path(config.path)
+    if config.source is Source.annotations:
+        images = None if config.images is None else Path(config.images)
+        return read_annotations(path, images, config.group)
+    masks = None if config.masks is None else Path(config.masks)
+    return read_folders(path, masks, config.group)
+
+
+def _at_most(samples: Sequence[Sample], size: int | None, name: str) -> tuple[Sample, ...]:
+    if size is None or len(samples) <= size:
+        return tuple(samples)
+    # Evenly over the split: its first pictures may be frames of one film.
+    kept = tuple(samples[index * len(samples) // size] for index in range(size))
+    log.info("%s: %d of %d pictures (data_mix.%s)", name, size, len(samples), name)
+    return kept

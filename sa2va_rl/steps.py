@@ -1,0 +1,164 @@
+"""The steps that experiments share, each done once: masks, reward network, policies.
+
+A finished step is found again by a fingerprint of the pictures it learnt from and the settings it
+used (`core_rl.stages`), so that experiments may name the same step and pay for it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from core_rl.config import TrainerConfig
+from core_rl.stages import fingerprint, run_stage
+from sa2va_rl import reward_fit, reward_net, reward_pairs
+from sa2va_rl.config import Sa2VAModelConfig, SegmenterKind
+from sa2va_rl.data import Sample, Splits
+from sa2va_rl.masks import MaskCache
+from sa2va_rl.reward_fit import evaluate_reward_net, fit_reward_net
+from sa2va_rl.reward_net import RewardNet, RewardNetJudge, load_reward_net, save_reward_net
+from sa2va_rl.segmenters import Segmenter, load_clipseg, load_sa2va
+from sa2va_rl.settings import Settings
+from sa2va_rl.tables import PromptTable, measure_prompts
+from sa2va_rl.vesselness import VesselnessSegmenter
+
+
+def load_segmenter(config: Sa2VAModelConfig) -> Segmenter:
+    """Make the segmenter that the `model` group names.
+
+    Raises:
+        ValueError: Sa2VA without `model.trust_remote_code=true`.
+    """
+    if config.kind is SegmenterKind.vesselness:
+        return VesselnessSegmenter()
+    assert config.path is not None
+    if config.kind is SegmenterKind.clipseg:
+        return load_clipseg(config.path, config.threshold or 0.5, config.device)
+    return load_sa2va(config.path, config.trust_remote_code, config.device, config.threshold)
+
+
+def open_masks(settings: Settings) -> MaskCache:
+    """Open the store of masks; its `calls` counts how often the segmenter had to be asked."""
+    return MaskCache(load_segmenter(settings.model), settings.cache / "masks")
+
+
+def digest_samples(samples: Sequence[Sample]) -> str:
+    """Digest pictures and their truths, in order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        truth = b"" if sample.truth_HW is None else np.packbits(sample.truth_HW).tobytes()
+        for part in (str(sample.image_HWC.shape).encode(), sample.image_HWC.tobytes(), truth):
+            digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class JudgedBy:
+    """A reward network and what it is known to do.
+
+    Attributes:
+        net: the network.
+        key: changes whenever it may have changed.
+        figures: `val/<metric>` and `test/<metric>` of `reward_fit.evaluate_reward_net`; empty for a
+            network that was brought along.
+    """
+
+    net: RewardNet
+    key: str
+    figures: dict[str, float]
+
+    @property
+    def judge(self) -> RewardNetJudge:
+        return RewardNetJudge(self.net)
+
+
+def learn_reward_net(
+    settings: Settings, splits: Splits, masks: MaskCache, seed: int, folder: Path | None = None
+) -> JudgedBy:
+    """Train the reward network, take the one that is there, or open `reward_fit.path`.
+
+    Args:
+        settings: of the run.
+        splits: the training pictures teach, validation chooses the epoch, test reports.
+        masks: where masks come from.
+        seed: of weights, order and spoiled masks.
+        folder: of the curves; None = the stage's own.
+
+    Raises:
+        FileNotFoundError: `reward_fit.path` holds no network.
+        ValueError: pictures without masks and no `reward_fit.path`.
+    """
+    fit = settings.reward_fit
+    if fit.path is not None:
+        net = load_reward_net(Path(fit.path))
+        weights = (Path(fit.path) / reward_net.WEIGHTS).read_bytes()
+        return JudgedBy(net, hashlib.sha256(weights).hexdigest()[:12], {})
+    key = fingerprint(
+        [digest_samples(part) for part in (splits.train, splits.val, splits.test)],
+        masks.segmenter.fingerprint,
+        settings.prompts,
+        settings.reward_net,
+        replace(fit, path=None),
+        seed,
+        code=(reward_net, reward_fit, reward_pairs),
+    )
+
+    def make(into: Path) -> dict[str, float]:
+        prompts = settings.prompts
+        fitted = fit_reward_net(
+            splits.train,
+            splits.val,
+            prompts,
+            masks,
+            settings.reward_net,
+            _reward_trainer(settings),
+            settings.hardware,
+            seed,
+            folder or into,
+            settings.logger,
+        )
+        save_reward_net(fitted.net, into)
+        test = evaluate_reward_net(fitted.net, splits.test, prompts, masks, seed)
+        named = {f"val/{name}": value for name, value in fitted.metrics.items()}
+        return named | {f"test/{name}": value for name, value in test.items()}
+
+    found, figures = run_stage("reward_net", settings.cache, key, make)
+    return JudgedBy(load_reward_net(found), key, figures)
+
+
+def _reward_trainer(settings: Settings) -> TrainerConfig:
+    fit = settings.reward_fit
+    return replace(
+        settings.trainer,
+        lr=fit.lr,
+        epochs=float(fit.epochs),
+        max_steps=None,
+        batch_size=fit.batch_size,
+        weight_decay=fit.weight_decay,
+    )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Every prompt of every picture, measured and scored."""
+
+    train: PromptTable
+    val: PromptTable
+    test: PromptTable
+
+
+def measure_splits(
+    settings: Settings, splits: Splits, masks: MaskCache, judged: JudgedBy | None
+) -> Tables:
+    """Measure every prompt on every picture of the splits."""
+    judge = None if judged is None else judged.judge
+    return Tables(
+        *(
+            measure_prompts(part, settings.prompts, masks, judge)
+            for part in (splits.train, splits.val, splits.test)
+        )
+    )

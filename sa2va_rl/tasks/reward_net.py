@@ -1,0 +1,68 @@
+"""Step 1: train the network that judges masks without the truth, and say how well it judges."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core_rl.artifacts import write_text
+from sa2va_rl.pictures import load_splits
+from sa2va_rl.reward_net import save_reward_net
+from sa2va_rl.settings import Settings
+from sa2va_rl.steps import learn_reward_net, open_masks
+
+log = logging.getLogger(__name__)
+
+JUDGED = (
+    *("mae", "r2", "pearson", "spearman", "within_image_spearman"),
+    *("argmax_regret", "calibration_error"),
+)
+PROBES = ("truth", "empty", "full", "dilated", "eroded", "shifted", "foreign")
+
+
+def reward_net(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
+    """Train a reward network on the first of `trainer.seeds`, unless the same one is there.
+
+    Args:
+        folder: of the run; the network goes to `checkpoints/final`.
+        seed: added to the trainer's.
+        groups: the fields of `sa2va_rl.settings.Settings`.
+
+    Returns:
+        `val/<metric>` and `test/<metric>` of `reward_fit.evaluate_reward_net`, and
+        `segmenter_calls`.
+
+    Raises:
+        ValueError: `reward_fit.path` is set: there is nothing to train.
+    """
+    settings = Settings(**groups)
+    if settings.reward_fit.path is not None:
+        raise ValueError(
+            f"reward_fit.path={settings.reward_fit.path}: this experiment trains a network; leave "
+            "it null"
+        )
+    seed += settings.trainer.seeds[0]
+    masks = open_masks(settings)
+    splits = load_splits(settings.data_mix, seed)
+    judged = learn_reward_net(settings, splits, masks, seed, folder)
+    save_reward_net(judged.net, folder / "checkpoints" / "final")
+    text = report(judged.figures)
+    log.info("reward network on held-out pictures\n%s", text)
+    write_text(folder / "report.txt", text + "\n")
+    return judged.figures | {"segmenter_calls": float(masks.calls)}
+
+
+def report(figures: Mapping[str, float]) -> str:
+    """Lay out the figures for people: how it judges, and what it says of spoiled masks."""
+    lines = ["metric                      val    test"]
+    lines += [
+        f"{name:<24}{figures[f'val/{name}']:7.3f} {figures[f'test/{name}']:7.3f}" for name in JUDGED
+    ]
+    lines += ["", "mean over test pictures   score   label"]
+    lines += [
+        f"{kind:<24}{figures[f'test/probe/{kind}']:7.3f} {figures[f'test/probe_label/{kind}']:7.3f}"
+        for kind in PROBES
+    ]
+    return "\n".join(lines)
