@@ -83,17 +83,22 @@ def write_beams(
     """Write a beam file whole or not at all; `meta` may say how it was made."""
     document: dict[str, Any] = {META: {**(meta or {}), "version": VERSION}}
     for record in records:
-        entry: dict[str, Any] = {
-            "id_list": [[*beam.shots, record.query] for beam in record.beams],
-            "score_list": [beam.score for beam in record.beams],
-            "few_shot_num": len(record.beams[0].shots),
-        }
-        if all(beam.shot_scores for beam in record.beams):
-            entry["shot_scores"] = [list(beam.shot_scores) for beam in record.beams]
-        if record.pool:
-            entry[POOL] = list(record.pool)
-        document[str(record.query)] = entry
+        document[str(record.query)] = beam_entry(record)
     write_json(Path(path), document)
+
+
+def beam_entry(record: BeamRecord) -> dict[str, Any]:
+    """Write one record as it stands in a file."""
+    entry: dict[str, Any] = {
+        "id_list": [[*beam.shots, record.query] for beam in record.beams],
+        "score_list": [beam.score for beam in record.beams],
+        "few_shot_num": len(record.beams[0].shots),
+    }
+    if all(beam.shot_scores for beam in record.beams):
+        entry["shot_scores"] = [list(beam.shot_scores) for beam in record.beams]
+    if record.pool:
+        entry[POOL] = list(record.pool)
+    return entry
 
 
 def pointers(where: str, shots: Sequence[int], pool: Sequence[int]) -> tuple[int, ...]:

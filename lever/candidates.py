@@ -51,7 +51,8 @@ class Candidate:
         gen_method: what proposed it.
         beam_rank: from 0, of beams only.
         beam_score: of beams only.
-        logprob_score: log-probability under the policy that proposed it, where there was one.
+        logprob_score: log-probability under the selector that the data was made with, at the
+            temperature of a sample and at 1 of the others.
         temperature: of samples only.
         vqa_raw_generation: what the answerer wrote.
         vqa_pred_answer: the answer cut out of it.
@@ -115,18 +116,23 @@ def write_candidates(
     """Write RL data whole or not at all; `meta` may say how it was made."""
     document: dict[str, Any] = {META: {**(meta or {}), "version": VERSION}}
     for record in records:
-        document[str(record.query)] = {
-            POOL: list(record.pool),
-            "pointer_candidates": [
-                {
-                    **asdict(one),
-                    "gen_method": one.gen_method.value,
-                    "pointer_global": [record.pool[place] for place in one.pointer],
-                }
-                for one in record.candidates
-            ],
-        }
+        document[str(record.query)] = candidate_entry(record)
     write_json(Path(path), document)
+
+
+def candidate_entry(record: CandidateRecord) -> dict[str, Any]:
+    """Write one record as it stands in a file."""
+    return {
+        POOL: list(record.pool),
+        "pointer_candidates": [
+            {
+                **asdict(one),
+                "gen_method": one.gen_method.value,
+                "pointer_global": [record.pool[place] for place in one.pointer],
+            }
+            for one in record.candidates
+        ],
+    }
 
 
 def _record(

@@ -1,0 +1,99 @@
+"""Records of many queries, made in shards that may be killed and run side by side.
+
+Each record is one line of the shard's own file as soon as it is made, so a kill loses at most the
+query in hand.  The shard that completes the set joins all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+Make = Callable[[Sequence[int]], Iterable[tuple[int, Json]]]
+
+_EVERY = 30.0  # seconds between two lines of progress
+
+
+def fill_shard(
+    folder: Path, queries: Sequence[int], start: int, end: int | None, make: Make
+) -> dict[int, Json] | None:
+    """Make the records that are missing of `queries[start:end]`.
+
+    Args:
+        folder: of the lines of all shards; belongs to one setting and one list of queries.
+        queries: of all shards together, in the order of the joined file.
+        start: first query of this shard.
+        end: one behind its last; None for all the rest.
+        make: query ids -> their records, one by one, each kept before the next is asked for.
+
+    Returns:
+        The records of all queries, once no shard's are missing; None before.
+
+    Raises:
+        ValueError: the shard is not within the queries.
+    """
+    end = len(queries) if end is None else end
+    if not 0 <= start < end <= len(queries):
+        raise ValueError(
+            f"start={start}, end={end}: expected a shard within the {len(queries)} queries, its "
+            "end behind its start"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    done = read_shards(folder)
+    missing = [query for query in queries[start:end] if query not in done]
+    if len(missing) < end - start:
+        log.info("%s: %d of %d queries were there", folder, end - start - len(missing), end - start)
+    path = folder / f"part-{start:06d}-{end:06d}.jsonl"
+    _drop_half_line(path)
+    told = time.monotonic()
+    with path.open("a", encoding="utf-8") as lines:
+        for count, (query, record) in enumerate(make(missing) if missing else (), 1):
+            lines.write(json.dumps({"query": query, "record": record}) + "\n")
+            lines.flush()  # what has left the process survives its kill
+            if time.monotonic() - told > _EVERY:
+                told = time.monotonic()
+                log.info("%d of %d queries made", count, len(missing))
+    found = read_shards(folder)
+    absent = [query for query in queries if query not in found]
+    if absent:
+        log.info("%d queries of other shards are still missing", len(absent))
+        return None
+    return {query: found[query] for query in queries}
+
+
+def read_shards(folder: Path) -> dict[int, Json]:
+    """Read the lines of all shards; a last line that a kill cut short is left out.
+
+    Raises:
+        ValueError: another line is not a record.
+    """
+    found: dict[int, Json] = {}
+    for path in sorted(folder.glob("part-*.jsonl")):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        for number, line in enumerate(lines[:-1], 1):  # whole lines end with a line break
+            try:
+                entry = json.loads(line)
+                found[int(entry["query"])] = entry["record"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path}, line {number}: not a record ({error}); delete the file and run again"
+                ) from error
+    return found
+
+
+def _drop_half_line(path: Path) -> None:
+    """Cut off what a kill left behind the last line break, so that lines can be added."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
