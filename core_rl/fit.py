@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from core_rl.batches import PhaseBatches, Stream
 from core_rl.callbacks import Checkpoints, Describe, DeviceUse, Samples, TrainLog
-from core_rl.config import HardwareConfig, LoggerConfig, TrainerConfig
+from core_rl.config import DoctorConfig, HardwareConfig, LoggerConfig, TrainerConfig
+from core_rl.doctor import Doctor, Examine, examine_policy
 from core_rl.hardware import trainer_kwargs
 from core_rl.module import GroupPolicyModule
 
@@ -38,6 +39,8 @@ def fit(
     describe: Describe,
     save: SavePolicy,
     callbacks: Sequence[Callback] = (),
+    doctor: DoctorConfig | None = None,
+    examine: Examine = examine_policy,
 ) -> L.Trainer:
     """Train through every phase of the module's curriculum.
 
@@ -52,9 +55,14 @@ def fit(
         describe: columns that name a query in `samples.parquet`.
         save: writes the policy so that its library opens it.
         callbacks: more of them.
+        doctor: when to check the run's health and what to do about it; None = the defaults.
+        examine: the policy, before the first step.
 
     Returns:
         Lightning's trainer, for its metrics.
+
+    Raises:
+        UnhealthyError: see `core_rl.doctor.Doctor`.
     """
     quieten_lightning()
     resumed = resume_point(trainer.resume)
@@ -66,6 +74,10 @@ def fit(
         DeviceUse(),
         *callbacks,
     ]
+    doctor = doctor or DoctorConfig()
+    if doctor.enabled:
+        spare = [query for batch in held_out[:1] for query in batch]
+        watching.append(Doctor(doctor, folder, spare, examine))
     loggers = build_logger(logger, folder)
     if loggers:
         watching.append(LearningRateMonitor("step"))

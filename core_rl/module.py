@@ -156,6 +156,11 @@ class GroupPolicyModule(L.LightningModule):
         needed = self.phase.config.kind is PhaseKind.grpo and self.loss.kl.weight > 0
         self._reference = [self.policy.frozen_copy()] if needed else []
 
+    @property
+    def references(self) -> Sequence[Any]:
+        """The reference of the KL term, where the phase has one."""
+        return tuple(self._reference)
+
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:

@@ -1,0 +1,304 @@
+"""The doctor of a run: a gate before its first step, cheap checks on the way.
+
+A run whose completions are garbled, whose reward is constant or whose weights stand still costs as
+much as one that learns.  The gate asks what can be asked before anything was spent; the rest is
+asked of the first step and then every `doctor.every` steps, on a few candidates that were drawn
+anyway.  Neither touches the random state, so a run with the doctor is the run without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from core_rl.artifacts import write_json
+from core_rl.config import DoctorConfig, OnFailure, PhaseKind
+from core_rl.degeneration import RewardWatch, degeneration_findings
+from core_rl.hardware import mean_over_ranks
+from core_rl.health import (
+    Finding,
+    UnhealthyError,
+    Verdict,
+    failed,
+    finding,
+    health_metrics,
+    health_table,
+)
+from core_rl.module import Batch, GroupPolicyModule
+from core_rl.signal_agreement import (
+    consistency_findings,
+    kl_findings,
+    ratio_findings,
+    reuse_findings,
+    rows_of,
+)
+from core_rl.signal_checks import (
+    WeightSample,
+    change_findings,
+    gradient_findings,
+    optimizer_findings,
+    reference_findings,
+    sample_weights,
+    weight_findings,
+)
+from core_rl.types import Group, Query, RewardTable
+
+log = logging.getLogger(__name__)
+
+# What a pipeline knows beyond the loop: (policy, queries, temperature, limits) -> findings.
+Examine = Callable[[Any, Sequence[Query], float, DoctorConfig], list[Finding]]
+
+REMEMBERED = 64  # rollouts whose old log-probs are compared when they come again
+KEPT_ROUNDS = 20  # unhealthy rounds in health.json
+
+
+def examine_policy(
+    policy: Any, queries: Sequence[Query], temperature: float, limits: DoctorConfig
+) -> list[Finding]:
+    """Draw a few candidates and score them: what the gate asks where a pipeline has no more to ask.
+
+    Args:
+        policy: as a training step would use it.
+        queries: one at least; two show what is mixed up between them.
+        temperature: of the run.
+        limits: how much to draw.
+    """
+    # By name: importing transformers costs seconds that other policies need not spend.
+    if any(base.__module__ == "core_rl.hf.policy" for base in type(policy).__mro__):
+        from core_rl.hf.checks import check_policy
+
+        return check_policy(
+            policy,
+            queries,
+            candidates=limits.candidates,
+            temperature=temperature,
+            max_new=limits.max_new,
+        )
+    with torch.no_grad():
+        actions = policy.sample(policy.encode(queries), limits.candidates, temperature)
+    return [
+        *ratio_findings(policy, queries, actions, temperature),
+        *consistency_findings(policy, queries, actions, temperature),
+    ]
+
+
+class Doctor(Callback):
+    """Check a run, log what was found under `health/`, keep it in `health.json`.
+
+    Args:
+        limits: when to look, at what, and what to do about it.
+        folder: of the run.
+        spare: queries that fill the gate's up where a batch has too few.
+        examine: the policy, at the gate.
+
+    Raises:
+        UnhealthyError: a check failed and `doctor.on_failure` says to stop there.
+    """
+
+    def __init__(
+        self,
+        limits: DoctorConfig,
+        folder: Path,
+        spare: Sequence[Query] = (),
+        examine: Examine = examine_policy,
+    ) -> None:
+        self.limits = limits
+        self.folder = folder
+        self.spare = list(spare)
+        self.examine = examine
+        self.rewards = RewardWatch(limits)
+        self._step = -1  # optimiser steps done when last looked at; -1 = the gate is still ahead
+        self._due = True  # the first step is always looked at
+        self._early = True  # nothing was spent yet: the time to stop
+        self._has_signal = False
+        self._signals = 0  # optimiser steps so far that had a signal
+        self._found: list[Finding] = []
+        self._before: WeightSample | None = None
+        # Rollouts seen: their rewards (which stay one object), old log-probs, signals until then.
+        self._seen: dict[int, tuple[RewardTable, Tensor, int]] = {}
+        self._rounds: list[dict[str, Any]] = []
+
+    # -- before the first step ---------------------------------------------------------------
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if self._step >= 0:
+            return
+        assert isinstance(pl_module, GroupPolicyModule)
+        self._step = trainer.global_step
+        with _as_in_training(trainer, pl_module):
+            found = self._gate(trainer, pl_module, batch)
+        self._report(trainer, pl_module, found)
+
+    def _gate(self, trainer: L.Trainer, module: GroupPolicyModule, batch: Batch) -> list[Finding]:
+        """Ask all that needs no update; the policy is drawn from only where that is safe."""
+        found = weight_findings(module.policy)
+        for optimizer in trainer.optimizers:
+            if not _is_sharded(optimizer):
+                found += optimizer_findings(module.policy, optimizer)
+        for reference in module.references:
+            found += reference_findings(module.policy, reference)
+        draws = module.phase.config.kind is PhaseKind.grpo
+        if failed(found) or not draws:
+            return found
+        own = batch.queries if isinstance(batch, Group) else batch
+        queries = [*own, *self.spare][: self.limits.queries]
+        try:
+            return found + self.examine(module.policy, queries, module.temperature, self.limits)
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+            log.exception("drawing from the policy or scoring what it drew raised")
+            cause = f"drawing or scoring raises {type(error).__name__}: {error}"
+            return [*found, finding("gate/runs", 0.0, "= 1", False, cause, "see train.log")]
+
+    # -- on the way --------------------------------------------------------------------------
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        group = pl_module.last_group
+        if group is None:
+            return
+        by_reward = pl_module.phase.config.kind is PhaseKind.grpo
+        self._has_signal |= bool(group.mixed_B.any()) or not by_reward
+        before = self._seen.get(id(group.rewards))
+        fresh = before is None or before[0] is not group.rewards
+        if fresh and by_reward and group.actions.num_candidates > 1:
+            self.rewards.add(group.rewards, group.mixed_B)
+        if self._due and not self._found:
+            self._found = [_loss_finding(float(loss.detach()))]
+            if by_reward:
+                with _as_in_training(trainer, pl_module):
+                    self._found += self._of_candidates(pl_module, group, before)
+        if fresh and group.actions.logp_BGT is not None:
+            while len(self._seen) >= REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+            old = (group.rewards, group.actions.logp_BGT.clone(), self._signals)
+            self._seen[id(group.rewards)] = old
+
+    def _of_candidates(
+        self,
+        module: GroupPolicyModule,
+        group: Group,
+        before: tuple[RewardTable, Tensor, int] | None,
+    ) -> list[Finding]:
+        """Look at the candidates that a step is about to learn from."""
+        found = degeneration_findings(group.actions, self.limits)
+        temperature = module.temperature if group.temperature is None else group.temperature
+        chosen = slice(0, 1), slice(0, self.limits.candidates)
+        few, queries = rows_of(group.actions, *chosen), group.queries[:1]
+        if before is None or before[0] is not group.rewards:
+            found += ratio_findings(module.policy, queries, few, temperature)
+        elif self._signals > before[2]:
+            first = before[1][chosen]
+            found += reuse_findings(module.policy, queries, few, first, temperature)
+        at_start = module.global_step == module.phase.start
+        for reference in module.references if at_start else ():
+            found += kl_findings(module.policy, reference, queries, few, temperature)
+        return found
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        if not self._due or _is_sharded(optimizer):
+            return
+        self._found += gradient_findings(pl_module.policy, self._has_signal)
+        self._before = sample_weights(pl_module.policy)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        if trainer.global_step == self._step:  # more batches to accumulate
+            return
+        self._step = trainer.global_step
+        self._signals += self._has_signal
+        self._has_signal = False
+        if self._due:
+            found, self._found = self._found, []
+            if self._before is not None:
+                found += change_findings(pl_module.policy, self._before)
+                self._before = None
+            found += weight_findings(pl_module.policy)
+            found += self.rewards.findings()
+            if self.rewards.groups >= self.limits.flat_groups:
+                self.rewards.clear()
+            self._report(trainer, pl_module, found)
+            self._early = False
+        self._due = (self._step + 1) % self.limits.every == 0
+
+    # -- what is done about it ---------------------------------------------------------------
+
+    def _report(self, trainer: L.Trainer, module: GroupPolicyModule, found: list[Finding]) -> None:
+        step = trainer.global_step
+        for logger in trainer.loggers:
+            logger.log_metrics(health_metrics(found), step)
+        if trainer.is_global_zero:
+            self._keep(step, found)
+            _tell(step, found)
+        stops = self.limits.on_failure is OnFailure.abort or (
+            self.limits.on_failure is OnFailure.auto and self._early
+        )
+        # Every rank must stop, or the others wait for it for ever.
+        share = mean_over_ranks(float(failed(found)), module.device)
+        if stops and share > 0:
+            raise UnhealthyError(found)
+
+    def _keep(self, step: int, found: Sequence[Finding]) -> None:
+        """Write `health.json`: the first rounds, the last, and the newest that were not well."""
+        self._rounds.append(
+            {
+                "step": step,
+                "healthy": not failed(found),
+                "findings": [{**vars(one), "verdict": one.verdict.value} for one in found],
+            }
+        )
+        first, rest = self._rounds[:2], self._rounds[2:]
+        sick = [one for one in rest[:-1] if not one["healthy"]]
+        self._rounds = [*first, *sick[-KEPT_ROUNDS:], *rest[-1:]]
+        write_json(self.folder / "health.json", {"rounds": self._rounds})
+
+
+@contextmanager
+def _as_in_training(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
+    """The precision of a training step, and random numbers of one's own."""
+    devices = [module.device.index or 0] if module.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), trainer.precision_plugin.train_step_context():
+        yield
+
+
+def _is_sharded(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether an optimiser holds flat shards in place of the module's own tensors."""
+    return type(optimizer).__module__.startswith("deepspeed")
+
+
+def _loss_finding(loss: float) -> Finding:
+    return finding(
+        "loss/finite",
+        loss,
+        "finite",
+        abs(loss) < float("inf"),
+        f"the loss is {loss}: NaN or infinite log-probs, advantages or weights",
+        "look at weights/not_finite and the rewards; train in bf16 or fp32 instead of fp16",
+    )
+
+
+def _tell(step: int, found: Sequence[Finding]) -> None:
+    """Log the table where something is wrong, a line where all is well."""
+    bad = [one for one in found if one.verdict in (Verdict.fail, Verdict.warn)]
+    well = sum(one.verdict is Verdict.ok for one in found)
+    log.info("doctor, step %d: %d checks well, %d not", step, well, len(bad))
+    if not bad:
+        return
+    shown = health_table(found)[["check", "figure", "expected", "verdict"]]
+    log.warning("doctor, step %d\n%s", step, shown.to_string(index=False))
+    for one in bad:
+        log.warning("%s %s: %s -> %s", one.verdict.value, one.check, one.cause, one.cure)
