@@ -196,7 +196,8 @@ class PPOConfig:
     hidden: list[int] = field(default_factory=lambda: [128, 64])
     anneal: bool = False  # learning rate falls to 0 over the run
     weight_decay: float = 0.0
-    checkpoint_every: int = 1000  # steps; the policy that does best on validation stays, too
+    checkpoint_every: int = 1000  # steps
+    keep_best: bool = False  # hand out the policy that did best on validation, not the last one
     env: EnvConfig = field(default_factory=EnvConfig)
 
     def __post_init__(self) -> None:

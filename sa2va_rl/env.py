@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import gymnasium
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from sa2va_rl.config import EnvConfig, RewardMode
 from sa2va_rl.data import Sample
-from sa2va_rl.features import CLIP, FEATURES, Standardiser, features_of, observation
+from sa2va_rl.features import CLIP, FEATURES, Floats, Standardiser, features_of, observation
 from sa2va_rl.masks import Mask, overlap
 from sa2va_rl.prompts import check_prompts
 
@@ -81,6 +82,16 @@ class Verdicts:
             self._known[key] = self._make(self.samples[picture], self.prompts[prompt])
         return self._known[key]
 
+    def known(self, picture: int) -> dict[int, Verdict]:
+        """Return the verdicts of a picture that were asked for so far, by prompt."""
+        everything = range(len(self.prompts))
+        return {k: self._known[picture, k] for k in everything if (picture, k) in self._known}
+
+    @cached_property
+    def features_BD(self) -> Floats:  # noqa: N802  # named as arrays are
+        """Features of each picture, not standardised."""
+        return np.stack([features_of(sample.image_HWC) for sample in self.samples])
+
     def mask(self, picture: int, prompt: int) -> Mask:
         """Return the mask itself."""
         return self.masks(self.samples[picture].image_HWC, self.prompts[prompt])
@@ -115,10 +126,10 @@ class PromptEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # gymnasium's own annotation
 
     def __init__(self, verdicts: Verdicts, standardiser: Standardiser, config: EnvConfig) -> None:
-        _check(verdicts, config.reward)
+        check_judged(verdicts, config.reward)
         self.verdicts = verdicts
         self.config = config
-        self.features = [standardiser(features_of(sample.image_HWC)) for sample in verdicts.samples]
+        self.features = standardiser(verdicts.features_BD)
         bound = np.append(np.full(len(FEATURES), CLIP), 1.0).astype(np.float32)
         low = np.append(np.full(len(FEATURES), -CLIP), 0.0).astype(np.float32)
         self.observation_space = gymnasium.spaces.Box(low, bound, dtype=np.float32)
@@ -167,13 +178,7 @@ class PromptEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def worth(self, picture: int, prompt: int) -> float:
         """Return what the reward mode says of a prompt, before centring and scale."""
-        verdict = self.verdicts(picture, prompt)
-        if self.config.reward is RewardMode.reward_net:
-            return verdict.reward_net
-        if self.config.reward is RewardMode.gt_dice:
-            return verdict.gt_dice
-        share = self.config.dice_share
-        return share * verdict.gt_dice + (1 - share) * verdict.reward_net
+        return worth_of(self.verdicts(picture, prompt), self.config)
 
     def _start(self) -> float:
         if not self.config.centre:
@@ -190,7 +195,17 @@ class PromptEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         return observation(self.features[self._picture], self._steps / self.config.max_steps)
 
 
-def _check(verdicts: Verdicts, mode: RewardMode) -> None:
+def worth_of(verdict: Verdict, config: EnvConfig) -> float:
+    """Return what the reward mode says of a verdict."""
+    if config.reward is RewardMode.reward_net:
+        return verdict.reward_net
+    if config.reward is RewardMode.gt_dice:
+        return verdict.gt_dice
+    return config.dice_share * verdict.gt_dice + (1 - config.dice_share) * verdict.reward_net
+
+
+def check_judged(verdicts: Verdicts, mode: RewardMode) -> None:
+    """Raise ValueError where a reward needs a judge or truths that are absent."""
     if mode is not RewardMode.gt_dice and verdicts.judge is None:
         raise ValueError(
             f"reward={mode.value}: needs a reward network; train one by +exp=sa2va_reward_net, or "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from core_rl.types import Actions, Policy, StepLogProbs
-from sa2va_rl.env import Verdicts
+from sa2va_rl.env import Verdict
 from sa2va_rl.features import Floats
 
 
@@ -95,11 +95,11 @@ class VerdictReward:
     """Pay a choice by the reward network's score, or by Dice where the truth is wanted.
 
     Args:
-        verdicts: of the pictures that queries point to.
+        verdicts: of a picture's place and a prompt's, such as `env.Verdicts`.
         use_truth: Dice instead of the reward network's score.
     """
 
-    def __init__(self, verdicts: Verdicts, use_truth: bool = False) -> None:
+    def __init__(self, verdicts: Callable[[int, int], Verdict], use_truth: bool = False) -> None:
         self.verdicts = verdicts
         self.use_truth = use_truth
 

@@ -36,13 +36,13 @@ class PromptTable:
     score_BK: Floats
 
     @property
-    def dice(self) -> Floats:
-        """Overlap with the truth, BK."""
+    def dice_BK(self) -> Floats:  # noqa: N802  # named as arrays are
+        """Overlap with the truth."""
         return self.measures_BK["dice"]
 
     @property
     def has_truth(self) -> bool:
-        return not bool(np.isnan(self.dice).any())
+        return not bool(np.isnan(self.dice_BK).any())
 
 
 def measure_prompts(

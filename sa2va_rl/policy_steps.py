@@ -1,0 +1,159 @@
+"""The steps that train a policy, each done once (see `sa2va_rl.steps`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+from core_rl.artifacts import cpu_seconds
+from core_rl.config import TrainerConfig
+from core_rl.hardware import prepare
+from core_rl.stages import fingerprint, run_stage
+from sa2va_rl import env, features, grpo, ppo, ppo_callbacks, selector
+from sa2va_rl.config import PPOConfig
+from sa2va_rl.data import Splits
+from sa2va_rl.env import Verdicts
+from sa2va_rl.features import Standardiser
+from sa2va_rl.grpo import SelectorRun, fit_selector
+from sa2va_rl.masks import MaskCache
+from sa2va_rl.pictures import load_bare
+from sa2va_rl.policies import PromptPolicy, load_policy
+from sa2va_rl.ppo import PPORun, fit_ppo
+from sa2va_rl.settings import Settings
+from sa2va_rl.steps import JudgedBy, digest_samples
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a policy is trained from.
+
+    Attributes:
+        settings: of the run.
+        splits: training pictures pay (those without masks, `data_mix.bare`, too), validation says
+            which policy is the best; test is not read.
+        masks: where masks come from.
+        judged: the reward network; None where the truth alone pays.
+        seed: of weights, order and draws.
+    """
+
+    settings: Settings
+    splits: Splits
+    masks: MaskCache
+    judged: JudgedBy | None
+    seed: int
+
+    @property
+    def learnt_from(self) -> Splits:
+        """The splits with the pictures without masks among the training ones."""
+        bare = load_bare(self.settings.data_mix)
+        return replace(self.splits, train=(*self.splits.train, *bare))
+
+    def verdicts(self) -> tuple[Verdicts, Verdicts]:
+        """What pays in training and in validation."""
+        judge = None if self.judged is None else self.judged.judge
+        splits, prompts = self.learnt_from, self.settings.prompts
+        return (
+            Verdicts(splits.train, prompts, self.masks, judge),
+            Verdicts(splits.val, prompts, self.masks, judge),
+        )
+
+    def key(self, how: object, code: Sequence[ModuleType]) -> str:
+        """Fingerprint of all that a policy trained in this way depends on."""
+        splits = self.learnt_from
+        return fingerprint(
+            [digest_samples(part) for part in (splits.train, splits.val)],
+            self.masks.segmenter.fingerprint,
+            self.settings.prompts,
+            None if self.judged is None else self.judged.key,
+            how,
+            self.seed,
+            code=(*code, features),
+        )
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A policy, and what its training took.
+
+    Attributes:
+        policy: chooses prompts.
+        folder: curves, checkpoints and `final_model`.
+        figures: `segmenter_calls` and `cpu_seconds` of its training.
+    """
+
+    policy: PromptPolicy
+    folder: Path
+    figures: dict[str, float]
+
+
+def train_ppo(task: Task, config: PPOConfig, folder: Path, resume: Path | None = None) -> Learnt:
+    """Train PPO into a folder; one that was interrupted there goes on.
+
+    Args:
+        task: from what.
+        config: which PPO: `settings.ppo`, or another.
+        folder: where everything goes.
+        resume: run folder whose newest checkpoint to go on from instead.
+    """
+    settings = task.settings
+
+    def fit(train: Verdicts, val: Verdicts) -> PromptPolicy:
+        prepare(settings.hardware, task.seed)
+        seen = Standardiser.fit(train.features_BD)
+        progress = settings.trainer.progress
+        run = PPORun(config, train, val, seen, task.seed, folder, settings.logger, progress)
+        return fit_ppo(run, resume)
+
+    return _learn(task, folder, fit)
+
+
+def learn_ppo(task: Task, config: PPOConfig) -> Learnt:
+    """Train PPO once: a policy that was trained the same way is taken from its stage."""
+    key = task.key(config, (ppo, ppo_callbacks, env))
+    return _once(f"ppo_{config.name}", task, key, lambda into: train_ppo(task, config, into))
+
+
+def train_selector(task: Task, folder: Path) -> Learnt:
+    """Train the policy on the shared loop into a folder; one interrupted there goes on."""
+    settings = task.settings
+    last = folder / "checkpoints" / "last.ckpt"
+    if settings.trainer.resume is None and last.is_file():
+        settings = replace(settings, trainer=replace(settings.trainer, resume=str(last)))
+
+    def fit(train: Verdicts, val: Verdicts) -> PromptPolicy:
+        seen = Standardiser.fit(train.features_BD)
+        return fit_selector(SelectorRun(settings, train, val, seen, task.seed, folder))
+
+    return _learn(task, folder, fit)
+
+
+def learn_selector(task: Task) -> Learnt:
+    """Train the policy on the shared loop once, as `learn_ppo` does with PPO."""
+    settings = task.settings
+    how = (settings.selector, settings.curriculum, settings.loss, settings.rollout)
+    key = task.key((*how, _steady(settings.trainer)), (grpo, selector, env))
+    return _once("grpo", task, key, lambda into: train_selector(task, into))
+
+
+def _learn(task: Task, folder: Path, fit: Callable[[Verdicts, Verdicts], PromptPolicy]) -> Learnt:
+    began, asked = cpu_seconds(), task.masks.calls
+    policy = fit(*task.verdicts())
+    figures = {
+        "segmenter_calls": float(task.masks.calls - asked),
+        "cpu_seconds": cpu_seconds() - began,
+    }
+    return Learnt(policy, folder, figures)
+
+
+def _once(name: str, task: Task, key: str, train: Callable[[Path], Learnt]) -> Learnt:
+    root = task.settings.cache
+    folder, figures = run_stage(name, root, key, lambda into: train(into).figures)
+    policy = load_policy(folder / "final_model", task.settings.prompts)
+    return Learnt(policy, folder, figures)
+
+
+def _steady(trainer: TrainerConfig) -> TrainerConfig:
+    """The trainer less what does not change what is learnt."""
+    return replace(trainer, name="", seeds=[0], workers=1, progress=False, resume=None, log_every=1)
