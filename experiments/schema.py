@@ -50,6 +50,7 @@ ROOT: dict[str, Any] = {
     "hardware": core.HardwareConfig,
     "logger": core.LoggerConfig,
     "paths": core.PathsConfig,
+    "doctor": core.DoctorConfig,
 }
 
 

@@ -140,6 +140,7 @@ def _fit(
         },
         save=lambda target, metrics: policy.save(target, name, metrics),
         callbacks=callbacks,
+        doctor=settings.doctor,
     )
     best = folder / "checkpoints" / "best"
     if best.exists():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from core_rl.config import (
     CurriculumConfig,
+    DoctorConfig,
     HardwareConfig,
     LoggerConfig,
     LossConfig,
@@ -31,6 +32,7 @@ class Settings:
     hardware: HardwareConfig
     logger: LoggerConfig
     paths: PathsConfig
+    doctor: DoctorConfig
 
     def limited_model(self) -> OmniModelConfig:
         """The model with the prompt and completion limits of the rollout."""
