@@ -31,7 +31,12 @@ PIPELINE_NODES = {
     "sa2va_ppo": "sa2va_rl.config:PPOConfig",
     "sa2va_selector": "sa2va_rl.config:SelectorConfig",
     "sa2va_scale": "sa2va_rl.config:ScaleConfig",
+    "sa2va_compare_sizes": "sa2va_rl.config:CompareSizes",
+    "sa2va_compare": "sa2va_rl.compare_config:CompareConfig",
     "lever_data": "lever.config:LeverDataConfig",
+    "lever_answerer": "lever.config:AnswererConfig",
+    "lever_beams": "lever.config:BeamConfig",
+    "lever_rl_data": "lever.config:RlDataConfig",
 }
 
 # The keys of every run.  An experiment may add keys of its own, as long as its task reads them.

@@ -91,7 +91,8 @@ def generate_beams(
         data: whose queries are asked.
         answerer: scores answers; cached, it is asked for nothing twice.
         config: of the beams.
-        folder: for the lines of unfinished shards, and for the file unless `output` says where.
+        folder: for a folder of this setting: lines of its shards, and the file unless `output`
+            says where.
         seed: of the draw of `sample_num` queries.
         output: the file.
 
@@ -112,7 +113,7 @@ def generate_beams(
     records = fill_shard(shards, list(by_id), config.start, config.end, make)
     if records is None:
         return None
-    path = output or folder / beam_file_name(data, config, len(queries))
+    path = output or shards / beam_file_name(data, config, len(queries))
     meta = {
         "version": VERSION,
         "answerer": answerer.fingerprint,

@@ -83,7 +83,8 @@ def generate_rl_data(
     Args:
         job: see `RlDataJob`.
         key: names what the records depend on; see `rl_data_key`.
-        folder: for the lines of unfinished shards, and for the file unless `output` says where.
+        folder: for a folder of this key: lines of its shards, and the file unless `output` says
+            where.
         output: the file.
 
     Returns:
@@ -102,10 +103,11 @@ def generate_rl_data(
             for record in judged(job, [queries[query] for query in missing[start : start + step]]):
                 yield record.query, _entry(job, record)
 
-    records = fill_shard(folder / f"rl-data-{key}", list(queries), config.start, config.end, make)
+    shards = folder / f"rl-data-{key}"
+    records = fill_shard(shards, list(queries), config.start, config.end, make)
     if records is None:
         return None
-    path = output or folder / f"rl-data-{job.data.name}-{key}.json"
+    path = output or shards / f"rl-data-{job.data.name}.json"
     meta = {
         "version": VERSION,
         "key": key,

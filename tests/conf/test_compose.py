@@ -31,7 +31,7 @@ NEEDS = {
     "sa2va_folders": ["paths.data=data"],
 }
 # Groups that only some experiments have.
-INSIDE = {"ppo": "sa2va_reward_net", "scale": "sa2va_reward_net"}
+INSIDE = {"answerer": "lever_beams", "ppo": "sa2va_reward_net", "scale": "sa2va_reward_net"}
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Entry points: plain functions that take settings and return numbers."""
