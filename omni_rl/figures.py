@@ -1,44 +1,22 @@
 """Figures of a run's report: before and after, gains over baselines, rewards by step, clips.
 
-Each `draw_*` fills axes that it is given, so that the page and the picture share them.  Figures are
-made without pyplot (no window, no state that outlives them), inside `style()`.
+Each `draw_*` fills axes that it is given, so that the page and the picture share them.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
+from core_rl.figures import AFTER, BEFORE, RIGHT, WRONG, new_figure, row_of_axes
 from core_rl.stats import Interval
 from omni_rl.clip_views import ClipView
-
-BEFORE, AFTER = "#9aa7b4", "#1f6fb2"  # also told apart in grey
-RIGHT, WRONG = "#1a7f4b", "#b3402a"
-STYLE: Any = {  # matplotlib types its names one by one
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "text.parse_math": False,  # a completion may hold any number of dollars
-    "svg.hashsalt": "report",  # the same figure gives the same bytes
-}
 
 Curves = Mapping[str, Sequence[pd.Series]]  # reward -> its mean by step, one series a seed
 
@@ -65,11 +43,6 @@ class Gain:
     name: str
     level: float
     gain: Interval
-
-
-def style() -> AbstractContextManager[None]:
-    """Draw and save figures inside this."""
-    return rc_context(STYLE)
 
 
 def draw_bars(ax: Axes, pairs: Sequence[Pair]) -> None:
@@ -153,22 +126,22 @@ def draw_clip(picture: Axes, words: Axes, clip: ClipView, width: int = 78) -> No
 
 def bars_figure(pairs: Sequence[Pair]) -> Figure:
     """Make the figure of `draw_bars`."""
-    figure = _figure(8.0, 3.2)
+    figure = new_figure(8.0, 3.2)
     draw_bars(figure.subplots(), pairs)
     return figure
 
 
 def gains_figure(gains: Sequence[Gain]) -> Figure:
     """Make the figure of `draw_gains`."""
-    figure = _figure(8.0, 1.2 + 0.45 * len(gains))
+    figure = new_figure(8.0, 1.2 + 0.45 * len(gains))
     draw_gains(figure.subplots(), gains)
     return figure
 
 
 def curves_figure(curves: Curves) -> Figure:
     """Make the figure of `draw_curves`."""
-    figure = _figure(2.4 * len(curves) + 0.4, 2.3)
-    draw_curves(_row(figure, len(curves)), curves)
+    figure = new_figure(2.4 * len(curves) + 0.4, 2.3)
+    draw_curves(row_of_axes(figure, len(curves)), curves)
     return figure
 
 
@@ -177,41 +150,16 @@ def overview(
 ) -> Figure:
     """Put everything on one picture; what there is nothing of is left out."""
     heights = [3.3] + [2.2] * bool(curves) + [2.3] * bool(clips)
-    figure = _figure(12.5, sum(heights))
+    figure = new_figure(12.5, sum(heights))
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = rows[0].subplots(1, 2, width_ratios=[1.35, 1])
     draw_bars(left, pairs)
     draw_gains(right, gains)
     if curves:
-        draw_curves(_row(rows[1], len(curves)), curves)
+        draw_curves(row_of_axes(rows[1], len(curves)), curves)
         rows[1].suptitle("mean reward of the candidates by training step", x=0.01, ha="left")
     if clips:
         grid = rows[-1].subplots(2, len(clips), squeeze=False, height_ratios=[1.2, 1])
         for picture, words, clip in zip(*grid, clips, strict=True):
             draw_clip(picture, words, clip)
     return figure
-
-
-def svg_uri(figure: Figure) -> str:
-    """Encode a figure as a data URI that an `<img>` shows."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with warnings.catch_warnings():
-        # A completion may hold any character; one without a glyph is drawn as a box.
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})
-    beside.replace(path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-def _row(figure: Figure | SubFigure, count: int) -> list[Axes]:
-    return list(figure.subplots(1, count, squeeze=False)[0])

@@ -16,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core_rl.artifacts import git_revision, write_text
+from core_rl.figures import save_png, style, svg_uri
 from core_rl.stats import Interval
 from omni_rl import figures
 from omni_rl.clip_views import clip_views, jpeg_uri, one_a_source
@@ -68,16 +69,16 @@ def write_report(
     pairs, gains = headline_pairs(metrics), accuracy_gains(metrics)
     curves = reward_curves(folder)
     clips = clip_views(records, before, after)
-    with figures.style():
+    with style():
         drawn = [
             ("before and after training", figures.bars_figure(pairs)),
             ("accuracy gain of the trained policy over others", figures.gains_figure(gains)),
         ]
         if curves:
             drawn.append(("mean reward by training step", figures.curves_figure(curves)))
-        images = [(alt, figures.svg_uri(figure)) for alt, figure in drawn]
+        images = [(alt, svg_uri(figure)) for alt, figure in drawn]
         overview = figures.overview(pairs, gains, curves, one_a_source(clips))
-        figures.save_png(overview, folder / "report.png")
+        save_png(overview, folder / "report.png")
     page = _template().render(
         name=f"{settings.model.name} on {settings.data_mix.name}",
         generated=settings.data_mix.generated,
