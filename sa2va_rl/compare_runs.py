@@ -1,0 +1,225 @@
+"""One seed of the comparison at one size, in parts that are each done once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from core_rl.hardware import prepare
+from core_rl.stages import fingerprint, run_stage
+from sa2va_rl import baselines, compare, compare_masks, finetune, postprocess, small_segmenter
+from sa2va_rl.compare import SHIFTED, TEST, Arena, Choose, choose_prompts
+from sa2va_rl.compare_config import CompareConfig
+from sa2va_rl.compare_masks import finetune_segmenter, postprocess_masks
+from sa2va_rl.compare_table import rows_of
+from sa2va_rl.config import PPOConfig
+from sa2va_rl.data import Sample, Splits
+from sa2va_rl.env import Verdicts
+from sa2va_rl.features import Standardiser
+from sa2va_rl.finetune import Curve
+from sa2va_rl.grpo import SelectorRun, fit_selector
+from sa2va_rl.masks import MaskCache
+from sa2va_rl.pictures import load_shifted, load_splits
+from sa2va_rl.policies import PromptPolicy
+from sa2va_rl.ppo import PPORun, fit_ppo
+from sa2va_rl.settings import Settings
+from sa2va_rl.steps import JudgedBy, digest_samples, learn_reward_net, open_masks
+from sa2va_rl.tables import PromptTable, measure_prompts
+
+log = logging.getLogger(__name__)
+
+ROWS, CURVES = "rows.parquet", "curves.parquet"
+ASKED = "asked"  # figure of a part: segmenter calls that the mask cache does not count
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """Everything that one seed at one size found.
+
+    Attributes:
+        rows: of `compare_table.rows_of`.
+        curves: of fine-tuning: `run`, `steps`, `reward`, `dice`, `distance`; empty at small sizes.
+        numbers: `reward_net/<metric>` on test pictures, `segmenter_calls` that were made, and
+            `segmenter_calls_train`, the masks that learning asks for.
+    """
+
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One seed at one size before anything is learnt."""
+
+    settings: Settings
+    config: CompareConfig
+    seed: int
+    splits: Splits
+    shifted: tuple[Sample, ...]
+    masks: MaskCache
+
+
+def run_seed(settings: Settings, config: CompareConfig, seed: int, size: int) -> SeedResult:
+    """Run every method with `size` training pictures of one seed, or take what was done before.
+
+    Validation has at most as many pictures as training, so that a small table means few masks.
+    Experiment 3b is in the table of all training pictures alone.
+
+    Args:
+        settings: of the run.
+        config: of the comparison.
+        seed: of the patients and of everything drawn.
+        size: training pictures.
+    """
+    prepare(settings.hardware, seed)
+    whole = load_splits(settings.data_mix, seed)
+    shifted = load_shifted(settings.data_mix, seed)
+    splits = Splits(whole.train[:size], whole.val[:size], whole.test)
+    entry = Entry(settings, config, seed, splits, shifted, open_masks(settings))
+    judged = learn_reward_net(settings, splits, entry.masks, seed)
+    arena = cache(lambda: _arena(entry, judged))  # measured only where a part is still to be done
+    key = _key(entry, judged)
+    parts = [
+        _prompts_part(entry, arena, key),
+        _postprocess_part(entry, arena, key),
+    ]
+    curves = pd.DataFrame()
+    if size == len(whole.train):
+        parts.append(_finetune_part(entry, arena, key))
+        curves = pd.read_parquet(parts[-1][0] / CURVES)
+    numbers = {
+        f"reward_net/{name.removeprefix('test/')}": value
+        for name, value in judged.figures.items()
+        if name.startswith("test/")
+    }
+    numbers |= {
+        "segmenter_calls": entry.masks.calls + sum(figures[ASKED] for _, figures in parts),
+        "segmenter_calls_train": float(size * len(settings.prompts)),
+    }
+    rows = pd.concat([pd.read_parquet(folder / ROWS) for folder, _ in parts], ignore_index=True)
+    rows.insert(0, "seed", seed)
+    rows.insert(0, "size", size)
+    return SeedResult(rows, curves.assign(seed=seed), numbers)
+
+
+Part = tuple[Path, dict[str, float]]
+
+
+def _prompts_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
+    settings = entry.settings
+
+    def make(into: Path) -> dict[str, float]:
+        found = choose_prompts(arena(), _policies(arena(), into))
+        rows_of(found).to_parquet(into / ROWS)
+        return {ASKED: 0.0}
+
+    own = fingerprint(
+        key,
+        settings.ppo,
+        settings.selector,
+        settings.curriculum,
+        settings.loss,
+        settings.rollout,
+        settings.trainer,
+        entry.config.pulls,
+    )
+    return run_stage("compare-prompts", settings.cache, own, make)
+
+
+def _policies(arena: Arena, folder: Path) -> dict[str, Callable[[], Choose]]:
+    """Name what trains policies on the reward network's scores; no truth reaches them."""
+    settings, seed = arena.settings, arena.seed
+    train, val = (_verdicts(arena, samples) for samples in (arena.splits.train, arena.splits.val))
+
+    def ppo(config: PPOConfig) -> Callable[[], Choose]:
+        into = folder / f"ppo_{config.name}"
+        run = PPORun(config, train, val, arena.standardiser, seed, into, settings.logger)
+        return lambda: _by(fit_ppo(run))
+
+    def grpo() -> Choose:
+        run = SelectorRun(settings, train, val, arena.standardiser, seed, folder / "grpo")
+        return _by(fit_selector(run))
+
+    source = PPOConfig(total_steps=settings.ppo.total_steps, envs=settings.ppo.envs)
+    return {"ppo_seed": ppo(source), "ppo_tuned": ppo(settings.ppo), "grpo": grpo}
+
+
+def _by(policy: PromptPolicy) -> Choose:
+    return lambda table: policy.choose(table.features_BD)
+
+
+def _verdicts(arena: Arena, samples: Sequence[Sample]) -> Verdicts:
+    """Judge every mask before any clock runs: policies share what the judge says."""
+    verdicts = Verdicts(samples, arena.settings.prompts, arena.masks, arena.judged.judge)
+    for picture in range(len(samples)):
+        for prompt in range(len(arena.settings.prompts)):
+            verdicts(picture, prompt)
+    return verdicts
+
+
+def _postprocess_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
+    def make(into: Path) -> dict[str, float]:
+        found, asked = postprocess_masks(arena())
+        rows_of(found).to_parquet(into / ROWS)
+        return {ASKED: float(asked)}
+
+    own = fingerprint(key, entry.config.postprocess, code=(postprocess, compare_masks))
+    return run_stage("compare-postprocess", entry.settings.cache, own, make)
+
+
+def _finetune_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
+    def make(into: Path) -> dict[str, float]:
+        found, curves = finetune_segmenter(arena())
+        rows_of(found).to_parquet(into / ROWS)
+        curve_table(curves).to_parquet(into / CURVES)
+        return {ASKED: 0.0}
+
+    own = fingerprint(key, entry.config.finetune, code=(finetune, small_segmenter, compare_masks))
+    return run_stage("compare-finetune", entry.settings.cache, own, make)
+
+
+def curve_table(curves: Mapping[str, Curve]) -> pd.DataFrame:
+    """Lay fine-tuning runs out: a row for each look, with the run's name."""
+    parts = [pd.DataFrame(asdict(curve)).assign(run=name) for name, curve in curves.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _key(entry: Entry, judged: JudgedBy) -> str:
+    """Digest what every part depends on."""
+    splits = entry.splits
+    return fingerprint(
+        [digest_samples(part) for part in (splits.train, splits.val, splits.test, entry.shifted)],
+        entry.masks.segmenter.fingerprint,
+        entry.settings.prompts,
+        judged.key,
+        entry.seed,
+        code=(compare, baselines),
+    )
+
+
+def _arena(entry: Entry, judged: JudgedBy) -> Arena:
+    """Measure every prompt on every picture."""
+
+    def measured(samples: Sequence[Sample]) -> PromptTable:
+        return measure_prompts(samples, entry.settings.prompts, entry.masks, judged.judge)
+
+    train, held = measured(entry.splits.train), {TEST: measured(entry.splits.test)}
+    if entry.shifted:
+        held[SHIFTED] = measured(entry.shifted)
+    return Arena(
+        settings=entry.settings,
+        config=entry.config,
+        seed=entry.seed,
+        splits=entry.splits,
+        judged=judged,
+        masks=entry.masks,
+        train=train,
+        held=held,
+        standardiser=Standardiser.fit(train.features_BD),
+    )

@@ -1,0 +1,177 @@
+"""From every method's overlap with every picture to a table with intervals.
+
+Seeds are whole replications (other patients, another reward network, other policies), so intervals
+resample seeds and, inside each, pictures; methods are compared picture by picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core_rl.stats import Interval, paired_bootstrap
+from sa2va_rl.compare import FIXED, MEASURES, Found
+
+Floats = NDArray[np.float64]
+
+# What a row is for people, in the order of the table.
+METHODS = {
+    "base": "base prompt",
+    "random": "random prompt (mean)",
+    "fixed": "best fixed prompt",
+    "fixed_learned": "best fixed prompt",
+    "oracle": "oracle: each picture's best",
+    "threshold": "tuned threshold",
+    "threshold_truth": "tuned threshold",
+    "linucb": "LinUCB",
+    "ridge": "ridge",
+    "ridge_truth": "ridge",
+    "forest": "random forest",
+    "forest_truth": "random forest",
+    "rerank": "re-rank by reward network",
+    "ppo_seed": "PPO, source's settings",
+    "ppo_tuned": "PPO, tuned (3a)",
+    "grpo": "GRPO, shared loop (1)",
+    "postprocess": "post-processing (2)",
+    "postprocess_truth": "post-processing (2)",
+    "postprocess_each": "post-processing, by picture (2)",
+    "postprocess_each_truth": "post-processing, by picture (2)",
+    "small": "small segmenter, few masks",
+    "finetune": "fine-tuned, anchor and stop (3b)",
+    "finetune_free": "fine-tuned, no anchor (3b)",
+    "small_truth": "small segmenter, all masks",
+}
+RIVALS = (FIXED, "threshold_truth")  # what a method has to beat
+
+
+def rows_of(found: Iterable[Found]) -> pd.DataFrame:
+    """Lay results out: a row for each test set, picture and method."""
+    parts = []
+    for one in found:
+        for test_set, measures in one.measures.items():
+            chosen = None if one.choices is None else one.choices[test_set]
+            part = pd.DataFrame({name: measures[name] for name in MEASURES})
+            part["choice"] = -1 if chosen is None else chosen
+            part.insert(0, "picture", np.arange(len(part)))
+            for name, value in (("method", one.method), ("set", test_set)):
+                part.insert(0, name, value)
+            parts.append(part.assign(told=one.told, calls=one.calls, cpu_seconds=one.cpu_seconds))
+    return pd.concat(parts, ignore_index=True)
+
+
+def summarise(rows: pd.DataFrame, resamples: int) -> dict[str, float]:
+    """Measure one test set at one size.
+
+    Args:
+        rows: of `rows_of`, of one size and test set, any number of seeds.
+        resamples: bootstrap draws.
+
+    Returns:
+        `<measure>/<method>`, `gap_closed/<method>` (mean over seeds of the share of the way from
+        the best fixed prompt to the oracle), `entropy/<method>` in nats and `top_share/<method>` of
+        its prompts, `calls/<method>` a picture, `cpu_seconds/<method>` of learning, and for each
+        rival `diff/<method>_vs_<rival>` with `_low` and `_high`, `diff_recall/` likewise.
+    """
+    found: dict[str, float] = {}
+    for method, own in rows.groupby("method", sort=False):
+        for name in (*MEASURES, "calls", "cpu_seconds"):
+            found[f"{name}/{method}"] = float(own.groupby("seed")[name].mean().mean())
+        found |= {f"{name}/{method}": value for name, value in _spread(own).items()}
+        found[f"gap_closed/{method}"] = _gap_closed(rows, str(method))
+        for rival in RIVALS:
+            if method == rival or rival not in set(rows["method"]):
+                continue
+            for prefix, measure in (("diff", "dice"), ("diff_recall", "recall")):
+                gain = _gain(rows, str(method), rival, measure, resamples)
+                for end, value in (("", gain.mean), ("_low", gain.low), ("_high", gain.high)):
+                    found[f"{prefix}/{method}_vs_{rival}{end}"] = value
+    return found
+
+
+def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of the gap closed, a row a seed and a column a method."""
+    seeds = sorted(rows["seed"].unique())
+    methods = [str(method) for method in rows["method"].unique()]
+    shares = {
+        method: [_gap_closed(rows[rows["seed"] == seed], method) for seed in seeds]
+        for method in methods
+    }
+    return pd.DataFrame(shares, index=pd.Index(seeds, name="seed"))
+
+
+def histogram(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
+    """Share of each prompt, a row a method that chooses prompts."""
+    chosen = rows[rows["choice"] >= 0]
+    shares = {
+        str(method): np.bincount(own["choice"], minlength=num_prompts) / len(own)
+        for method, own in chosen.groupby("method", sort=False)
+    }
+    return pd.DataFrame(shares, index=pd.Index(range(num_prompts), name="prompt")).T
+
+
+def text_table(found: dict[str, float], told: dict[str, str]) -> str:
+    """Lay out `summarise` for people.
+
+    Args:
+        found: of one size and test set.
+        told: what each method learnt from.
+    """
+    lines = [
+        f"{'method':<32}{'told':<16}{'Dice':>6}{'IoU':>6}{'prec':>6}{'rec':>6}{'gap':>7}"
+        f"  {'Dice - best fixed, 95 %':<25}{'top':>5}{'calls':>6}{'cpu s':>7}"
+    ]
+    for method in _ordered(told):
+        numbers = "".join(f"{found[f'{name}/{method}']:6.3f}" for name in MEASURES)
+        key = f"diff/{method}_vs_{FIXED}"
+        ends = [100 * found[f"{key}{end}"] for end in ("", "_low", "_high")] if key in found else []
+        gain = "{:+5.1f} [{:+5.1f}, {:+5.1f}]".format(*ends) if ends else ""
+        top = found[f"top_share/{method}"]
+        lines.append(
+            f"{METHODS.get(method, method):<32}{told[method]:<16}{numbers}"
+            f"{100 * found[f'gap_closed/{method}']:6.0f}%  {gain:<25}"
+            f"{'' if np.isnan(top) else f'{100 * top:4.0f}%':>5}"
+            f"{found[f'calls/{method}']:6.0f}{found[f'cpu_seconds/{method}']:7.1f}"
+        )
+    return "\n".join(lines)
+
+
+def told_of(rows: pd.DataFrame) -> dict[str, str]:
+    """Name what each method of a table learnt from."""
+    return dict(rows.groupby("method", sort=False)["told"].first())
+
+
+def _ordered(methods: Iterable[str]) -> list[str]:
+    known = list(METHODS)
+    return sorted(methods, key=lambda name: known.index(name) if name in known else len(known))
+
+
+def _spread(own: pd.DataFrame) -> dict[str, float]:
+    """Entropy and largest share of a method's prompts, per seed and then on average."""
+    values = []
+    for _, part in own.groupby("seed"):
+        counts = np.bincount(part["choice"]) if (part["choice"] >= 0).all() else np.array([])
+        share = counts[counts > 0] / max(len(part), 1)
+        if share.size:
+            values.append((float(-(share * np.log(share)).sum()), float(share.max())))
+    entropy, top = np.mean(values, axis=0) if values else (np.nan, np.nan)
+    return {"entropy": float(entropy), "top_share": float(top)}
+
+
+def _gap_closed(rows: pd.DataFrame, method: str) -> float:
+    means = rows.groupby(["seed", "method"])["dice"].mean().unstack("method")
+    way = means["oracle"] - means[FIXED]
+    return float(((means[method] - means[FIXED]) / way.where(way > 0)).mean())
+
+
+def _gain(rows: pd.DataFrame, method: str, rival: str, measure: str, resamples: int) -> Interval:
+    return paired_bootstrap(
+        _per_seed(rows, method, measure), _per_seed(rows, rival, measure), resamples
+    )
+
+
+def _per_seed(rows: pd.DataFrame, method: str, measure: str) -> Sequence[Floats]:
+    own = rows[rows["method"] == method].sort_values("picture")
+    return [part[measure].to_numpy(dtype=np.float64) for _, part in own.groupby("seed")]

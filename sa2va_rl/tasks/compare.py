@@ -1,0 +1,147 @@
+"""Experiments 1 to 3 and their baselines on the same held-out pictures, several seeds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core_rl.artifacts import write_text
+from core_rl.parallel import Progress, executor, logged_into
+from sa2va_rl.compare import SHIFTED, TEST
+from sa2va_rl.compare_config import CompareConfig
+from sa2va_rl.compare_runs import SeedResult, run_seed
+from sa2va_rl.compare_table import by_seed, histogram, summarise, text_table, told_of
+from sa2va_rl.config import Source
+from sa2va_rl.pictures import load_splits
+from sa2va_rl.report import findings, sheet_rows, write_report
+from sa2va_rl.settings import Settings
+from sa2va_rl.steps import open_masks
+
+log = logging.getLogger(__name__)
+
+SHOWN_POLICY = "ppo_tuned"
+
+
+def compare_methods(
+    folder: Path, seed: int, compare: CompareConfig, **groups: Any
+) -> dict[str, float]:
+    """Compare every method on the test pictures of several seeds.
+
+    Args:
+        folder: of the run.
+        seed: added to each of `trainer.seeds`.
+        compare: the sizes and the settings of experiments 2 and 3b.
+        groups: the fields of `sa2va_rl.settings.Settings`.
+
+    Returns:
+        Of the table of all training pictures, what `compare_table.summarise` returns; the same as
+        `shifted/...` on the second test set and as `size<n>/...` of smaller tables;
+        `seed<n>/gap_closed/<method>`; `reward_net/<metric>` and the segmenter's calls.
+    """
+    settings = Settings(**groups)
+    seeds = [seed + offset for offset in settings.trainer.seeds]
+    whole = load_splits(settings.data_mix, seeds[0])
+    largest = len(whole.train)
+    sizes = [largest, *sorted({size for size in compare.sizes if size < largest}, reverse=True)]
+    results = run_all(settings, compare, seeds, sizes, folder)
+    rows = pd.concat([result.rows for result in results], ignore_index=True)
+    rows.to_parquet(folder / "samples.parquet", index=False)
+    metrics, tables = report(rows, sizes, settings.prompts, compare.resamples)
+    told = told_of(rows[rows["size"] == largest])
+    tables = {"findings": "\n".join(findings(metrics, told, len(seeds))), **tables}
+    metrics |= _numbers(results, largest)
+    text = "\n\n".join(f"{title}\n{body}" for title, body in tables.items())
+    log.info("held-out pictures\n%s", text)
+    write_text(folder / "report.txt", text + "\n")
+    first = rows[(rows["size"] == largest) & (rows["seed"] == seeds[0])]
+    write_report(
+        folder,
+        f"{settings.model.name} on {settings.data_mix.name}",
+        settings.data_mix.source is Source.generated,
+        metrics,
+        told,
+        len(seeds),
+        tables,
+        pd.concat([result.curves for result in results], ignore_index=True),
+        sheet_rows(
+            first, whole.test, settings.prompts, open_masks(settings), SHOWN_POLICY, compare.shown
+        ),
+    )
+    return metrics
+
+
+def run_all(
+    settings: Settings,
+    config: CompareConfig,
+    seeds: Sequence[int],
+    sizes: Sequence[int],
+    folder: Path,
+) -> list[SeedResult]:
+    """Run every seed at every size, `trainer.workers` side by side; the largest size first."""
+    jobs = [(seed, size) for size in sizes for seed in seeds]
+    workers = min(settings.trainer.workers, len(jobs))
+    if workers > 1:
+        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
+    progress = Progress(len(jobs))
+    found: dict[tuple[int, int], SeedResult] = {}
+    with executor(workers) as pool:
+        runs = {}
+        for job in jobs:
+            if workers > 1:
+                into = folder / f"seed{job[0]}-{job[1]}"
+                future = pool.submit(logged_into, into, run_seed, settings, config, *job)
+            else:
+                future = pool.submit(run_seed, settings, config, *job)
+            runs[future] = job
+        for run in as_completed(runs):
+            found[runs[run]] = run.result()
+            progress.one_more("seed {} with {} pictures".format(*runs[run]))
+    return [found[job] for job in jobs]
+
+
+def report(
+    rows: pd.DataFrame, sizes: Sequence[int], prompts: Sequence[str], resamples: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Turn the rows of all seeds into metrics and tables for people.
+
+    Args:
+        rows: of `SeedResult`, of every seed and size.
+        sizes: the largest first.
+        prompts: texts by place.
+        resamples: bootstrap draws.
+    """
+    metrics: dict[str, float] = {}
+    tables: dict[str, str] = {}
+    for size in sizes:
+        for test_set in (TEST, SHIFTED):
+            own = rows[(rows["size"] == size) & (rows["set"] == test_set)]
+            if own.empty:
+                continue
+            prefix = "" if size == sizes[0] else f"size{size}/"
+            prefix += "" if test_set == TEST else f"{SHIFTED}/"
+            found = summarise(own, resamples)
+            metrics |= {f"{prefix}{name}": value for name, value in found.items()}
+            title = f"{size} training pictures, {test_set} pictures"
+            tables[title] = text_table(found, told_of(own))
+    main = rows[(rows["size"] == sizes[0]) & (rows["set"] == TEST)]
+    seeds, shares = by_seed(main), histogram(main, len(prompts))
+    for place, share in seeds.iterrows():
+        metrics |= {f"seed{place}/gap_closed/{name}": value for name, value in share.items()}
+    tables["share of the gap closed, by seed"] = seeds.T.round(2).to_string()
+    tables["share of pictures by prompt"] = shares.round(2).to_string()
+    tables["prompts"] = "\n".join(f"{place:>2} {text}" for place, text in enumerate(prompts))
+    return metrics, tables
+
+
+def _numbers(results: Sequence[SeedResult], largest: int) -> dict[str, float]:
+    """Average the judges' figures over the seeds of the main table, and add the calls up."""
+    main = [result.numbers for result in results if result.rows["size"].iloc[0] == largest]
+    found = {str(name): float(value) for name, value in pd.DataFrame(main).mean().items()}
+    found["segmenter_calls"] = sum(result.numbers["segmenter_calls"] for result in results)
+    return found
