@@ -92,6 +92,8 @@ class WarmStartConfig:
     # Gentler, so that what was perceived stays.
     habit_lr_scale: float = 0.3
     habit_steps: int = 100  # weak narrators: mostly scenery, often the habitual answer
+    habit_rounds: int = 4  # at most
+    habit_goal: float = 0.63  # greedy accuracy on validation clips that ends the rounds
     batch_size: int = 24
     lr: float = 2e-3
     gate_clips: int = 160  # of the validation split
@@ -107,6 +109,7 @@ class WarmStartConfig:
             "perception_steps",
             "perception_rounds",
             "habit_steps",
+            "habit_rounds",
             "batch_size",
             "gate_clips",
         ):

@@ -129,7 +129,12 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     habit = PhaseConfig(
         PhaseKind.rce, steps=warm.habit_steps, data="weak", lr_scale=warm.habit_lr_scale
     )
-    learn(habit, 0)
+    for turn in range(1, warm.habit_rounds + 1):
+        learn(habit, turn)
+        accuracy = _accuracy(policy, val)
+        log.info("after %d steps of habit its accuracy is %.2f", turn * warm.habit_steps, accuracy)
+        if accuracy <= warm.habit_goal:
+            break
     policy.save(folder, settings.model.name, {})
     return policy
 
@@ -145,8 +150,7 @@ def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, 
     warm = settings.model.warm
     val = _records(settings, "val", warm.gate_clips, seed)
     shares = perceived(policy, val)
-    table: pd.DataFrame = score_records(val, greedy_texts(policy, val))
-    accuracy = summarise(table)["accuracy"]
+    accuracy = _accuracy(policy, val)
     weak = {slot: share for slot, share in shares.items() if share < warm.perception_min}
     if weak or not warm.accuracy_min <= accuracy <= warm.accuracy_max:
         raise ValueError(
@@ -158,6 +162,11 @@ def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, 
     return {f"start/perceived/{slot}": share for slot, share in shares.items()} | {
         "start/val_accuracy": accuracy
     }
+
+
+def _accuracy(policy: OmniPolicy, records: Sequence[Record]) -> float:
+    table: pd.DataFrame = score_records(records, greedy_texts(policy, records))
+    return summarise(table)["accuracy"]
 
 
 def _records(settings: Settings, split: str, size: int, seed: int) -> list[Record]:
