@@ -31,7 +31,7 @@ def answerer(template: Template = TEMPLATES["chat"], **changes: Any) -> HFAnswer
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_defect_4_labels_cover_exactly_the_answers_tokens(name: str) -> None:
+def test_labels_cover_exactly_the_answers_tokens(name: str) -> None:
     template = TEMPLATES[name]
     _, processor = tiny_vlm()
     inputs, labels_BT = answerer(template).scored_inputs(PROMPTS, ANSWERS)
@@ -55,7 +55,7 @@ def test_defect_4_labels_cover_exactly_the_answers_tokens(name: str) -> None:
     assert torch.equal(inputs["mm_token_type_ids"] == 1, inputs["input_ids"] == picture)
 
 
-def test_defect_4_the_answer_stands_where_the_chat_layout_puts_it() -> None:
+def test_the_answer_stands_where_the_chat_layout_puts_it() -> None:
     """A whole chat, the answer as the assistant's turn, tokenised in one piece."""
     model, processor = tiny_vlm()
     template = ChatTemplate()

@@ -52,19 +52,6 @@ def test_the_best_sets_are_found_with_cumulative_scores() -> None:
     assert record.pool == QUERY.pool
 
 
-def test_defect_3_a_harmful_demonstration_is_never_chosen() -> None:
-    """Scores are negative throughout; the largest, not the smallest, are kept at every step."""
-
-    def all_harm(_: int, shots: tuple[int, ...]) -> float:
-        return -1.0 - sum(5.0 if shot == 11 else 0.1 for shot in shots)
-
-    for order in ConstructOrder:
-        config = BeamConfig(beam_size=2, few_shot=2, construct_order=order)
-        record = search_beams(Scripted(all_harm), QUERY, "yes", config)
-        assert all(beam.score < 0 for beam in record.beams)
-        assert all(11 not in beam.shots for beam in record.beams)
-
-
 @pytest.mark.parametrize("few_shot", [1, 2, 3, 4])
 @pytest.mark.parametrize("order", list(ConstructOrder))
 def test_shot_scores_stand_beside_their_shots(few_shot: int, order: ConstructOrder) -> None:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core_rl.config import RatioLevel
-from core_rl.losses import importance_ratio
 from lever.candidates import Candidate, CandidateRecord, GenMethod
 from lever.features import FeatureTable, SlateQuery
 from lever.replay import StoredSampler
@@ -29,21 +27,6 @@ def test_stored_candidates_come_back_in_order_and_padded() -> None:
     assert actions.ids_BGT[1].tolist() == [[0, 1], [3, 2]]
     assert actions.ids_BGT[0, 0].tolist() == [0, 1]
     assert actions.mask_BGT.all(-1).tolist() == [[True, False], [True, True]]
-
-
-@pytest.mark.parametrize("temperature", [1.0, 1.3])
-def test_defect_6_the_ratio_is_one_whatever_was_trained_before(temperature: float) -> None:
-    model, sampler = policy(), StoredSampler(RECORDS)
-    sampler(model, model.encode(QUERIES), QUERIES, temperature)
-    with torch.no_grad():
-        for value in model.parameters():
-            value += 0.3
-    prompt = model.encode(QUERIES)
-    actions = sampler(model, prompt, QUERIES, temperature)
-    assert actions.logp_BGT is not None and not actions.logp_BGT.requires_grad
-    now = model.log_probs(prompt, actions, temperature).logp_BGT
-    ratio = importance_ratio(now, actions.logp_BGT, actions.mask_BGT, RatioLevel.sequence_sum)
-    assert torch.allclose(ratio, torch.ones_like(ratio), atol=1e-5)
 
 
 def test_a_query_that_is_not_stored_or_has_another_pool_is_named() -> None:

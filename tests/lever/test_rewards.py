@@ -63,10 +63,6 @@ def test_relevance_pays_only_for_wrong_answers() -> None:
     assert relevance([QUERY], FOUR) == [[0.0, 0.5, None, None]]
 
 
-def test_defect_11_a_substitute_rule_is_never_mixed_in() -> None:
-    assert Soft(stored())([QUERY], slates((2, 1))) == [[None]]
-
-
 @pytest.mark.parametrize(
     ("one", "other", "f1"),
     [("dog", "The dog.", 1.0), ("big dog", "dog", 2 / 3), ("cat", "dog", 0.0), ("", "dog", 0.0)],
