@@ -253,3 +253,17 @@ class ScaleConfig:
     shifted: int = 0
     seeds: list[int] = field(default_factory=lambda: [1])
     workers: int = 1
+
+
+@dataclass
+class CompareSizes:
+    """Pictures of the comparison that ends `exp=sa2va`."""
+
+    train: int = 300
+    val: int = 100
+    test: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            value = getattr(self, name)
+            require(value >= 1, f"compare_sizes.{name}", value, "at least 1")

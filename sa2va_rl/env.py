@@ -87,6 +87,11 @@ class Verdicts:
         everything = range(len(self.prompts))
         return {k: self._known[picture, k] for k in everything if (picture, k) in self._known}
 
+    @property
+    def asked(self) -> int:
+        """Pairs of picture and prompt asked for so far: segmenter calls, but for stored masks."""
+        return len(self._known)
+
     @cached_property
     def features_BD(self) -> Floats:  # noqa: N802  # named as arrays are
         """Features of each picture, not standardised."""

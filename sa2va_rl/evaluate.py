@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,28 @@ def evaluate_policy(
     if path is not None:
         write_json(path, _results(policy, table, chosen_B, figures))
     return figures
+
+
+def best_fixed(table: PromptTable) -> int:
+    """Return the prompt that is best on average: by the truth where there is one, else by score."""
+    values_BK = table.dice_BK if table.has_truth else table.score_BK
+    return int(values_BK.mean(axis=0).argmax())
+
+
+def policy_report(name: str, figures: Mapping[str, float], prompts: Sequence[str]) -> str:
+    """Lay a policy's figures out for people, beside the best fixed prompt's."""
+    width = max(10, len(name) + 2)
+    lines = [f"{'':<18}{name:>{width}}{'fixed':>10}"]
+    for measure in (*MEASURES, "reward_net_score"):
+        if measure in figures:
+            own, fixed = figures[measure], figures[f"fixed/{measure}"]
+            lines.append(f"{measure:<18}{own:>{width}.3f}{fixed:>10.3f}")
+    if "gap_closed" in figures:
+        lines.append(f"share of the gap to the oracle closed: {figures['gap_closed']:.2f}")
+    lines += ["share of pictures by prompt"]
+    shares = [(figures[f"choice/{place}"], text) for place, text in enumerate(prompts)]
+    lines += [f"{share:6.2f}  {text}" for share, text in sorted(shares, reverse=True) if share]
+    return "\n".join(lines)
 
 
 def _shares(chosen_B: Choices, table: PromptTable) -> list[float]:

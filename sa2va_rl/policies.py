@@ -27,6 +27,14 @@ STANDARDISER = "standardiser.json"
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The place of a prompt, and how probable the policy found it."""
+
+    place: int
+    probability: float
+
+
+@dataclass(frozen=True)
 class PromptPolicy:
     """Choose a prompt for a picture.
 
@@ -59,9 +67,11 @@ class PromptPolicy:
         """Return the place of the most probable prompt of each picture, B."""
         return self.probabilities(features_BD).argmax(axis=1).astype(np.int64)
 
-    def prompt_for(self, image_HWC: NDArray[np.uint8]) -> str:
-        """Name the prompt for one picture."""
-        return self.prompts[int(self.choose(features_of(image_HWC)[None])[0])]
+    def look_at(self, image_HWC: NDArray[np.uint8]) -> Choice:
+        """Choose for one picture."""
+        probability_K = self.probabilities(features_of(image_HWC)[None])[0]
+        place = int(probability_K.argmax())
+        return Choice(place, float(probability_K[place]))
 
 
 def save_policy(policy: PromptPolicy, folder: Path) -> None:

@@ -80,7 +80,8 @@ class Learnt:
     Attributes:
         policy: chooses prompts.
         folder: curves, checkpoints and `final_model`.
-        figures: `segmenter_calls` and `cpu_seconds` of its training.
+        figures: of its training: `cpu_seconds`, and `segmenter_calls`, the masks of training
+            pictures that it takes (calls, where none is stored).
     """
 
     policy: PromptPolicy
@@ -138,12 +139,10 @@ def learn_selector(task: Task) -> Learnt:
 
 
 def _learn(task: Task, folder: Path, fit: Callable[[Verdicts, Verdicts], PromptPolicy]) -> Learnt:
-    began, asked = cpu_seconds(), task.masks.calls
-    policy = fit(*task.verdicts())
-    figures = {
-        "segmenter_calls": float(task.masks.calls - asked),
-        "cpu_seconds": cpu_seconds() - began,
-    }
+    train, val = task.verdicts()
+    began = cpu_seconds()
+    policy = fit(train, val)
+    figures = {"segmenter_calls": float(train.asked), "cpu_seconds": cpu_seconds() - began}
     return Learnt(policy, folder, figures)
 
 

@@ -75,6 +75,15 @@ class JudgedBy:
     def judge(self) -> RewardNetJudge:
         return RewardNetJudge(self.net)
 
+    @property
+    def test_figures(self) -> dict[str, float]:
+        """The figures on test pictures as `reward_net/<metric>`."""
+        return {
+            f"reward_net/{name.removeprefix('test/')}": value
+            for name, value in self.figures.items()
+            if name.startswith("test/")
+        }
+
 
 def learn_reward_net(
     settings: Settings, splits: Splits, masks: MaskCache, seed: int, folder: Path | None = None
@@ -97,6 +106,13 @@ def learn_reward_net(
         net = load_reward_net(Path(fit.path))
         weights = (Path(fit.path) / reward_net.WEIGHTS).read_bytes()
         return JudgedBy(net, hashlib.sha256(weights).hexdigest()[:12], {})
+    bare = [s.name for part in (splits.train, splits.val) for s in part if s.truth_HW is None]
+    if bare:
+        raise ValueError(
+            f"no reward network: {len(bare)} pictures have no mask to train one on, the first "
+            f"{bare[0]}; train one elsewhere by +exp=sa2va_reward_net and give "
+            "reward_fit.path=RUN/checkpoints/final"
+        )
     key = fingerprint(
         [digest_samples(part) for part in (splits.train, splits.val, splits.test)],
         masks.segmenter.fingerprint,
@@ -142,23 +158,9 @@ def _reward_trainer(settings: Settings) -> TrainerConfig:
     )
 
 
-@dataclass(frozen=True)
-class Tables:
-    """Every prompt of every picture, measured and scored."""
-
-    train: PromptTable
-    val: PromptTable
-    test: PromptTable
-
-
-def measure_splits(
-    settings: Settings, splits: Splits, masks: MaskCache, judged: JudgedBy | None
-) -> Tables:
-    """Measure every prompt on every picture of the splits."""
+def measure(
+    settings: Settings, samples: Sequence[Sample], masks: MaskCache, judged: JudgedBy | None
+) -> PromptTable:
+    """Measure every prompt of every picture."""
     judge = None if judged is None else judged.judge
-    return Tables(
-        *(
-            measure_prompts(part, settings.prompts, masks, judge)
-            for part in (splits.train, splits.val, splits.test)
-        )
-    )
+    return measure_prompts(samples, settings.prompts, masks, judge)

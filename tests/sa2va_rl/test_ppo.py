@@ -82,7 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> PPORun:
 def test_it_learns_which_picture_wants_which_prompt(trained: PPORun) -> None:
     policy = load_policy(trained.folder / "final_model")
     unseen = pictures(10, first=200)
-    chosen = [policy.prompt_for(sample.image_HWC) for sample in unseen]
+    chosen = [policy.prompts[policy.look_at(sample.image_HWC).place] for sample in unseen]
     assert chosen == ["dark", "bright"] * 5
 
 

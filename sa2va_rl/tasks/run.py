@@ -1,0 +1,124 @@
+"""Every step in order: reward network, PPO, the shared loop, evaluation, comparison.
+
+What was done with the same settings is not done again (`core_rl.stages`), so that a run that was
+stopped goes on, and a run with another PPO trains another PPO and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core_rl.artifacts import peak_rss_gib, write_text
+from core_rl.parallel import Progress, executor, logged_into
+from sa2va_rl.compare_config import CompareConfig
+from sa2va_rl.config import CompareSizes
+from sa2va_rl.evaluate import best_fixed, evaluate_policy, policy_report
+from sa2va_rl.pictures import load_splits
+from sa2va_rl.policy_steps import Task, learn_ppo, learn_selector
+from sa2va_rl.settings import Settings
+from sa2va_rl.steps import learn_reward_net, measure, open_masks
+from sa2va_rl.tasks.compare import compare_methods
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    folder: Path, seed: int, compare: CompareConfig, compare_sizes: CompareSizes, **groups: Any
+) -> dict[str, float]:
+    """Run the steps on every seed, then the comparison.
+
+    Args:
+        folder: of the run; one subfolder a seed, with the policies' evaluations.
+        seed: added to each of `trainer.seeds`.
+        compare: of the comparison, the last step.
+        compare_sizes: pictures of the comparison.
+        groups: the fields of `sa2va_rl.settings.Settings`.
+
+    Returns:
+        What `sa2va_rl.tasks.compare` returns, and the means over seeds of what the steps found:
+        `steps/reward_net/<metric>`, `steps/<policy>/<metric>`.
+    """
+    settings = Settings(**groups)
+    seeds = [seed + offset for offset in settings.trainer.seeds]
+    found = run_steps(settings, seeds, folder)
+    metrics = {
+        f"steps/{name}": float(np.mean([figures[name] for figures in found])) for name in found[0]
+    }
+    text = report(metrics, settings, len(seeds))
+    log.info("the steps on held-out pictures\n%s", text)
+    write_text(folder / "steps.txt", text + "\n")
+    sized = replace(
+        settings.data_mix,
+        train=compare_sizes.train,
+        val=compare_sizes.val,
+        test=compare_sizes.test,
+    )
+    metrics |= compare_methods(folder, seed, compare, **{**groups, "data_mix": sized})
+    if len(seeds) > 1:
+        metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)
+    return metrics
+
+
+def run_steps(settings: Settings, seeds: Sequence[int], folder: Path) -> list[dict[str, float]]:
+    """Run the steps of every seed, `trainer.workers` side by side."""
+    workers = min(settings.trainer.workers, len(seeds))
+    if workers > 1:
+        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
+    progress = Progress(len(seeds))
+    found: dict[int, dict[str, float]] = {}
+    with executor(workers) as pool:
+        runs = {}
+        for seed in seeds:
+            into = folder / f"seed{seed}"
+            args = (settings, seed, into)
+            job = (logged_into, into, seed_steps, *args) if workers > 1 else (seed_steps, *args)
+            runs[pool.submit(*job)] = seed
+        for done in as_completed(runs):
+            found[runs[done]] = done.result()
+            progress.one_more(f"seed {runs[done]}")
+    return [found[seed] for seed in seeds]
+
+
+def seed_steps(settings: Settings, seed: int, folder: Path) -> dict[str, float]:
+    """Reward network, PPO, the shared loop and their evaluation for one seed.
+
+    Returns:
+        `reward_net/<metric>` on test pictures, `<policy>/<metric>` of `evaluate.evaluate_policy`,
+        `<policy>/segmenter_calls` and `<policy>/cpu_seconds`.
+    """
+    masks, splits = open_masks(settings), load_splits(settings.data_mix, seed)
+    judged = learn_reward_net(settings, splits, masks, seed)
+    task = Task(settings, splits, masks, judged, seed)
+    learnt = {
+        f"ppo_{settings.ppo.name}": learn_ppo(task, settings.ppo),
+        "grpo": learn_selector(task),
+    }
+    fixed = best_fixed(measure(settings, splits.train, masks, judged))
+    held = measure(settings, splits.test, masks, judged)
+    figures = judged.test_figures
+    for name, one in learnt.items():
+        path = folder / "evaluation" / f"{name}.json"
+        own = evaluate_policy(name, one.policy, held, fixed, path)
+        figures |= {f"{name}/{key}": value for key, value in {**own, **one.figures}.items()}
+    return figures | {"segmenter_calls": float(masks.calls)}
+
+
+def report(metrics: Mapping[str, float], settings: Settings, seeds: int) -> str:
+    """Lay the means over seeds out for people."""
+    size = settings.data_mix.train
+    parts = [f"{size} training pictures, means over {seeds} seed(s)"]
+    for name in (f"ppo_{settings.ppo.name}", "grpo"):
+        prefix = f"steps/{name}/"
+        own = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+        parts.append(policy_report(name, own, settings.prompts))
+    within = metrics.get("steps/reward_net/within_image_spearman")
+    if within is not None:
+        parts.append(f"reward network: rank correlation within a picture {within:.3f}")
+    return "\n\n".join(parts)

@@ -1,0 +1,83 @@
+"""Segment one picture with the prompt that a policy chooses for it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from core_rl.artifacts import write_json
+from sa2va_rl.data import read_image
+from sa2va_rl.masks import Mask
+from sa2va_rl.pictures import load_splits
+from sa2va_rl.policies import PromptPolicy, load_policy
+from sa2va_rl.policy_steps import Task, learn_ppo
+from sa2va_rl.settings import Settings
+from sa2va_rl.steps import learn_reward_net, open_masks
+
+log = logging.getLogger(__name__)
+
+PAINT = np.array([255, 60, 40])
+SHARE = 0.35  # of paint inside the mask; its outline is all paint
+
+
+def segment(
+    folder: Path, seed: int, image: str, policy: str | None, **groups: Any
+) -> dict[str, float]:
+    """Write the mask of a picture, and the picture with the mask drawn on it.
+
+    Args:
+        folder: of the run; `mask.png` (0 and 255), `overlay.png` and `choice.json` go there.
+        seed: of the policy that is trained where none is given; added to the trainer's.
+        image: file of the picture.
+        policy: folder of a trained policy (`final_model`); None trains PPO on the configured
+            pictures, or takes what was trained so before.
+        groups: the fields of `sa2va_rl.settings.Settings`.
+
+    Returns:
+        `prompt`, the place of the chosen one, its `probability`, and `covered`, the share of the
+        picture that the mask covers.
+
+    Raises:
+        FileNotFoundError: no such picture, or no policy in the folder.
+        ValueError: a file that is no picture, or a policy of other prompts.
+    """
+    settings = Settings(**groups)
+    image_HWC = read_image(Path(image).expanduser())
+    chooser = _policy(settings, seed, policy)
+    choice = chooser.look_at(image_HWC)
+    prompt = settings.prompts[choice.place]
+    mask_HW = open_masks(settings)(image_HWC, prompt)
+    log.info("prompt %d (%.0f %%): %s", choice.place, 100 * choice.probability, prompt)
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask_HW.astype(np.uint8) * 255).save(folder / "mask.png")
+    Image.fromarray(draw_over(image_HWC, mask_HW)).save(folder / "overlay.png")
+    found = {
+        "prompt": float(choice.place),
+        "probability": choice.probability,
+        "covered": float(mask_HW.mean()),
+    }
+    write_json(folder / "choice.json", {**found, "prompt": prompt, "image": str(image)})
+    return found
+
+
+def _policy(settings: Settings, seed: int, folder: str | None) -> PromptPolicy:
+    if folder is not None:
+        return load_policy(Path(folder), settings.prompts)
+    log.info("policy=null: training one, unless the same one is there")
+    seed += settings.trainer.seeds[0]
+    masks, splits = open_masks(settings), load_splits(settings.data_mix, seed)
+    judged = learn_reward_net(settings, splits, masks, seed)
+    return learn_ppo(Task(settings, splits, masks, judged, seed), settings.ppo).policy
+
+
+def draw_over(image_HWC: NDArray[np.uint8], mask_HW: Mask) -> NDArray[np.uint8]:
+    """Tint what the mask covers and draw its outline."""
+    outline_HW = mask_HW & ~ndimage.binary_erosion(mask_HW)
+    share_HW1 = np.where(outline_HW, 1.0, np.where(mask_HW, SHARE, 0.0))[:, :, None]
+    return np.rint(image_HWC * (1 - share_HW1) + PAINT * share_HW1).astype(np.uint8)

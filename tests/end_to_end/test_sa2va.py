@@ -1,0 +1,201 @@
+"""Every experiment of the prompt choice at its smallest, as a user would type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from stable_baselines3 import PPO
+
+from sa2va_rl.angiograms import DEFAULT, draw_samples
+from sa2va_rl.policies import load_policy
+from sa2va_rl.prompts import PROMPTS
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("trainer=smoke", "data_mix.side=96", "reward_net.side=48", "reward_net.width=8")
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+def run(*overrides: str, output: Path, code: int = 0) -> Path:
+    """Run an experiment and return its folder."""
+    done = start(*overrides, output=output)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
+    return (output / "latest").resolve()
+
+
+def start(*overrides: str, output: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.run", *overrides, f"paths.output={output}"],
+        cwd=ROOT,
+        env=os.environ.copy(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    values: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    return values
+
+
+@pytest.fixture(scope="module")
+def judge(output: Path) -> Path:
+    return run("+exp=sa2va_reward_net", *SMALL, output=output)
+
+
+@pytest.fixture(scope="module")
+def trained(judge: Path, output: Path) -> Path:
+    return run("+exp=sa2va_ppo", *SMALL, output=output)
+
+
+def test_the_reward_network_is_measured_on_held_out_pictures(judge: Path) -> None:
+    found = metrics(judge)
+    for name in ("mae", "r2", "pearson", "spearman", "within_image_spearman", "argmax_regret"):
+        assert {f"val/{name}", f"test/{name}"} <= found.keys()
+    assert found["test/probe_label/truth"] == 1
+    assert found["segmenter_calls"] == (8 + 6 + 6) * 11
+    assert (judge / "checkpoints" / "final" / "reward_net.safetensors").is_file()
+    assert list((judge / "tensorboard").glob("events.*"))
+    assert "shifted" in (judge / "report.txt").read_text()
+
+
+def test_ppo_takes_the_network_that_is_there(trained: Path) -> None:
+    log = (trained / "train.log").read_text()
+    assert "stage reward_net: done before" in log
+    found = metrics(trained)
+    assert 0 < found["segmenter_calls"] <= 8 * 11
+    assert {"dice", "recall", "fixed/dice", "oracle/dice", "gap_closed", "regret"} <= found.keys()
+    results = json.loads((trained / "evaluation_results.json").read_text())
+    assert results.keys() == {"average_metrics", "action_distribution", "per_sample_results"}
+    rows = pd.DataFrame(results["per_sample_results"])
+    assert len(rows) == 6
+    assert rows["dice"].mean() == pytest.approx(found["dice"], abs=1e-6)
+
+
+def test_ppo_leaves_an_archive_and_a_policy_that_agree(trained: Path) -> None:
+    policy = load_policy(trained / "final_model", PROMPTS)
+    archive = PPO.load(trained / "final_model" / "ppo.zip")  # made by this test
+    weights = archive.policy.state_dict()["action_net.weight"]
+    assert policy.selector.layers[-1].weight.tolist() == weights.tolist()
+    assert list((trained / "tensorboard").glob("events.*"))
+
+
+def test_ppo_goes_on_from_its_checkpoint(trained: Path, output: Path) -> None:
+    longer = ("ppo.total_steps=512", "ppo.checkpoint_every=256")
+    first = run("+exp=sa2va_ppo", *SMALL, *longer, output=output)
+    assert (first / "checkpoints" / "step-00000256" / "state.json").is_file()
+    again = run(
+        "+exp=sa2va_ppo", *SMALL, *longer, "ppo.total_steps=768", f"trainer.resume={first}",
+        output=output,
+    )  # fmt: skip
+    assert "going on after 256 of 768 steps" in (again / "train.log").read_text()
+
+
+def test_the_shared_loop_trains_the_same_choice(judge: Path, output: Path) -> None:
+    folder = run("+exp=sa2va_grpo", *SMALL, output=output)
+    assert {"dice", "gap_closed", "reward_net/within_image_spearman"} <= metrics(folder).keys()
+    samples = pd.read_parquet(folder / "samples.parquet")
+    assert {"picture", "reward/reward_net", "reward/gt_dice"} <= set(samples.columns)
+    load_policy(folder / "final_model", PROMPTS)
+
+
+def test_one_picture_is_segmented(trained: Path, output: Path, tmp_path: Path) -> None:
+    sample = draw_samples(DEFAULT, range(1))[0]
+    Image.fromarray(sample.image_HWC).save(tmp_path / "one.png")
+    folder = run(
+        "+exp=sa2va_segment", f"image={tmp_path}/one.png", f"policy={trained}/final_model",
+        output=output,
+    )  # fmt: skip
+    mask_HW = np.asarray(Image.open(folder / "mask.png"))
+    assert mask_HW.shape == (160, 160)
+    assert set(np.unique(mask_HW)) <= {0, 255}
+    choice = json.loads((folder / "choice.json").read_text())
+    assert choice["prompt"] in PROMPTS
+    overlay_HWC = np.asarray(Image.open(folder / "overlay.png"))
+    changed_HW = (overlay_HWC != sample.image_HWC).any(axis=2)
+    assert not changed_HW[mask_HW == 0].any()
+    assert changed_HW[mask_HW > 0].all()
+
+
+@pytest.mark.slow
+def test_the_pipeline_runs_in_order_and_does_nothing_twice(output: Path) -> None:
+    seeds = ("trainer.seeds=[1,2]", "trainer.workers=2")
+    folder = run("+exp=sa2va", *SMALL, *seeds, output=output)
+    found = metrics(folder)
+    assert {
+        "steps/ppo_tuned/dice", "steps/grpo/dice", "steps/reward_net/within_image_spearman",
+        "dice/fixed", "gap_closed/ppo_tuned", "diff/ppo_tuned_vs_fixed_low",
+        "reward_net/within_image_spearman", "segmenter_calls",
+    } <= found.keys()  # fmt: skip
+    assert (folder / "seed2" / "evaluation" / "ppo_tuned.json").is_file()
+    again = run("+exp=sa2va", *SMALL, *seeds, "trainer.workers=1", output=output)
+    log = (again / "train.log").read_text()
+    assert log.count("done before") >= 6
+    assert "into" not in "".join(line for line in log.splitlines() if " stage " in line)
+    same = ("steps/ppo_tuned/dice", "steps/grpo/dice", "dice/ppo_tuned")
+    assert {name: metrics(again)[name] for name in same} == {name: found[name] for name in same}
+
+
+def test_pictures_of_ones_own_with_and_without_masks(output: Path, tmp_path: Path) -> None:
+    """Folders: a grey picture, 16 bits, and more pictures that nobody has drawn on."""
+    for name in ("images", "masks", "bare"):
+        (tmp_path / name).mkdir()
+    for index, sample in enumerate(draw_samples(DEFAULT, range(9))):
+        assert sample.truth_HW is not None
+        grey_HW = sample.image_HWC[:, :, 0]
+        picture = Image.fromarray(grey_HW.astype(np.uint16) * 16 if index == 0 else grey_HW)
+        if index == 8:
+            picture.save(tmp_path / "bare" / "film8-1.png")
+            continue
+        picture.save(tmp_path / "images" / f"film{index}-1.png")
+        Image.fromarray(sample.truth_HW).save(tmp_path / "masks" / f"film{index}-1.png")
+    folder = run(
+        "+exp=sa2va_ppo", *SMALL, "data_mix=sa2va_folders", f"paths.data={tmp_path}",
+        f"data_mix.bare={tmp_path}/bare", "data_mix.group='(film\\d+)'", output=output,
+    )  # fmt: skip
+    found = metrics(folder)
+    assert 0 < found["segmenter_calls"] <= (4 + 1) * 11
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message", "code"),
+    [
+        (["data_mix=sa2va_annotations", "paths.data=nowhere"], "no annotations at nowhere/", 1),
+        (["data_mix=sa2va_annotations"], "paths.data=VALUE", 2),
+        (["model.prompts=[one]"], "expected at least two", 1),
+        (["reward_fit.path=nowhere"], "no reward network in nowhere: reward_net.safetensors", 1),
+        (["model=sa2va_4b"], "then set trust_remote_code=true", 1),
+        (["ppo.lrr=1"], "did you mean ppo.lr?", 2),
+        (["ppo.batch_size=4096"], "ppo.batch_size=4096: expected from 2 to", 2),
+    ],
+)
+def test_what_cannot_be_run_says_why(
+    overrides: list[str], message: str, code: int, output: Path
+) -> None:
+    done = start("+exp=sa2va_ppo", *SMALL, *overrides, output=output)
+    said = done.stderr.strip().splitlines()
+    assert done.returncode == code, done.stderr
+    assert message in said[-1]
+
+
+def test_a_policy_of_other_prompts_is_refused(trained: Path, output: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 96)).save(tmp_path / "one.png")
+    done = start(
+        "+exp=sa2va_segment", f"image={tmp_path}/one.png", f"policy={trained}/final_model",
+        "model.prompts=[one,two]", output=output,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "2 given, the policy chooses among 11" in done.stderr
