@@ -184,6 +184,7 @@ class TextEncoderConfig:
 
     kind: TextEncoderKind = TextEncoderKind.tfidf
     path: str | None = None  # hf, clip: local folder or hub id; file: a safetensors file
+    adapters: str | None = None  # clip: folder of adapters trained for it
     dims: int = 128  # columns of tfidf
     max_length: int = 77  # tokens of hf and clip; longer texts are cut
     batch_size: int = 64
@@ -239,6 +240,16 @@ class FilesConfig:
     # JSON files of object tags by question_id or image_id; empty = none.
     tags: str = ""
     test_tags: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("picture_name", "test_picture_name"):
+            value = getattr(self, name)
+            require(
+                "{image_id" in value,
+                f"data_mix.files.{name}",
+                value,
+                "{image_id} or {image_id:06d}",
+            )
 
 
 @dataclass

@@ -7,9 +7,10 @@ are made here and nowhere else.
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,30 +19,17 @@ from torch import Tensor
 
 from core_rl.config import PathsConfig
 from core_rl.stages import fingerprint
-from lever import kernel, synthetic
+from lever import kernel, samplers, synthetic
 from lever.answerers import Prompted
-from lever.config import DataKind, LeverDataConfig, SamplerKind
+from lever.config import DataKind, EncodingConfig, LeverDataConfig, SamplerKind
+from lever.encoders import Seen, encode_pictures, encode_questions
 from lever.features import SlateQuery
 from lever.samplers import draw_pools
+from lever.sources import Item, Splits, most_common, read_easyvqa, read_files, split_items
 from lever.synthetic import World, make_world, shifted_settings
 from lever.vqa_files import Question
 
-
-@dataclass(frozen=True)
-class Item:
-    """A question with what stands for its picture.
-
-    Attributes:
-        question: with the annotators' answers.
-        answer: what a demonstration of it shows.
-        picture: file of the picture; None where there is none.
-        tags: names of what the picture shows; may be empty.
-    """
-
-    question: Question
-    answer: str
-    picture: Path | None = None
-    tags: tuple[str, ...] = ()
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,9 @@ class LeverData:
 
     Attributes:
         name: of the data set, for tables.
-        fingerprint: another one where an item, a split or a pool differs.
+        fingerprint: another one where an item, a split, a pool or an embedding differs.
+        items_fingerprint: another one where an item or the order of items differs; an answer of a
+            model that sees items and nothing else belongs to it.
         items: by id.
         demos: ids of the bank.
         train: queries to learn from; they may be in the bank, never in their own pool.
@@ -58,11 +48,13 @@ class LeverData:
         test: queries to report on, once.
         image_ND: embeddings of the pictures, by id, unit length.
         text_ND: embeddings of the questions, by id, unit length.
+        encoding: which of the two a selector sees.
         world: the generated world, for exact scores and ceilings; None for other data.
     """
 
     name: str
     fingerprint: str
+    items_fingerprint: str
     items: tuple[Item, ...]
     demos: range
     train: tuple[SlateQuery, ...]
@@ -70,6 +62,7 @@ class LeverData:
     test: tuple[SlateQuery, ...]
     image_ND: Tensor
     text_ND: Tensor
+    encoding: EncodingConfig
     world: World | None = None
 
     @cached_property
@@ -136,14 +129,84 @@ def load_data(config: LeverDataConfig, paths: PathsConfig, seed: int) -> LeverDa
         paths: `data` holds the files that `config` names, `cache` the embeddings.
         seed: of the generated world.  Real data are split by a seed of their own, so that a
             question is tested in every run or in none.
+
+    Raises:
+        FileNotFoundError: a file, a picture or a checkpoint is missing.
+        ImportError: `easyvqa` without its package.
+        ValueError: a file breaks its layout, or holds too little for the splits or the pools.
     """
-    assert config.kind is DataKind.synthetic, config.kind
-    return generated_data(config, seed)
+    if config.kind is DataKind.synthetic:
+        return generated_data(config, seed)
+    if config.kind is DataKind.easyvqa:
+        train, test = read_easyvqa()
+    else:
+        train, test = read_files(config.files, Path(paths.data) if paths.data else None)
+    splits = split_items(train, test, config.split)
+    log.info(
+        "%s: %d demonstrations, %d training, %d validation and %d test queries",
+        config.name,
+        *map(len, (splits.demos, splits.train, splits.val, splits.test)),
+    )
+    return encoded_data(config, splits, Path(paths.cache) / "lever" / "embeddings")
 
 
-def most_common(answers: Sequence[str]) -> str:
-    """Return the answer given most often; of several, the one given first."""
-    return Counter(answers).most_common(1)[0][0]
+def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverData:
+    """Embed items, by the cache where they were before, and draw the pools."""
+    items, asked = splits.items, [item.question for item in splits.items]
+    seen = Seen(
+        question_ids=[one.question_id for one in asked],
+        texts=[one.text for one in asked],
+        pictures=[item.picture for item in items],
+        tags=[item.tags for item in items],
+        bank=splits.demos,
+    )
+    _check_pictures(items)
+    text_ND = encode_questions(config.text_encoder, seen, cache)
+    image_ND = encode_pictures(config.image_encoder, config.text_encoder, seen, cache)
+    queries = [*splits.train, *splits.val, *splits.test]
+    pools = draw_pools(
+        config.sampler,
+        config.candidate_num,
+        image_ND,
+        text_ND,
+        splits.demos,
+        queries,
+        config.split.seed,
+        [one.image_id for one in asked],
+    )
+    pool_of = dict(zip(queries, map(tuple, pools.tolist()), strict=True))
+
+    def chosen(ids: range) -> tuple[SlateQuery, ...]:
+        return tuple(SlateQuery(query, pool_of[query]) for query in ids)
+
+    about = [
+        (asdict(item.question), item.answer, item.picture and item.picture.name, item.tags)
+        for item in items
+    ]
+    drawn = fingerprint(about)
+    rows = [hashlib.sha256(part.numpy().data).hexdigest() for part in (image_ND, text_ND)]
+    return LeverData(
+        name=config.name,
+        fingerprint=fingerprint(drawn, splits.train, pools.tolist(), rows, config.encoding),
+        items_fingerprint=drawn,
+        items=items,
+        demos=splits.demos,
+        train=chosen(splits.train),
+        val=chosen(splits.val),
+        test=chosen(splits.test),
+        image_ND=image_ND,
+        text_ND=text_ND,
+        encoding=config.encoding,
+    )
+
+
+def _check_pictures(items: Sequence[Item]) -> None:
+    """Raise FileNotFoundError where a picture is missing: before anything is spent."""
+    for path in dict.fromkeys(item.picture for item in items):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such picture: check data_mix.files.pictures and picture_name"
+            )
 
 
 def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
@@ -162,11 +225,13 @@ def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
         tuple(SlateQuery(query, tuple(world.pool_of(query).tolist())) for query in ids)
         for ids in (world.train, world.val, world.test)
     ]
+    drawn = fingerprint(settings, seed, code=(synthetic, kernel))
     return LeverData(
         name=config.name,
         fingerprint=fingerprint(
-            settings, seed, config.sampler, config.candidate_num, code=(synthetic, kernel)
+            drawn, config.sampler, config.candidate_num, config.encoding, code=(samplers,)
         ),
+        items_fingerprint=drawn,
         items=tuple(_world_item(world, item) for item in range(len(world.gold))),
         demos=range(settings.demos),
         train=splits[0],
@@ -174,6 +239,7 @@ def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
         test=splits[2],
         image_ND=image_ND,
         text_ND=text_ND,
+        encoding=config.encoding,
         world=world,
     )
 

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from core_rl.config import PathsConfig
 from lever.answerers import KernelICLAnswerer
-from lever.config import DataKind, LeverDataConfig, SamplerKind
-from lever.datasets import LeverData, load_data, most_common
+from lever.config import (
+    DataKind,
+    EncodingConfig,
+    ImageEncoderConfig,
+    ImageEncoderKind,
+    LeverDataConfig,
+    SamplerKind,
+    SplitConfig,
+    TextEncoderConfig,
+)
+from lever.datasets import LeverData, load_data
+from lever.sources import most_common
+from tests.lever.vqa_folder import FILES, folder_config, write_vqa_folder
 from tests.lever.worlds import SMALL, small_world
 
 
@@ -100,4 +112,63 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match=r"data_mix\.candidate_num=9: expected 12"):
         LeverDataConfig(world=SMALL, candidate_num=9)
     with pytest.raises(ValueError, match=r"data_mix\.sampler='world'"):
-        LeverDataConfig(kind=DataKind.files, world=SMALL, candidate_num=12)
+        LeverDataConfig(kind=DataKind.easyvqa)
+
+
+def read(folder: Path, config: LeverDataConfig, seed: int = 0) -> LeverData:
+    return load_data(config, PathsConfig(cache=str(folder / "cache"), data=str(folder)), seed)
+
+
+def test_official_files_become_queries_with_pools_from_the_bank(tmp_path: Path) -> None:
+    data = read(write_vqa_folder(tmp_path), folder_config())
+    assert [len(part) for part in (data.demos, data.train, data.val, data.test)] == [30, 8, 4, 6]
+    assert data.image_ND.shape[0] == data.text_ND.shape[0] == len(data.items) == 40
+    for one in data.queries.values():
+        assert len(one.pool) == 8
+        assert set(one.pool) <= set(data.demos)
+        picture = data.question_of(one.query).image_id
+        assert picture not in {data.question_of(item).image_id for item in one.pool}
+    assert data.world is None
+
+
+def test_real_data_do_not_follow_the_seed_of_the_run(tmp_path: Path) -> None:
+    write_vqa_folder(tmp_path)
+    first, again = (read(tmp_path, folder_config(), seed) for seed in (0, 1))
+    assert first.pools == again.pools
+    assert first.fingerprint == again.fingerprint
+    split = SplitConfig(demos=30, train=8, val=4, test=6, seed=1)
+    assert read(tmp_path, folder_config(split=split)).fingerprint != first.fingerprint
+
+
+def test_fingerprints_tell_items_from_what_is_made_of_them(tmp_path: Path) -> None:
+    data = read(write_vqa_folder(tmp_path), folder_config())
+    for more in (
+        {"text_encoder": TextEncoderConfig(dims=5)},
+        {"encoding": EncodingConfig(query_image=False)},
+        {"candidate_num": 6},
+    ):
+        other = read(tmp_path, folder_config(**more))
+        assert other.fingerprint != data.fingerprint
+        assert other.items_fingerprint == data.items_fingerprint
+    fewer = folder_config(split=SplitConfig(demos=29, train=8, val=4, test=6))
+    assert read(tmp_path, fewer).items_fingerprint != data.items_fingerprint
+
+
+def test_pictures_are_looked_for_before_anything_is_spent(tmp_path: Path) -> None:
+    write_vqa_folder(tmp_path)
+    files = dataclasses.replace(
+        FILES, pictures="pictures", picture_name="picture_{image_id:04d}.png"
+    )
+    encoder = ImageEncoderConfig(kind=ImageEncoderKind.statistics)
+    data = read(tmp_path, folder_config(files=files, image_encoder=encoder))
+    assert data.image_ND.shape == (40, 100)
+    (tmp_path / "pictures" / "picture_0003.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"picture_0003\.png: no such picture: check data_m"
+    ):
+        read(tmp_path, folder_config(files=files))
+
+
+def test_files_that_are_not_named_are_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"data_mix\.files\.questions=''"):
+        LeverDataConfig(kind=DataKind.files, sampler=SamplerKind.mix)

@@ -1,0 +1,93 @@
+"""Embeddings on disk: made once, kept as safetensors under a fingerprint, read memory-mapped."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+log = logging.getLogger(__name__)
+
+ROWS, IDS = "rows", "ids"
+
+
+def cached_rows(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
+    """Read rows that were made before, or make and keep them.
+
+    Args:
+        folder: of the cache.
+        key: fingerprint of what the rows depend on; it names the file.
+        make: returns rows [N, D].
+
+    Raises:
+        ValueError: the file is there and cannot be read.
+    """
+    path = folder / f"{key}.safetensors"
+    if not path.is_file():
+        rows_ND = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file({ROWS: rows_ND.contiguous()}, beside)
+        beside.replace(path)
+        log.info("embeddings: %d rows of %d into %s", *rows_ND.shape, path)
+    return _tensors(path, (ROWS,))[ROWS]
+
+
+def write_embeddings(path: str | Path, ids: Sequence[int], rows_ND: Tensor) -> None:
+    """Write rows by question id, as `data_mix.text_encoder.kind=file` reads them."""
+    tensors = {IDS: torch.tensor(ids, dtype=torch.long), ROWS: rows_ND.contiguous()}
+    save_file(tensors, str(path))
+
+
+def read_embeddings(path: str | Path, ids: Sequence[int], field: str) -> Tensor:
+    """Read the rows of questions from a file, unit length, in the order asked for.
+
+    Args:
+        path: a safetensors file with `ids` [M] (int64) and `rows` [M, D].
+        ids: question ids.
+        field: what is embedded, for the message.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it holds something else, NaN, or no row for a question.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a safetensors file of {field}")
+    found = _tensors(path, (IDS, ROWS))
+    held, rows_MD = found[IDS], found[ROWS]
+    if held.ndim != 1 or rows_MD.ndim != 2 or len(held) != len(rows_MD):
+        raise ValueError(
+            f"{path}: ids {tuple(held.shape)}, rows {tuple(rows_MD.shape)}: expected [M] and [M, D]"
+        )
+    place = {key: i for i, key in enumerate(held.tolist())}
+    missing = [key for key in ids if key not in place]
+    if missing:
+        raise ValueError(
+            f"query {missing[0]}: {field}: no embedding in {path} ({len(missing)} of {len(ids)} "
+            "questions have none)"
+        )
+    rows_ND = rows_MD[[place[key] for key in ids]].float()
+    bad = (~rows_ND.isfinite().all(dim=-1)).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"query {ids[bad[0]]}: {field}: {path} holds NaN or infinite numbers")
+    return normalize(rows_ND, dim=-1)
+
+
+def _tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a safetensors file ({error}); delete or replace it"
+        ) from error
+    if not set(names) <= set(found):
+        raise ValueError(f"{path}: tensors {sorted(found)}: expected {list(names)}")
+    return found
