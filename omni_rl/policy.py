@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from omni_rl.whitening import whiten_towers
 
 log = logging.getLogger(__name__)
 
+ADAPTERS = "adapter_config.json"  # marks a folder of adapters
 # A span ends where its tag closes; a reward may be confined to it.
 SPANS = {"context": "</context>", "think": "</think>"}
 
@@ -159,23 +161,43 @@ def untrained_policy(config: OmniModelConfig, seed: int, spans: Sequence[str] = 
 
 
 def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] = ()) -> OmniPolicy:
-    """Load a checkpoint folder or hub id.
+    """Load a checkpoint folder, a folder of adapters that training saved, or a hub id.
+
+    Adapters go on the checkpoint they were trained on, which their folder names; they train on.
 
     Raises:
-        FileNotFoundError: `path` looks like a folder and is not there.
+        FileNotFoundError: `path`, or the checkpoint under adapters, looks like a folder and is not
+            there.
     """
-    path = str(path)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        path = str(Path(path).expanduser())
-        if not Path(path, "config.json").exists():
-            raise FileNotFoundError(
-                f"model.path={path}: no config.json there; give a checkpoint folder or a hub id"
-            )
+    path = _known(str(path), "model.path")
     processor = load_processor(path)
+    adapters = Path(path, ADAPTERS)
+    base = path
+    if adapters.exists():
+        named = json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = _known(str(named), f"base_model_name_or_path of {adapters}")
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-        path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
+        base, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
     )
-    return OmniPolicy(adapted(model, config), processor, config, spans)
+    if not adapters.exists():
+        return OmniPolicy(adapted(model, config), processor, config, spans)
+    peft = _peft()
+    if config.freeze_towers:
+        freeze_towers(model)
+    trained = peft.PeftModel.from_pretrained(model, path, is_trainable=True)
+    return OmniPolicy(trained, processor, config, spans)
+
+
+def _known(path: str, field: str) -> str:
+    """Expand what looks like a folder and make sure that it is one; hub ids pass."""
+    if not path.startswith((".", "/", "~")) and path.count("/") <= 1:
+        return path
+    path = str(Path(path).expanduser())
+    if not any(Path(path, name).exists() for name in ("config.json", ADAPTERS)):
+        raise FileNotFoundError(
+            f"{field}={path}: no config.json there; give a checkpoint folder or a hub id"
+        )
+    return path
 
 
 def placed(policy: OmniPolicy, hardware: HardwareConfig) -> OmniPolicy:
@@ -191,20 +213,25 @@ def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
         freeze_towers(model)
     if config.lora.r == 0:
         return model
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError("model.lora needs peft: pip install 'people-focus-rl[hf]'") from error
     lora = config.lora
-    return get_peft_model(
+    peft = _peft()
+    return peft.get_peft_model(
         model,
-        LoraConfig(
+        peft.LoraConfig(
             r=lora.r,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=list(lora.target_modules),
         ),
     )
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError("model.lora needs peft: pip install 'people-focus-rl[hf]'") from error
+    return peft
 
 
 def freeze_towers(model: PreTrainedModel) -> None:

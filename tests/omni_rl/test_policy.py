@@ -52,7 +52,7 @@ def score(
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_sampler_and_learner_agree(policy, records, temperature: float) -> None:
     prompt = policy.encode(records)
-    assert len(set(prompt.mask_BP.sum(-1).tolist())) > 1  # padded on the left
+    assert len({layers[0][0].shape[2] for layers in (p.layers for p in prompt.prefixes)}) > 1
     actions = policy.sample(prompt, 3, temperature)
     assert ragged(actions)
     scored = policy.log_probs(prompt, actions, temperature).logp_BGT
@@ -308,6 +308,31 @@ def test_restored_adapters_are_the_saved_ones(fresh_policy, records, tmp_path: P
                 parameter.mul_(0.5)
     policy.restore(tmp_path)
     torch.testing.assert_close(score(policy, records[:2], actions), before, atol=1e-6, rtol=0)
+
+
+def test_a_folder_of_adapters_opens_on_the_checkpoint_it_names(
+    fresh_policy, records, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    start = fresh_policy(early=False)
+    start.save(tmp_path / "base", "x", {})
+    config = replace(start.config, lora=LoraConfig(r=2))
+    policy = load_policy(config, tmp_path / "base")
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    actions = policy.sample(policy.encode(records[:2]), 2)
+    expected = score(policy, records[:2], actions)
+    policy.save(tmp_path / "adapters", "x", {})
+    assert not (tmp_path / "adapters" / "model.safetensors").exists()
+    again = load_policy(start.config, tmp_path / "adapters")
+    torch.testing.assert_close(score(again, records[:2], actions), expected, atol=1e-5, rtol=0)
+    trained = [name for name, p in again.named_parameters() if p.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    (tmp_path / "base" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="base_model_name_or_path of"):
+        load_policy(start.config, tmp_path / "adapters")
 
 
 @pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", "~/no-such-folder", "a/b/c"])
