@@ -331,7 +331,7 @@ class LeverDataConfig:
 class AnswererKind(Enum):
     """Who answers."""
 
-    kernel = "kernel"  # the generated world's stand-in; see `lever.kernel`
+    kernel = "kernel"  # a stand-in: `lever.kernel` in the generated world, else `lever.text_kernel`
     hf = "hf"  # a Hugging Face image-text-to-text model
     api = "api"  # a server with an OpenAI-compatible interface
 

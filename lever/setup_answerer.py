@@ -13,6 +13,7 @@ from lever.answerers import Answerer, KernelICLAnswerer, Prompted
 from lever.config import AnswererConfig, AnswererKind, TemplateKind
 from lever.datasets import LeverData
 from lever.templates import FLAMINGO, IDEFICS, ChatTemplate, Show, Shown, Template
+from lever.text_kernel import TextKernelAnswerer
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,6 @@ def build_answerer(
         data: whose items are asked about and shown.
         paths: of the cache, unless `answerer.cache` names it.
         hardware: where a model runs.
-
-    Raises:
-        ValueError: the kernel answerer is asked about data that are not its world's.
     """
     template, show = template_of(config), show_of(data)
     generation: dict[str, Any] = {}
@@ -95,13 +93,8 @@ def show_of(data: LeverData) -> Show:
 
 
 def _kernel(data: LeverData) -> Answerer:
-    if data.world is None:
-        raise ValueError(
-            f"answerer.kind=kernel: it reads the generated world only, not {data.name}: choose "
-            "answerer=lever_qwen2_5_vl or answerer=lever_api"
-        )
-    log.warning("the answerer is a stand-in over a generated world, not a vision-language model")
-    return KernelICLAnswerer(data.world)
+    log.warning("the answerer is a stand-in, not a vision-language model: %s", data.name)
+    return TextKernelAnswerer(data) if data.world is None else KernelICLAnswerer(data.world)
 
 
 def _hf(
@@ -118,7 +111,7 @@ def _hf(
     pixels = config.min_pixels, config.max_pixels
     model, processor = load_hf(config.path, config.dtype, pixels, device)
     settings = GenerationSettings(**_generation(config))
-    name = f"{data.fingerprint}|{pixels}"
+    name = f"{data.items_fingerprint}|{pixels}"
     return HFAnswerer(model, processor, show, template, settings, config.batch_size, name)
 
 
@@ -135,7 +128,7 @@ def _api(config: AnswererConfig, data: LeverData, template: Template, show: Show
         config.retries,
         config.backoff,
     )
-    return ApiAnswerer(endpoint, show, template, config.max_new_tokens, data.fingerprint)
+    return ApiAnswerer(endpoint, show, template, config.max_new_tokens, data.items_fingerprint)
 
 
 def _generation(config: AnswererConfig) -> dict[str, Any]:
