@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,23 @@ class SlateQuery:
 
     query: int
     pool: tuple[int, ...]
+
+
+class Features(Protocol):
+    """What a selector needs of items; `FeatureTable`, or `lever.clip.LiveFeatures`."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a row, D."""
+        ...
+
+    def of_query(self, query: int) -> Tensor:
+        """Row of an item as a query, [D]."""
+        ...
+
+    def of(self, query: int, ids: tuple[int, ...], field: str) -> Tensor:
+        """Rows of demonstrations, [ids, D]; `query` and `field` are for messages."""
+        ...
 
 
 class FeatureTable:
