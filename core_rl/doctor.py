@@ -292,7 +292,7 @@ def _loss_finding(loss: float) -> Finding:
 
 
 def _tell(step: int, found: Sequence[Finding]) -> None:
-    """Log the table where something is wrong, a line where all is well."""
+    """Log a line; where something is wrong the table as well, and each cause with its cure."""
     bad = [one for one in found if one.verdict in (Verdict.fail, Verdict.warn)]
     well = sum(one.verdict is Verdict.ok for one in found)
     log.info("doctor, step %d: %d checks well, %d not", step, well, len(bad))

@@ -13,27 +13,33 @@ from torch import Tensor, nn
 from core_rl.health import Finding, Verdict, finding, skipped
 
 SAMPLED = 4096  # elements a tensor that are compared before and after a step
+UNTOUCHED = 0.1  # share of trainable tensors that a model may leave unused (special embeddings)
 FEW_MOVE = 0.01  # share of weights with a gradient that a step must move, or it mostly rounds away
 
 
 # -- weights and optimiser -----------------------------------------------------------------------
 
 
+def weights_finite(module: nn.Module) -> Finding:
+    """Check that no weight is NaN or infinite."""
+    broken = [name for name, p in module.named_parameters() if not bool(p.isfinite().all())]
+    return finding(
+        "weights/not_finite",
+        float(len(broken)),
+        "= 0",
+        not broken,
+        f"NaN or infinite weights in {len(broken)} tensors, the first {_first(broken)}",
+        "start from a checkpoint that is whole; after an update: lower trainer.lr or "
+        "trainer.grad_clip, or train in bf16 instead of fp16",
+    )
+
+
 def weight_findings(module: nn.Module) -> list[Finding]:
     """Check that weights are finite and that some of them train."""
-    broken = [name for name, p in module.named_parameters() if not bool(p.isfinite().all())]
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     every = sum(p.numel() for p in module.parameters())
     return [
-        finding(
-            "weights/not_finite",
-            float(len(broken)),
-            "= 0",
-            not broken,
-            f"NaN or infinite weights in {len(broken)} tensors, the first {_first(broken)}",
-            "start from a checkpoint that is whole; after an update: lower trainer.lr or "
-            "trainer.grad_clip, or train in bf16 instead of fp16",
-        ),
+        weights_finite(module),
         finding(
             "weights/trainable_share",
             trainable / max(every, 1),
@@ -134,11 +140,12 @@ def gradient_findings(module: nn.Module, has_signal: bool) -> list[Finding]:
         finding(
             "gradient/untouched_share",
             len(untouched) / len(training),
-            "< 1",
-            not untouched,
+            f"<= {UNTOUCHED:g}",
+            len(untouched) <= UNTOUCHED * len(training),
             f"{len(untouched)} of {len(training)} trainable tensors have no gradient, the first "
             f"{_first(untouched)}: that part is not in the loss's graph",
-            "freeze what is meant to stay; otherwise see that its output reaches the loss",
+            "freeze what is meant to stay; otherwise see that its output reaches the loss; with "
+            "reentrant checkpointing call model.enable_input_require_grads()",
             Verdict.warn,
         ),
     ]

@@ -103,15 +103,23 @@ class Drawn:
 
 
 class CacheWatch:
-    """The cache that a model was last called with; inside `watch_cache` only."""
+    """The cache that a model was called with again and again; inside `watch_cache` only."""
 
     def __init__(self) -> None:
-        self.cache: Cache | None = None
+        self._cache: Cache | None = None
+        self._calls = 0
+
+    def see(self, cache: Cache) -> None:
+        """Note a call with a cache."""
+        self._calls = self._calls + 1 if cache is self._cache else 1
+        self._cache = cache
 
     @property
     def length(self) -> int | None:
-        """Keys in it now; None where no call had a cache."""
-        return None if self.cache is None else int(self.cache.get_seq_length())
+        """Keys in it now; None where no cache served more than one call."""
+        if self._cache is None or self._calls < 2:
+            return None
+        return int(self._cache.get_seq_length())
 
 
 @contextmanager
@@ -122,7 +130,7 @@ def watch_cache(model: nn.Module) -> Iterator[CacheWatch]:
     def remember(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         given = kwargs.get("past_key_values")
         if isinstance(given, Cache):
-            watch.cache = given
+            watch.see(given)
 
     handle = model.register_forward_pre_hook(remember, with_kwargs=True)
     try:
