@@ -23,6 +23,7 @@ from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.data import Splits
 from sa2va_rl.features import Standardiser
 from sa2va_rl.masks import MaskCache
+from sa2va_rl.policies import PromptPolicy
 from sa2va_rl.prompts import BASE_PROMPT
 from sa2va_rl.settings import Settings
 from sa2va_rl.steps import JudgedBy
@@ -96,32 +97,42 @@ class Way:
     told: str
     learn: Callable[[], Choose]
     calls: int = 1
-    is_policy: bool = False
 
 
-def choose_prompts(arena: Arena, policies: Mapping[str, Callable[[], Choose]]) -> list[Found]:
+def choose_prompts(arena: Arena, policies: Mapping[str, tuple[PromptPolicy, float]]) -> list[Found]:
     """Measure all that choose a prompt; warn of policies that ignore the picture.
 
     Args:
         arena: of one seed and size.
-        policies: by name, what trains a policy on the reward network's scores.
+        policies: by name, trained on the reward network's scores, with the seconds it took.
     """
-    ways = [*_fixed_ways(arena), *_bandits(arena)]
-    ways += [Way(name, LEARNED, learn, is_policy=True) for name, learn in policies.items()]
     found = [_random(arena)]
-    for way in ways:
+    for way in (*_fixed_ways(arena), *_bandits(arena)):
         began = cpu_seconds()
         choose = way.learn()
         spent = cpu_seconds() - began
-        chosen = {name: choose(table) for name, table in arena.held.items()}
-        measures = {
-            name: {m: choices.worth(table.measures_BK[m], chosen[name]) for m in MEASURES}
-            for name, table in arena.held.items()
-        }
-        found.append(Found(way.method, way.told, way.calls, spent, measures, chosen))
-        if way.is_policy:
-            _warn_if_blind(way.method, choose, arena.held[TEST])
+        found.append(_chosen(arena, way.method, way.told, way.calls, spent, choose))
+    for method, (policy, spent) in policies.items():
+        choose = _by(policy)
+        found.append(_chosen(arena, method, LEARNED, 1, spent, choose))
+        _warn_if_blind(method, choose, arena.held[TEST])
     return found
+
+
+def _by(policy: PromptPolicy) -> Choose:
+    return lambda table: policy.choose(table.features_BD)
+
+
+def _chosen(
+    arena: Arena, method: str, told: str, calls: int, spent: float, choose: Choose
+) -> Found:
+    """Measure the masks of chosen prompts."""
+    chosen = {name: choose(table) for name, table in arena.held.items()}
+    measures = {
+        name: {m: choices.worth(table.measures_BK[m], chosen[name]) for m in MEASURES}
+        for name, table in arena.held.items()
+    }
+    return Found(method, told, calls, spent, measures, chosen)
 
 
 def _warn_if_blind(method: str, choose: Choose, table: PromptTable) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -13,23 +13,20 @@ import pandas as pd
 from core_rl.hardware import prepare
 from core_rl.stages import fingerprint, run_stage
 from sa2va_rl import baselines, compare, compare_masks, finetune, postprocess, small_segmenter
-from sa2va_rl.compare import SHIFTED, TEST, Arena, Choose, choose_prompts
+from sa2va_rl.compare import SHIFTED, TEST, Arena, choose_prompts
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.compare_masks import finetune_segmenter, postprocess_masks
 from sa2va_rl.compare_table import rows_of
-from sa2va_rl.config import PPOConfig
+from sa2va_rl.config import PPOConfig, RewardMode
 from sa2va_rl.data import Sample, Splits
-from sa2va_rl.env import Verdicts
 from sa2va_rl.features import Standardiser
 from sa2va_rl.finetune import Curve
-from sa2va_rl.grpo import SelectorRun, fit_selector
 from sa2va_rl.masks import MaskCache
 from sa2va_rl.pictures import load_shifted, load_splits
-from sa2va_rl.policies import PromptPolicy
-from sa2va_rl.ppo import PPORun, fit_ppo
+from sa2va_rl.policy_steps import Learnt, Task, learn_ppo, learn_selector
 from sa2va_rl.settings import Settings
-from sa2va_rl.steps import JudgedBy, digest_samples, learn_reward_net, open_masks
-from sa2va_rl.tables import PromptTable, measure_prompts
+from sa2va_rl.steps import JudgedBy, digest_samples, learn_reward_net, measure, open_masks
+from sa2va_rl.tables import PromptTable
 
 log = logging.getLogger(__name__)
 
@@ -86,19 +83,14 @@ def run_seed(settings: Settings, config: CompareConfig, seed: int, size: int) ->
     arena = cache(lambda: _arena(entry, judged))  # measured only where a part is still to be done
     key = _key(entry, judged)
     parts = [
-        _prompts_part(entry, arena, key),
+        _prompts_part(entry, arena, key, judged),
         _postprocess_part(entry, arena, key),
     ]
     curves = pd.DataFrame()
     if size == len(whole.train):
         parts.append(_finetune_part(entry, arena, key))
         curves = pd.read_parquet(parts[-1][0] / CURVES)
-    numbers = {
-        f"reward_net/{name.removeprefix('test/')}": value
-        for name, value in judged.figures.items()
-        if name.startswith("test/")
-    }
-    numbers |= {
+    numbers = judged.test_figures | {
         "segmenter_calls": entry.masks.calls + sum(figures[ASKED] for _, figures in parts),
         "segmenter_calls_train": float(size * len(settings.prompts)),
     }
@@ -111,56 +103,31 @@ def run_seed(settings: Settings, config: CompareConfig, seed: int, size: int) ->
 Part = tuple[Path, dict[str, float]]
 
 
-def _prompts_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
-    settings = entry.settings
+def _prompts_part(entry: Entry, arena: Callable[[], Arena], key: str, judged: JudgedBy) -> Part:
+    learnt = _learnt(entry, judged)
 
     def make(into: Path) -> dict[str, float]:
-        found = choose_prompts(arena(), _policies(arena(), into))
-        rows_of(found).to_parquet(into / ROWS)
+        policies = {name: (one.policy, one.figures["cpu_seconds"]) for name, one in learnt.items()}
+        rows_of(choose_prompts(arena(), policies)).to_parquet(into / ROWS)
         return {ASKED: 0.0}
 
-    own = fingerprint(
-        key,
-        settings.ppo,
-        settings.selector,
-        settings.curriculum,
-        settings.loss,
-        settings.rollout,
-        settings.trainer,
-        entry.config.pulls,
-    )
-    return run_stage("compare-prompts", settings.cache, own, make)
+    own = fingerprint(key, [one.folder.name for one in learnt.values()], entry.config.pulls)
+    return run_stage("compare-prompts", entry.settings.cache, own, make)
 
 
-def _policies(arena: Arena, folder: Path) -> dict[str, Callable[[], Choose]]:
-    """Name what trains policies on the reward network's scores; no truth reaches them."""
-    settings, seed = arena.settings, arena.seed
-    train, val = (_verdicts(arena, samples) for samples in (arena.splits.train, arena.splits.val))
-
-    def ppo(config: PPOConfig) -> Callable[[], Choose]:
-        into = folder / f"ppo_{config.name}"
-        run = PPORun(config, train, val, arena.standardiser, seed, into, settings.logger)
-        return lambda: _by(fit_ppo(run))
-
-    def grpo() -> Choose:
-        run = SelectorRun(settings, train, val, arena.standardiser, seed, folder / "grpo")
-        return _by(fit_selector(run))
-
-    source = PPOConfig(total_steps=settings.ppo.total_steps, envs=settings.ppo.envs)
-    return {"ppo_seed": ppo(source), "ppo_tuned": ppo(settings.ppo), "grpo": grpo}
-
-
-def _by(policy: PromptPolicy) -> Choose:
-    return lambda table: policy.choose(table.features_BD)
-
-
-def _verdicts(arena: Arena, samples: Sequence[Sample]) -> Verdicts:
-    """Judge every mask before any clock runs: policies share what the judge says."""
-    verdicts = Verdicts(samples, arena.settings.prompts, arena.masks, arena.judged.judge)
-    for picture in range(len(samples)):
-        for prompt in range(len(arena.settings.prompts)):
-            verdicts(picture, prompt)
-    return verdicts
+def _learnt(entry: Entry, judged: JudgedBy) -> dict[str, Learnt]:
+    """Train policies on the reward network's scores, or take them; no truth reaches them."""
+    learned = RewardMode.reward_net
+    settings = entry.settings
+    tuned = replace(settings.ppo, env=replace(settings.ppo.env, reward=learned))
+    source = PPOConfig(total_steps=tuned.total_steps, envs=tuned.envs)
+    settings = replace(settings, selector=replace(settings.selector, reward=learned))
+    task = Task(settings, entry.splits, entry.masks, judged, entry.seed)
+    return {
+        "ppo_seed": learn_ppo(task, source),
+        "ppo_tuned": learn_ppo(task, tuned),
+        "grpo": learn_selector(task),
+    }
 
 
 def _postprocess_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
@@ -207,7 +174,7 @@ def _arena(entry: Entry, judged: JudgedBy) -> Arena:
     """Measure every prompt on every picture."""
 
     def measured(samples: Sequence[Sample]) -> PromptTable:
-        return measure_prompts(samples, entry.settings.prompts, entry.masks, judged.judge)
+        return measure(entry.settings, samples, entry.masks, judged)
 
     train, held = measured(entry.splits.train), {TEST: measured(entry.splits.test)}
     if entry.shifted:

@@ -6,14 +6,14 @@ resample seeds and, inside each, pictures; methods are compared picture by pictu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from core_rl.stats import Interval, paired_bootstrap
-from sa2va_rl.compare import FIXED, MEASURES, Found
+from sa2va_rl.compare import FIXED, MEASURES, TRUTH, Found
 
 Floats = NDArray[np.float64]
 
@@ -112,7 +112,7 @@ def histogram(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
     return pd.DataFrame(shares, index=pd.Index(range(num_prompts), name="prompt")).T
 
 
-def text_table(found: dict[str, float], told: dict[str, str]) -> str:
+def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
     """Lay out `summarise` for people.
 
     Args:
@@ -123,14 +123,14 @@ def text_table(found: dict[str, float], told: dict[str, str]) -> str:
         f"{'method':<32}{'told':<16}{'Dice':>6}{'IoU':>6}{'prec':>6}{'rec':>6}{'gap':>7}"
         f"  {'Dice - best fixed, 95 %':<25}{'top':>5}{'calls':>6}{'cpu s':>7}"
     ]
-    for method in _ordered(told):
+    for method in told:
         numbers = "".join(f"{found[f'{name}/{method}']:6.3f}" for name in MEASURES)
         key = f"diff/{method}_vs_{FIXED}"
         ends = [100 * found[f"{key}{end}"] for end in ("", "_low", "_high")] if key in found else []
         gain = "{:+5.1f} [{:+5.1f}, {:+5.1f}]".format(*ends) if ends else ""
         top = found[f"top_share/{method}"]
         lines.append(
-            f"{METHODS.get(method, method):<32}{told[method]:<16}{numbers}"
+            f"{METHODS[method]:<32}{told[method]:<16}{numbers}"
             f"{100 * found[f'gap_closed/{method}']:6.0f}%  {gain:<25}"
             f"{'' if np.isnan(top) else f'{100 * top:4.0f}%':>5}"
             f"{found[f'calls/{method}']:6.0f}{found[f'cpu_seconds/{method}']:7.1f}"
@@ -139,13 +139,14 @@ def text_table(found: dict[str, float], told: dict[str, str]) -> str:
 
 
 def told_of(rows: pd.DataFrame) -> dict[str, str]:
-    """Name what each method of a table learnt from."""
-    return dict(rows.groupby("method", sort=False)["told"].first())
+    """Name what each method of a table learnt from, in the order of `METHODS`."""
+    told = dict(rows.groupby("method", sort=False)["told"].first())
+    return {method: told[method] for method in METHODS if method in told}
 
 
-def _ordered(methods: Iterable[str]) -> list[str]:
-    known = list(METHODS)
-    return sorted(methods, key=lambda name: known.index(name) if name in known else len(known))
+def name_of(method: str, told: Mapping[str, str]) -> str:
+    """Name a method for people; one that learnt from the truth says so."""
+    return METHODS[method] + (", by truth" if told[method] == TRUTH else "")
 
 
 def _spread(own: pd.DataFrame) -> dict[str, float]:

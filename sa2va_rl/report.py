@@ -13,7 +13,7 @@ from core_rl.artifacts import write_text
 from core_rl.figures import save_png, style, svg_uri
 from sa2va_rl import report_figures as figures
 from sa2va_rl.compare import FIXED, LEARNED, TEST
-from sa2va_rl.compare_table import METHODS
+from sa2va_rl.compare_table import name_of
 from sa2va_rl.data import Sample
 from sa2va_rl.masks import MaskCache, overlap
 from sa2va_rl.report_figures import SheetRow, Shown
@@ -87,7 +87,7 @@ def findings(found: Mapping[str, float], told: Mapping[str, str], seeds: int) ->
         verdict = "above" if low > 0 else "not shown to be above"
         wanted = "" if share >= WANTED_GAP else f", short of the {100 * WANTED_GAP:.0f} % wanted"
         said.append(
-            f"{METHODS.get(method, method)}, one segmenter call a picture, no truth: "
+            f"{name_of(method, told)}, one segmenter call a picture, no truth: "
             f"{100 * share:.0f} % of the gap{wanted}; {verdict} the best fixed prompt."
         )
     return said

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from core_rl.figures import AFTER, BEFORE, RIGHT, WRONG, new_figure
-from sa2va_rl.compare_table import METHODS
+from sa2va_rl.compare_table import name_of
 from sa2va_rl.masks import Mask
 
 RUNS = {"finetune": "with anchor and stop", "finetune_free": "without"}
@@ -64,7 +64,7 @@ def draw_gains(ax: Axes, found: Mapping[str, float], told: Mapping[str, str]) ->
         colour = AFTER if told[method] == "learned reward" else BEFORE
         ax.plot([low, high], [place, place], color=colour, lw=2)
         ax.plot(mean, place, "o", color=colour, ms=5)
-    names = [f"{METHODS.get(m, m)} ({found[f'dice/{m}']:.3f})" for m in methods]
+    names = [f"{name_of(m, told)} ({found[f'dice/{m}']:.3f})" for m in methods]
     ax.set_yticks(places, names, fontsize=8)
     ax.set_xlabel("Dice points above the best fixed prompt, 95 % intervals")
     ax.set_title("held-out pictures; blue: learned from the reward network alone")
