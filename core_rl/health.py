@@ -66,6 +66,10 @@ class UnhealthyError(Exception):
         self.findings = [one for one in findings if one.verdict is Verdict.fail]
         super().__init__("; ".join(f"{f.check}: {f.cause}; {f.cure}" for f in self.findings))
 
+    def __reduce__(self) -> tuple[type[UnhealthyError], tuple[list[Finding]]]:
+        """Survive the way from a worker process, which rebuilds errors from their arguments."""
+        return type(self), (self.findings,)
+
 
 def failed(findings: Iterable[Finding]) -> bool:
     """Tell whether any check failed."""

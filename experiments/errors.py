@@ -1,7 +1,7 @@
 """One clear line for each mistake a user can make: what is wrong, and what would be right.
 
-Exit codes: 2 for a configuration that cannot run, 1 for a run that failed.  HYDRA_FULL_ERROR=1
-shows tracebacks instead.
+Exit codes: 2 for a configuration that cannot run, 3 for a run that failed a check of its health, 1
+for one that failed otherwise.  HYDRA_FULL_ERROR=1 shows tracebacks instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import (
     HydraException,
@@ -80,6 +81,10 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
             raise
         if isinstance(error, CONFIG_ERRORS):
             line, code = explain(error), 2
+        elif _is_unhealthy(error):
+            line, code = str(error), 3
+            if not in_batch:
+                line = "\n".join([f"unhealthy, see {folder / 'health.json'}", *_diagnosis(error)])
         elif isinstance(error, USER_ERRORS):
             line, code = f"{_one_line(str(error))} (traceback: {folder / 'train.log'})", 1
         else:  # not the user's mistake: show where
@@ -90,6 +95,19 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
             raise JobFailedError(f"{folder}: {line}") from error
         _say(line)
         sys.exit(code)
+
+
+def _is_unhealthy(error: BaseException) -> bool:
+    # Whoever raised it has imported it; importing it here would slow every start down.
+    health = sys.modules.get("core_rl.health")
+    return health is not None and isinstance(error, health.UnhealthyError)
+
+
+def _diagnosis(error: Any) -> Iterator[str]:
+    """Yield a line for each failed check: what is wrong, then what cures it."""
+    for one in error.findings:
+        yield f"  {one.check}: {one.cause}"
+        yield f"    cure: {one.cure}"
 
 
 def explain(error: BaseException) -> str:

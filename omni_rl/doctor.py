@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core_rl.config import DoctorConfig
+from core_rl.doctor import Examine
 from core_rl.health import Finding, Verdict, finding, skipped
 from core_rl.hf.checks import check_policy, limited, training_mode
 from core_rl.types import Actions
@@ -54,6 +56,21 @@ def probe_records(records: Sequence[Record], count: int = 2) -> list[Record]:
 def joined(one: Record, other: Record) -> Record:
     """Make a question about two records' clips: what a data set of single clips never asks."""
     return replace(one, id=f"{one.id}+{other.id}", videos=(*one.videos, *other.videos))
+
+
+def gate(blank: Blank) -> Examine:
+    """Make the check of a run's first step.
+
+    Args:
+        blank: media that the run denies the model on purpose.
+    """
+
+    def check(
+        policy: OmniPolicy, records: Sequence[Record], temperature: float, limits: DoctorConfig
+    ) -> list[Finding]:
+        return examine(policy, records, temperature, limits.candidates, limits.max_new, blank=blank)
+
+    return check
 
 
 def examine(

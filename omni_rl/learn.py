@@ -19,6 +19,7 @@ from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
+from omni_rl.doctor import gate
 from omni_rl.engine import build_sampler
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record
@@ -141,6 +142,7 @@ def _fit(
         save=lambda target, metrics: policy.save(target, name, metrics),
         callbacks=callbacks,
         doctor=settings.doctor,
+        examine=gate(settings.data_mix.blank),
     )
     best = folder / "checkpoints" / "best"
     if best.exists():

@@ -175,6 +175,7 @@ def _blank_media(
 ) -> None:
     """Learn without seeing or hearing; the test then shows the clips."""
     policy.blank(Blank.all)
+    settings = replace(settings, data_mix=replace(settings.data_mix, blank=Blank.all))
     reward = WeightedReward.from_config(settings.reward)
     learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 from core_rl.health import (
     Finding,
     UnhealthyError,
@@ -33,3 +35,9 @@ def test_the_table_begins_with_failures() -> None:
 def test_the_error_names_cause_and_cure_of_failures_alone() -> None:
     message = str(UnhealthyError([GOOD, BAD]))
     assert message == "cache/length: the cache was lost; model.eval()"
+
+
+def test_the_error_survives_the_way_from_a_worker() -> None:
+    error = pickle.loads(pickle.dumps(UnhealthyError([GOOD, BAD])))
+    assert error.findings == [BAD]
+    assert str(error) == str(UnhealthyError([BAD]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from core_rl.health import Finding, UnhealthyError, Verdict
 from experiments import errors, schema
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -97,3 +98,18 @@ def test_a_batch_takes_one_device_a_job() -> None:
     schema.validate(cfg)
     with pytest.raises(schema.ConfigError, match="1 in a multirun"):
         schema.validate(cfg, in_batch=True)
+
+
+def test_an_unhealthy_run_names_cause_and_cure_and_leaves_with_code_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "SHOW_TRACEBACKS", False)
+    bad = Finding("cache/length", 0.0, "157", Verdict.fail, "the cache was lost", "model.eval()")
+    good = Finding("prompts/own", 1.0, "1", Verdict.ok)
+    with pytest.raises(SystemExit) as left, errors.reported_job(tmp_path, in_batch=False):
+        raise UnhealthyError([good, bad])
+    assert left.value.code == 3
+    said = capsys.readouterr().err
+    assert "cache/length: the cache was lost" in said and "cure: model.eval()" in said
+    assert "prompts/own" not in said and "Traceback" not in said
+    assert "UnhealthyError" in (tmp_path / "train.log").read_text()
