@@ -242,15 +242,19 @@ def slates_of(queries: Sequence[SlateQuery], actions: Actions) -> list[list[Slat
     """Global ids of every candidate; None for padding."""
     return [
         [
-            (query.query, tuple(query.pool[i] for i, real in zip(ids, mask, strict=True) if real))
-            if any(mask)
-            else None
+            (query.query, _shots(query.pool, ids, mask)) if any(mask) else None
             for ids, mask in zip(ids_GT, mask_GT, strict=True)
         ]
         for query, ids_GT, mask_GT in zip(
             queries, actions.ids_BGT.tolist(), actions.mask_BGT.tolist(), strict=True
         )
     ]
+
+
+def _shots(pool: Sequence[int], ids: Sequence[int], mask: Sequence[bool]) -> tuple[int, ...]:
+    """Global ids of the real steps; a place behind the pool is the choice to stop."""
+    real = [i for i, kept in zip(ids, mask, strict=True) if kept]
+    return tuple(pool[i] for i in real if i < len(pool))
 
 
 def _judged(

@@ -7,13 +7,13 @@ close to it.
 from __future__ import annotations
 
 import math
-from enum import Enum
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from lever.features import FeatureTable
+from lever.model_config import Update
 from lever.slates import SlatePolicy, SlatePrompt
 
 
@@ -51,14 +51,6 @@ class MetricSelector(SlatePolicy):
         return self.log_scale.exp() * wanted_BGD @ prompt.pool_BKD.transpose(1, 2)
 
 
-class Update(Enum):
-    """How the pointer's state takes in a choice."""
-
-    none = "none"  # the state stays: only what is barred depends on the prefix
-    gate = "gate"  # g q + (1 - g) c, g = sigmoid(W [q; c])
-    gru = "gru"  # a GRU cell
-
-
 class PointerSelector(SlatePolicy):
     """The cross-attention pointer: the query attends to its candidates, then points at one.
 
@@ -76,6 +68,7 @@ class PointerSelector(SlatePolicy):
         update: how the state takes in a choice.
         diversity: subtract softplus(lambda) times the largest cosine to a chosen candidate, lambda
             learned.
+        stop: let the pointer end a slate early; see `lever.slates`.
     """
 
     def __init__(
@@ -87,6 +80,7 @@ class PointerSelector(SlatePolicy):
         cosine_temperature: float = 0.1,
         update: Update = Update.gate,
         diversity: bool = False,
+        stop: bool = False,
     ) -> None:
         super().__init__(features, shots)
         if cosine_temperature <= 0:
@@ -101,6 +95,8 @@ class PointerSelector(SlatePolicy):
         self.query_proj, self.pool_proj = _near_identity(width), _near_identity(width)
         self.gate = nn.Linear(2 * width, width) if update is Update.gate else None
         self.gru = nn.GRUCell(width, width) if update is Update.gru else None
+        self.stops = stop
+        self.stop = nn.Parameter(0.02 * torch.randn(width)) if stop else None
         # softplus(-2.25) = .1, the published start.
         self.diversity = nn.Parameter(torch.tensor(-2.25)) if diversity else None
 
@@ -108,6 +104,10 @@ class PointerSelector(SlatePolicy):
         state_BD, pool_BKD = self.project(query_BD), self.project(pool_BKD)
         for block in self.blocks:
             state_BD = block(state_BD, pool_BKD, valid_BK)
+        if self.stop is not None:
+            # Behind the attention: the query reads its pool, not the option to stop.
+            pool_BKD = torch.cat([pool_BKD, self.stop.expand(len(pool_BKD), 1, -1)], dim=1)
+            valid_BK = torch.cat([valid_BK, valid_BK.new_ones(len(valid_BK), 1)], dim=1)
         return SlatePrompt(
             normalize(self.query_proj(state_BD), dim=-1),
             normalize(self.pool_proj(pool_BKD), dim=-1),

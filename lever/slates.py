@@ -5,6 +5,9 @@
 Plackett and Luce's model where logits do not depend on the prefix; here they may.  It is normalised
 exactly: the probabilities of all K (K - 1) .. (K - S + 1) slates sum to 1, and for small S they are
 cheap to enumerate, which gives exact expectations and gradients.
+
+A policy that `stops` has one option more, the last: from the second step on it may end the slate.
+A slate is then 1 to S demonstrations; what follows the stop is padding of probability 1.
 """
 
 from __future__ import annotations
@@ -49,6 +52,9 @@ class SlatePolicy(nn.Module, ABC):
         features: rows of queries and candidates.
         shots: demonstrations in a slate, S.
     """
+
+    # Whether `represent` appends the option to stop to every pool.
+    stops = False
 
     def __init__(self, features: FeatureTable, shots: int) -> None:
         super().__init__()
@@ -102,8 +108,7 @@ class SlatePolicy(nn.Module, ABC):
                 pick_BG = torch.multinomial(logp_BGK.exp().flatten(0, 1), 1).view(shape)
             steps.append(logp_BGK.gather(-1, pick_BG.unsqueeze(-1)))
             ids_BGT = torch.cat([ids_BGT, pick_BG.unsqueeze(-1)], dim=-1)
-        mask_BGT = torch.ones_like(ids_BGT, dtype=torch.bool)
-        return Actions(ids_BGT, mask_BGT, torch.cat(steps, dim=-1))
+        return Actions(ids_BGT, self._real(prompt, ids_BGT), torch.cat(steps, dim=-1))
 
     @torch.no_grad()
     def sample_distinct(
@@ -165,7 +170,25 @@ class SlatePolicy(nn.Module, ABC):
         barred_BGK = ~prompt.valid_BK.unsqueeze(1).expand_as(logits_BGK)
         if prefix_BGt.shape[-1] > 0:
             barred_BGK = barred_BGK.scatter(-1, prefix_BGt, True)
+        if self.stops:
+            barred_BGK = self._with_stop(prompt, prefix_BGt, barred_BGK)
         return logits_BGK.masked_fill(barred_BGK, -torch.inf).log_softmax(dim=-1)
+
+    def _with_stop(self, prompt: SlatePrompt, prefix_BGt: Tensor, barred_BGK: Tensor) -> Tensor:
+        """Bar the stop before the first choice, and everything else after a stop."""
+        stop = prompt.valid_BK.shape[1] - 1
+        is_stop_K = torch.arange(stop + 1, device=barred_BGK.device) == stop
+        if prefix_BGt.shape[-1] == 0:
+            return barred_BGK | is_stop_K
+        stopped_BG1 = (prefix_BGt == stop).any(dim=-1, keepdim=True)
+        return torch.where(stopped_BG1, ~is_stop_K, barred_BGK & ~is_stop_K)
+
+    def _real(self, prompt: SlatePrompt, ids_BGT: Tensor) -> Tensor:
+        """Steps up to the stop, the stop included."""
+        if not self.stops:
+            return torch.ones_like(ids_BGT, dtype=torch.bool)
+        stops_BGT = (ids_BGT == prompt.valid_BK.shape[1] - 1).long()
+        return stops_BGT.cumsum(dim=-1) - stops_BGT == 0
 
     def _search(
         self, prompt: SlatePrompt, width: int, temperature: float, perturb: bool
@@ -188,7 +211,7 @@ class SlatePolicy(nn.Module, ABC):
             ids_BWT = torch.cat([kept_BWt, pick_BW.unsqueeze(-1)], dim=-1)
             logp_BW1 = logp_BWK.flatten(1).gather(1, flat_BW).unsqueeze(-1)
             rank_BW1 = rank_BW.unsqueeze(-1)
-        found = Actions(ids_BWT, logp_BW1.isfinite().expand_as(ids_BWT))
+        found = Actions(ids_BWT, logp_BW1.isfinite() & self._real(prompt, ids_BWT))
         return replace(found, logp_BGT=self.log_probs(prompt, found, temperature).logp_BGT)
 
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from core_rl.types import Actions
+from lever.earlier_selectors import Gpt2Selector, TwoTowerSelector
 from lever.features import FeatureTable, SlateQuery
-from lever.selector import MetricSelector, PointerSelector, Update
+from lever.model_config import Update
+from lever.rewards import slates_of
+from lever.selector import MetricSelector, PointerSelector
 from lever.slates import SlatePolicy, SlatePrompt
 
 ITEMS, WIDTH, K = 20, 8, 5
@@ -46,12 +49,24 @@ def pointer(update: Update, diversity: bool = False) -> Callable[[int], SlatePol
     return make
 
 
+def gpt2(shots: int) -> SlatePolicy:
+    torch.manual_seed(0)
+    return roughen(Gpt2Selector(table(), shots, width=16, layers=1, heads=2))
+
+
+def two_tower(shots: int) -> SlatePolicy:
+    torch.manual_seed(0)
+    return roughen(TwoTowerSelector(table(), shots, width=16))
+
+
 MAKERS = {
     "metric": metric,
     "pointer": pointer(Update.none),
     "gate": pointer(Update.gate),
     "gru": pointer(Update.gru),
     "diverse": pointer(Update.gate, diversity=True),
+    "gpt2": gpt2,
+    "two_tower": two_tower,
 }
 every_selector = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
@@ -259,3 +274,54 @@ def test_bad_queries_are_named() -> None:
         PointerSelector(table(), cosine_temperature=0)
     with pytest.raises(ValueError, match=r"model\.shots=0"):
         MetricSelector(table(), shots=0)
+
+
+def stopping(shots: int) -> SlatePolicy:
+    torch.manual_seed(0)
+    return roughen(PointerSelector(table(), shots, width=8, cosine_temperature=0.5, stop=True))
+
+
+def test_with_a_stop_the_slates_of_every_length_sum_to_one() -> None:
+    policy = stopping(3)
+    prompt = policy.encode(QUERIES)
+    every = policy.enumerate(prompt).exp()
+    assert every.shape == (2, K + 1, K + 1, K + 1)
+    assert torch.allclose(every.sum((1, 2, 3)), torch.ones(2), atol=1e-6)
+    assert not every[:, K].any()  # nothing stops before its first demonstration
+    assert not every[:, :, K, :K].any()  # or goes on after it stopped
+    assert (every[:, :K, K, K] > 0).all()
+    counted = 5 + 5 * 4 + 5 * 4 * 3
+    assert int((every[0] > 0).sum()) == counted
+
+
+def test_a_stop_ends_the_slate_for_sampler_training_pass_and_reward() -> None:
+    torch.manual_seed(0)
+    policy = stopping(3)
+    queries = [QUERIES[0], SlateQuery(17, (4, 6, 8, 10, 13, 14, 15))]
+    prompt = policy.encode(queries)
+    stop = prompt.valid_BK.shape[1] - 1
+    for drawn in (policy.sample(prompt, 64), policy.sample_distinct(prompt, 20)):
+        assert drawn.logp_BGT is not None
+        again = policy.log_probs(prompt, drawn).logp_BGT
+        assert torch.allclose(again, drawn.logp_BGT, atol=1e-5)
+        for query, ids, mask, slates_G in zip(
+            queries, drawn.ids_BGT, drawn.mask_BGT, slates_of(queries, drawn), strict=True
+        ):
+            for row, real, slate in zip(ids.tolist(), mask.tolist(), slates_G, strict=True):
+                assert slate is not None
+                before = row[: row.index(stop)] if stop in row else row
+                assert slate[1] == tuple(query.pool[place] for place in before)
+                assert sum(real) == len(before) + (stop in row)
+    lengths = {
+        len(slate[1]) for slate in slates_of(queries, policy.sample(prompt, 200))[0] if slate
+    }
+    assert lengths == {1, 2, 3}
+
+
+def test_permuting_a_pool_permutes_the_choice_of_a_pointer_that_stops() -> None:
+    policy, order = stopping(2), [4, 2, 0, 1, 3]
+    moved = [replace(item, pool=tuple(item.pool[i] for i in order)) for item in QUERIES]
+    before = policy.enumerate(policy.encode(QUERIES))
+    after = policy.enumerate(policy.encode(moved))
+    places = [*order, K]
+    assert torch.allclose(before[:, places][:, :, places], after, atol=1e-5)

@@ -1,0 +1,202 @@
+"""Fit a selector: supervision, RCE and GRPO are phases of the one loop of `core_rl`.
+
+Which data a phase of the curriculum reads, its `data` says (`lever.model_config.PhaseData`).  Data
+that were made before come through the stream as judged groups; their old log-probabilities are
+those of the policy at the moment they are fetched, so the ratio starts at 1 in every phase and
+round.  Where a rollout is used more than once, a round is one pass over all queries: fetch or draw
+for all of them, learn `num_iterations` times, begin anew from where that led.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from core_rl.batches import shuffled_batches
+from core_rl.config import CurriculumConfig, PhaseConfig
+from core_rl.curriculum import CandidateSubset, Curriculum, Phase
+from core_rl.fit import fit
+from core_rl.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.rewards import WeightedReward, rollout_stats
+from core_rl.types import Actions, Group
+from lever.beam_groups import beam_group
+from lever.beams import BeamRecord
+from lever.candidates import CandidateRecord
+from lever.features import SlateQuery
+from lever.model_config import Best, PhaseData
+from lever.policies import load_weights, save_policy
+from lever.replay import StoredSampler
+from lever.settings import Settings
+from lever.slates import SlatePolicy
+from lever.watch import LowestKL, SourceMetrics
+
+log = logging.getLogger(__name__)
+
+VAL_BATCH = 64
+LOWEST_KL = "lowest_kl"
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a selector learns from.
+
+    Attributes:
+        train: queries.
+        val: queries that the best checkpoint is chosen by.
+        beams: beam data by query, for phases that read them.
+        records: RL data by query, likewise.
+    """
+
+    train: Sequence[SlateQuery]
+    val: Sequence[SlateQuery]
+    beams: Mapping[int, BeamRecord] = field(default_factory=dict)
+    records: Mapping[int, CandidateRecord] = field(default_factory=dict)
+
+
+class SlateModule(GroupPolicyModule):
+    """The loop, with groups made of stored candidates."""
+
+    def judged_group(self, queries: Sequence[SlateQuery], actions: Actions) -> Group:
+        """Judge candidates that were fetched, and note what the log says of drawn ones."""
+        group = self.judge(queries, actions)
+        self._note(rollout_stats(group.rewards, actions))
+        return group
+
+
+def learn(
+    policy: SlatePolicy,
+    lessons: Lessons,
+    reward: WeightedReward,
+    curriculum: CurriculumConfig,
+    settings: Settings,
+    folder: Path,
+    seed: int,
+    callbacks: Sequence[Callback] = (),
+) -> SlatePolicy:
+    """Train through the phases of a curriculum; the policy becomes the best checkpoint.
+
+    Args:
+        policy: to start from; it is changed.
+        lessons: what to learn from.
+        reward: judges stored, fresh and held-out slates.
+        curriculum: the phases.
+        settings: of the run.
+        folder: checkpoints, samples and logs.
+        seed: of the order of the queries.
+        callbacks: more of them.
+
+    Raises:
+        ValueError: a phase reads data that `lessons` has not got for a query.
+    """
+    torch.manual_seed(seed)
+    trainer = settings.trainer
+    size = min(trainer.batch_size, len(lessons.train))
+    passes = max(1, len(lessons.train) // (size * trainer.accumulation))
+    phases = [_in_passes(phase, passes) for phase in curriculum.phases]
+    for phase in phases:
+        _check_data(phase, lessons)
+    steps = [passes * phase.num_iterations for phase in phases]
+    resolved = Curriculum.resolve(CurriculumConfig(phases), steps, trainer.max_steps)
+    # An epoch is a pass over the queries: a checkpoint and a look at held-out queries each.
+    trainer = replace(trainer, batch_size=size, checkpoint_every=passes, val_every=passes)
+    module = SlateModule(
+        policy,
+        reward,
+        resolved,
+        settings.loss,
+        trainer,
+        FreshSampler(settings.rollout.num_generations),
+        settings.rollout.temperature,
+        policy.shots,
+    )
+    held_out = [lessons.val[at : at + VAL_BATCH] for at in range(0, len(lessons.val), VAL_BATCH)]
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        order = shuffled_batches(lessons.train, size, seed + phase.index)
+        return (_batch(module, phase.config, queries, lessons) for queries in order)
+
+    extra: list[Callback] = [SourceMetrics(lessons.val, lessons.beams), *callbacks]
+    if settings.learn.best is Best.kl:
+        lowest = folder / "checkpoints" / LOWEST_KL
+        extra.append(LowestKL(passes, lambda: _save(policy, settings, lowest, {})))
+    fit(
+        module,
+        stream,
+        held_out,
+        folder,
+        trainer=trainer,
+        hardware=settings.hardware,
+        logger=settings.logger,
+        describe=lambda query: {"query": query.query},
+        save=lambda target, metrics: _save(policy, settings, target, metrics),
+        callbacks=extra,
+        doctor=settings.doctor,
+    )
+    _finish(policy, settings, folder)
+    return policy
+
+
+def _finish(policy: SlatePolicy, settings: Settings, folder: Path) -> None:
+    """Leave the chosen checkpoint in the policy and under `final`."""
+    names = {Best.reward: "best", Best.kl: LOWEST_KL, Best.last: "last"}
+    chosen = folder / "checkpoints" / names[settings.learn.best]
+    if chosen.is_dir():
+        load_weights(policy, settings.model, chosen)
+    _save(policy, settings, folder / "checkpoints" / "final", {})
+    policy.eval()
+    log.info("selector saved under %s", folder / "checkpoints" / "final")
+
+
+def _save(policy: SlatePolicy, settings: Settings, target: Path, metrics: dict[str, float]) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    save_policy(policy, settings.model, target, metrics)
+
+
+def _in_passes(phase: PhaseConfig, passes: int) -> PhaseConfig:
+    """Widen a phase that uses its rollouts again to rounds of one pass."""
+    if phase.num_iterations > 1 and phase.minibatches == 1:
+        return replace(phase, minibatches=passes)
+    return phase
+
+
+def _check_data(phase: PhaseConfig, lessons: Lessons) -> None:
+    kinds = [kind.value for kind in PhaseData]
+    if phase.data not in kinds:
+        raise ValueError(f"curriculum.phases.data={phase.data!r}: expected one of {kinds}")
+    kind = PhaseData(phase.data)
+    have: Mapping[int, object] | None = None
+    if kind in (PhaseData.beams, PhaseData.beam_scores):
+        have = lessons.beams
+    elif kind is PhaseData.stored:
+        have = lessons.records
+    missing = [one.query for one in lessons.train if have is not None and one.query not in have]
+    if missing:
+        raise ValueError(
+            f"query {missing[0]}: curriculum.phases.data={phase.data}: no such data for "
+            f"{len(missing)} of {len(lessons.train)} queries: generate them for the same queries, "
+            "or lower learn.max_samples"
+        )
+
+
+def _batch(
+    module: SlateModule, phase: PhaseConfig, queries: Sequence[SlateQuery], lessons: Lessons
+) -> Batch:
+    """Make what a phase learns from of some queries."""
+    kind = PhaseData(phase.data)
+    if kind is PhaseData.fresh:
+        return queries
+    if kind is not PhaseData.stored:
+        return beam_group(queries, lessons.beams, weighed=kind is PhaseData.beam_scores)
+    with torch.no_grad():
+        prompt = module.policy.encode(queries)
+        fetch = StoredSampler(lessons.records[one.query] for one in queries)
+        actions = fetch(module.policy, prompt, queries, module.temperature)
+    subset = CandidateSubset.of_phase(phase)
+    actions, _ = subset(actions, module.reward.score(queries, actions))
+    return module.judged_group(queries, actions)

@@ -1,0 +1,182 @@
+"""Settings of selectors and of how they learn; no torch here, see `core_rl.config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from core_rl.config import CurriculumConfig, require
+
+
+class SelectorKind(Enum):
+    """Which selector; see `lever.selector` and `lever.earlier_selectors`."""
+
+    metric = "metric"  # a diagonal bilinear score a step: a few hundred parameters
+    pointer = "pointer"  # cross attention from the query to its pool
+    gpt2 = "gpt2"  # a small autoregressive transformer over demonstration ids
+    mlp = "mlp"  # two towers and a fixed mixture
+
+
+class Update(Enum):
+    """How the pointer's state takes in a choice."""
+
+    none = "none"  # the state stays: only what is barred depends on the prefix
+    gate = "gate"  # g q + (1 - g) c, g = sigmoid(W [q; c])
+    gru = "gru"  # a GRU cell
+
+
+class FeatureKind(Enum):
+    """What a selector sees of an item; see `lever.features` and `lever.neighbours`."""
+
+    mean = "mean"  # mean of the unit vectors of picture and question, as published
+    pca = "pca"  # principal components of each modality side by side
+    answers = "answers"  # of those, the directions in which the bank's answers agree
+
+
+@dataclass
+class FeatureConfig:
+    """What a selector sees of an item."""
+
+    kind: FeatureKind = FeatureKind.answers
+    # Principal components a modality, and the power of the singular value each is scaled to.
+    dims: int = 56
+    power: float = 0.5
+    # Directions a modality that are learned from the bank's answers, and how.
+    directions: int = 32
+    items: int = 4000  # of the bank at most: time and memory grow with its square
+    epochs: int = 15
+    lr: float = 0.01
+    weight_decay: float = 1.0  # what keeps them from learning the bank by heart
+    batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("dims", "directions", "items", "epochs"):
+            value = getattr(self, name)
+            require(value >= 1, f"model.features.{name}", value, "at least 1")
+        require(self.batch_size >= 2, "model.features.batch_size", self.batch_size, "at least 2")
+        require(self.lr > 0, "model.features.lr", self.lr, "above 0")
+        require(
+            self.weight_decay >= 0, "model.features.weight_decay", self.weight_decay, "0 or more"
+        )
+        require(
+            self.directions <= self.dims,
+            "model.features.directions",
+            self.directions,
+            f"at most the model.features.dims={self.dims} they are taken from",
+        )
+
+
+@dataclass
+class LeverModelConfig:
+    """The selector."""
+
+    name: str = "lever_metric"
+    kind: SelectorKind = SelectorKind.metric
+    shots: int = 2  # demonstrations in a slate
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    # metric: sharpness at the start.
+    scale: float = 10.0
+    # pointer, gpt2, mlp: width, layers, heads (gpt2), and the temperature of the cosines.
+    width: int = 256
+    layers: int = 1
+    heads: int = 4
+    cosine_temperature: float = 0.1
+    # pointer: how a choice changes the state, a learned penalty on likeness, stopping early.
+    update: Update = Update.gate
+    diversity: bool = False
+    stop: bool = False
+    # Learning: rate of supervision and of reinforcement, queries a step.
+    lr: float = 0.01
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        require(1 <= self.shots <= 8, "model.shots", self.shots, "from 1 to 8")
+        for name in ("width", "layers", "heads", "batch_size"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        for name in ("scale", "cosine_temperature", "lr"):
+            require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "above 0")
+        require(
+            self.width % self.heads == 0,
+            "model.heads",
+            self.heads,
+            f"a divisor of model.width={self.width}",
+        )
+        require(
+            not self.stop or self.kind is SelectorKind.pointer,
+            "model.stop",
+            self.stop,
+            "false: only the pointer can stop",
+        )
+
+
+class PhaseData(Enum):
+    """What a phase of `curriculum` learns from: the values of its `data`."""
+
+    beams = "beams"  # beam data, all beams of a query alike: supervision
+    beam_scores = "beam_scores"  # beam data, weighed by their InfoScore
+    stored = "stored"  # RL data, weighed by the reward
+    fresh = "fresh"  # drawn from the policy and judged while it learns
+
+
+class Best(Enum):
+    """Which checkpoint is kept as the result."""
+
+    reward = "reward"  # largest held-out reward
+    kl = "kl"  # smallest KL of a pass: the published rule; it favours what learned least
+    last = "last"
+
+
+@dataclass
+class LearnConfig:
+    """One training: what it starts from, reads and keeps."""
+
+    # Inputs; null = what the earlier stages of the same settings left.
+    beam_data: str | None = None
+    rl_data: str | None = None
+    checkpoint: str | None = None  # the selector to start from; null = untrained
+    max_samples: int | None = None  # queries to learn from, a random draw; null = all
+    best: Best = Best.reward
+    dry_run: bool = False  # read everything, do one update, leave no checkpoint
+
+    def __post_init__(self) -> None:
+        require(
+            self.max_samples is None or self.max_samples >= 1,
+            "learn.max_samples",
+            self.max_samples,
+            "null or at least 1",
+        )
+
+
+@dataclass
+class ChooseConfig:
+    """Inference: which selector, how many demonstrations, how answers are judged."""
+
+    checkpoint: str | None = None
+    shots: list[int] = field(default_factory=lambda: [1, 2, 3, 4])
+    split: str = "test"
+    simple_match: bool = False  # exact 1, in part .5, instead of the official rule
+    results: str | None = None  # an official results file to score instead of answering
+
+    def __post_init__(self) -> None:
+        ok = len(self.shots) > 0 and all(0 <= shots <= 8 for shots in self.shots)
+        require(ok, "choose.shots", self.shots, "at least one number, each from 0 to 8")
+        require(self.split in ("val", "test"), "choose.split", self.split, "val or test")
+
+
+@dataclass
+class LeverRunConfig:
+    """The whole pipeline: its trainings and what stands beside them in the table."""
+
+    sft: CurriculumConfig = field(default_factory=CurriculumConfig)
+    rce: CurriculumConfig = field(default_factory=CurriculumConfig)
+    offline: CurriculumConfig = field(default_factory=CurriculumConfig)
+    refresh: CurriculumConfig = field(default_factory=CurriculumConfig)
+    sft_lr_scale: float = 1.0
+    # Also train the selectors that the default is measured against.
+    others: list[str] = field(default_factory=list)
+    shuffled: bool = True  # the control whose rewards belong to other candidates
+    # Inputs of a stage that come from elsewhere; null = the stage before.
+    beam_data: str | None = None
+    rl_data: str | None = None
+    sft_checkpoint: str | None = None
+    rce_checkpoint: str | None = None

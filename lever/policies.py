@@ -1,0 +1,114 @@
+"""Selectors by configuration: their features, their construction, their files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from core_rl.artifacts import write_json
+from core_rl.config import PathsConfig
+from core_rl.stages import fingerprint
+from lever import neighbours
+from lever.datasets import LeverData
+from lever.earlier_selectors import Gpt2Selector, TwoTowerSelector
+from lever.embeddings import cached_rows
+from lever.features import FeatureTable, mean_features, pca_features
+from lever.model_config import FeatureKind, LeverModelConfig, SelectorKind
+from lever.neighbours import neighbour_rows
+from lever.selector import MetricSelector, PointerSelector
+from lever.slates import SlatePolicy
+
+WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
+
+
+def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig) -> FeatureTable:
+    """Make what a selector sees of the items of a data set; what was learned is kept in the cache.
+
+    Raises:
+        ValueError: an embedding is not finite, or fewer rows than principal components.
+    """
+    features, image, text = config.features, data.image_ND, data.text_ND
+    encoding = data.encoding
+    if features.kind is FeatureKind.mean:
+        return mean_features(image, text, encoding)
+    if features.kind is FeatureKind.pca:
+        return pca_features(image, text, data.demos, features.dims, features.power, encoding)
+    rows_ND = cached_rows(
+        Path(paths.cache) / "lever" / "features",
+        fingerprint(data.fingerprint, features, code=(neighbours,)),
+        lambda: neighbour_rows(
+            image, text, [data.items[item].answer for item in data.demos], features
+        ),
+    )
+    seen_image, seen_text = rows_ND.chunk(2, dim=-1)
+    return FeatureTable(
+        torch.cat([encoding.demo_image * seen_image, encoding.demo_text * seen_text], dim=-1),
+        torch.cat([encoding.query_image * seen_image, encoding.query_text * seen_text], dim=-1),
+    )
+
+
+def build_policy(config: LeverModelConfig, features: FeatureTable) -> SlatePolicy:
+    """Make an untrained selector; its random parts follow torch's seed."""
+    if config.kind is SelectorKind.metric:
+        return MetricSelector(features, config.shots, config.scale)
+    if config.kind is SelectorKind.pointer:
+        return PointerSelector(
+            features,
+            config.shots,
+            config.width,
+            config.layers,
+            config.cosine_temperature,
+            config.update,
+            config.diversity,
+            config.stop,
+        )
+    if config.kind is SelectorKind.gpt2:
+        return Gpt2Selector(features, config.shots, config.width, config.layers, config.heads)
+    return TwoTowerSelector(features, config.shots, config.width, config.cosine_temperature)
+
+
+def save_policy(
+    policy: SlatePolicy, config: LeverModelConfig, folder: Path, metrics: dict[str, float]
+) -> None:
+    """Write weights and what they belong to; the features are made again from the data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().contiguous() for name, value in policy.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    write_json(folder / ABOUT, {"model": plain(config), "metrics": metrics})
+
+
+def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Path) -> SlatePolicy:
+    """Fill a selector from a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: it is of another selector, or of one with other settings.
+    """
+    folder = Path(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"checkpoint={folder}: no {WEIGHTS} in it; name a folder under checkpoints/, such as "
+            "RUN/checkpoints/final"
+        )
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    made, wanted = about["model"], plain(config)
+    # How it learned may differ; what it is may not.
+    names = [name for name in wanted if name not in ("name", "lr", "batch_size")]
+    other = [name for name in names if made.get(name) != wanted[name]]
+    if other:
+        raise ValueError(
+            f"checkpoint={folder}: its model.{other[0]} is {made.get(other[0])!r}, not "
+            f"{wanted[other[0]]!r}: choose the model it was trained as"
+        )
+    policy.load_state_dict(load_file(folder / WEIGHTS))
+    return policy
+
+
+def plain(config: LeverModelConfig) -> dict[str, Any]:
+    """Spell a configuration with JSON's own types."""
+    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=lambda e: e.value)))

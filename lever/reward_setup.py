@@ -1,0 +1,115 @@
+"""The reward that a configuration names, with what its functions judge by."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+
+from core_rl.config import RewardConfig
+from core_rl.rewards import WeightedReward
+from core_rl.types import Actions, Query, RewardTable
+from lever.answerers import Answerer
+from lever.candidates import CandidateRecord
+from lever.datasets import LeverData
+from lever.features import FeatureTable
+from lever.rewards import LiveJudge, Slate, SlateJudge, StoredJudge, Verdict
+
+
+class StoredThenLive:
+    """Looks slates up in RL data and asks the answerer about the others.
+
+    Args:
+        stored: knows what was judged before.
+        live: asked for the rest.
+    """
+
+    def __init__(self, stored: SlateJudge, live: SlateJudge) -> None:
+        self.stored = stored
+        self.live = live
+
+    def __call__(self, slates: Sequence[Slate]) -> list[Verdict]:
+        verdicts = self.stored(slates)
+        unknown = [
+            slate
+            for slate, verdict in zip(slates, verdicts, strict=True)
+            if verdict.accuracy is None
+        ]
+        asked = dict(zip(unknown, self.live(unknown), strict=True))
+        return [asked.get(slate, found) for slate, found in zip(slates, verdicts, strict=True)]
+
+
+class ShuffledReward(WeightedReward):
+    """The control: a group's rewards dealt to its candidates at random, which teaches nothing."""
+
+    def score(self, queries: Sequence[Query], actions: Actions) -> RewardTable:
+        table = super().score(queries, actions)
+        if actions.num_candidates == 1:  # held-out queries are judged truly
+            return table
+        # Padding, which is at the end, stays there.
+        padding_BG = ~actions.mask_BGT.any(dim=-1).cpu()
+        order_BG = (torch.rand(table.total_BG.shape) + padding_BG).argsort(dim=-1)
+        order_RBG = order_BG.expand_as(table.values_RBG)
+        return RewardTable(
+            table.names,
+            table.values_RBG.gather(-1, order_RBG),
+            table.total_BG.gather(-1, order_BG),
+        )
+
+
+def build_judge(
+    data: LeverData,
+    answerer: Answerer,
+    records: Iterable[CandidateRecord] = (),
+    references: bool = False,
+) -> StoredThenLive:
+    """Make what says how good a slate is.
+
+    Args:
+        data: with the annotators' answers.
+        answerer: should be cached.
+        records: RL data, whose scores are believed.
+        references: also ask for the probability of the reference answer.
+    """
+    wanted = data.references if references else {}
+    return StoredThenLive(StoredJudge(records), LiveJudge(answerer, data.answers, wanted))
+
+
+def build_reward(
+    config: RewardConfig,
+    judge: SlateJudge,
+    data: LeverData,
+    features: FeatureTable,
+    shuffled: bool = False,
+) -> WeightedReward:
+    """Build the reward functions; each gets those of judge, answers and features that it takes.
+
+    Raises:
+        ValueError: a function is no `_target_` node, or has no weight.
+    """
+    given = {"judge": judge, "answers": data.answers, "features": features}
+    functions = {name: _function(name, node, given) for name, node in config.functions.items()}
+    kind = ShuffledReward if shuffled else WeightedReward
+    return kind(functions, config.weights, config.spans, config.max_unjudged)
+
+
+def needs_references(config: RewardConfig) -> bool:
+    """Whether a function of some weight judges by the probability of the reference answer."""
+    return any(
+        config.weights.get(name) and str(node["_target_"]).endswith("AnswerProbability")
+        for name, node in config.functions.items()
+        if isinstance(node, Mapping)
+    )
+
+
+def _function(name: str, node: Any, given: Mapping[str, Any]) -> Any:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ValueError(
+            f"reward.functions.{name}={node!r}: expected a node with `_target_`, as in "
+            "conf/reward/lever_vqa.yaml"
+        )
+    takes = inspect.signature(get_class(str(node["_target_"]))).parameters
+    return instantiate(dict(node), **{key: value for key, value in given.items() if key in takes})

@@ -1,0 +1,46 @@
+"""All settings of a run of this pipeline, in one value that can be handed around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core_rl.config import (
+    CurriculumConfig,
+    DoctorConfig,
+    HardwareConfig,
+    LoggerConfig,
+    LossConfig,
+    PathsConfig,
+    RewardConfig,
+    RolloutConfig,
+    TrainerConfig,
+)
+from lever.config import AnswererConfig, BeamConfig, LeverDataConfig, RlDataConfig
+from lever.model_config import LearnConfig, LeverModelConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the configuration groups of a run say."""
+
+    model: LeverModelConfig
+    data_mix: LeverDataConfig
+    answerer: AnswererConfig
+    beams: BeamConfig
+    rl_data: RlDataConfig
+    learn: LearnConfig
+    reward: RewardConfig
+    curriculum: CurriculumConfig
+    loss: LossConfig
+    rollout: RolloutConfig
+    trainer: TrainerConfig
+    hardware: HardwareConfig
+    logger: LoggerConfig
+    doctor: DoctorConfig
+    paths: PathsConfig
+
+    @property
+    def cache(self) -> Path:
+        """Folder of answers, features, beam data, RL data and finished stages."""
+        return Path(self.paths.cache) / "lever"

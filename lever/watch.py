@@ -1,0 +1,124 @@
+"""What is watched while a selector learns: the published run's metrics, and KL by pass."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from core_rl.config import PhaseKind
+from core_rl.module import GroupPolicyModule
+from core_rl.types import masked_mean
+from lever.beam_groups import beam_group
+from lever.beams import BeamRecord
+from lever.features import SlateQuery
+
+log = logging.getLogger(__name__)
+
+MAX_LOG_RATIO = 1e-4  # of the first update of a phase, in single precision
+
+
+class SourceMetrics(Callback):
+    """Log under the published names; check that a phase starts where its candidates were scored.
+
+    `lever/ppo_loss`, `lever/kl_loss` (weighed), `lever/mean_ratio`, `lever/mean_advantage` (over
+    the candidates of mixed groups), `lever/advantage_spread` (their deviation) of each update;
+    `lever/val_loss`, the cross entropy (nats a slate) of held-out queries' beams, with each
+    validation where there are such beams; `lever/start_log_ratio` of the first update of a GRPO
+    phase: 0 but for rounding where sampler and training pass agree.
+
+    Args:
+        val: held-out queries.
+        beams: by query; those of held-out queries are used here.
+    """
+
+    def __init__(self, val: Sequence[SlateQuery], beams: Mapping[int, BeamRecord]) -> None:
+        self.val = [one for one in val if one.query in beams]
+        self.beams = beams
+        self._phase = -1
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        if pl_module.phase.config.kind is not PhaseKind.grpo or pl_module.last_group is None:
+            return
+        seen = trainer.callback_metrics
+        if self._phase != pl_module.phase.index:
+            self._phase = pl_module.phase.index
+            self._check_start(pl_module, float(seen["train/log_ratio_abs"]))
+        group = pl_module.last_group
+        steps_BGT = group.actions.mask_BGT
+        real_BG = steps_BGT.any(dim=-1) & group.mixed_B.unsqueeze(-1)
+        # A slate's steps share its advantage.
+        total_BG = torch.where(steps_BGT, group.advantages_BGT, 0.0).sum(dim=-1)
+        advantage_BG = total_BG / steps_BGT.sum(dim=-1).clamp(min=1)
+        chosen = advantage_BG[real_BG]
+        nothing = torch.zeros(())
+        kl = seen.get("train/kl", nothing) * seen.get("train/kl_weight", nothing)
+        values = {
+            "ppo_loss": seen["train/loss"] - kl,
+            "kl_loss": kl,
+            "mean_ratio": seen["train/ratio_mean"],
+            "mean_advantage": masked_mean(advantage_BG, real_BG),
+            "advantage_spread": chosen.std() if chosen.numel() > 1 else nothing,
+        }
+        for name, value in values.items():
+            pl_module.log(f"lever/{name}", value, batch_size=1)
+
+    def _check_start(self, module: GroupPolicyModule, log_ratio: float) -> None:
+        module.log("lever/start_log_ratio", log_ratio, batch_size=1)
+        name = f"phase {module.phase.index} ({module.phase.config.data})"
+        if log_ratio > MAX_LOG_RATIO:
+            raise RuntimeError(
+                f"{name}: the sampler and the training pass differ by {log_ratio:.2g} nats at its "
+                f"first update; expected at most {MAX_LOG_RATIO}: the ratio would be biased"
+            )
+        log.info("%s: sampler and training pass agree to %.1g nats", name, log_ratio)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.val or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, GroupPolicyModule)
+        group = beam_group(self.val, self.beams, weighed=False)
+        actions = group.actions.to(pl_module.device)
+        with torch.no_grad():
+            scores = pl_module.policy.log_probs(pl_module.policy.encode(self.val), actions)
+        loss_BG = -scores.logp_BGT.sum(dim=-1)
+        loss = masked_mean(loss_BG, actions.mask_BGT.any(dim=-1))
+        pl_module.log("lever/val_loss", loss, batch_size=len(self.val))
+
+
+class LowestKL(Callback):
+    """Keep the policy of the pass with the smallest mean KL: the published choice.
+
+    It prefers what has moved least.  The default is the largest held-out reward.
+
+    Args:
+        every: optimiser steps of a pass.
+        save: writes the policy.
+    """
+
+    def __init__(self, every: int, save: Callable[[], None]) -> None:
+        self.every = every
+        self.save = save
+        self.lowest = math.inf
+        self._seen: list[float] = []
+        self._step = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        kl = trainer.callback_metrics.get("train/kl")
+        if kl is None or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        self._seen.append(float(kl))
+        if self._step % self.every == 0:
+            mean = sum(self._seen) / len(self._seen)
+            self._seen.clear()
+            if mean < self.lowest:
+                self.lowest = mean
+                self.save()
+                log.info("KL %.4f: the lowest pass so far", mean)
