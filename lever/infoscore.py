@@ -71,8 +71,8 @@ def search_beams(
             _grown(query.query, parent, slate, value - alone, config.construct_order)
             for (parent, _), slate, value in zip(sets, slates, logp, strict=True)
         ]
-        # Of equal scores the smaller ids: a run again finds the same.
-        kept = sorted(grown, key=lambda one: (-one.score, one.shots))[: config.beam_size]
+        # Of equal scores the earlier in the pool, whose order says nothing and never changes.
+        kept = sorted(grown, key=lambda one: -one.score)[: config.beam_size]
     beams = tuple(Beam(one.shots, one.score, one.gains) for one in kept)
     return BeamRecord(query.query, beams, query.pool)
 

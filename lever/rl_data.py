@@ -232,7 +232,10 @@ def _beams(job: RlDataJob, query: SlateQuery, prompt: Any) -> list[Candidate]:
         return []
     if config.beams_from is BeamsFrom.selector:
         actions = job.policy.beam_search(prompt, config.num_beams)
-        pairs = [(pointer, score) for pointer, score in zip(*_listed(actions), strict=True)]
+        pairs = [
+            (pointer, score)
+            for pointer, score in zip(*_listed(actions, len(query.pool)), strict=True)
+        ]
     else:
         record = job.beams.get(query.query)
         if record is None:
@@ -263,7 +266,7 @@ def _samples(job: RlDataJob, query: SlateQuery, prompt: Any) -> Iterator[Candida
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_stream(job.seed, query.query, number))
             actions = job.policy.sample(prompt, config.num_samples_per_temp, temperature)
-        for pointer, score in zip(*_listed(actions), strict=True):
+        for pointer, score in zip(*_listed(actions, len(query.pool)), strict=True):
             yield Candidate(pointer, GenMethod.sample, logprob_score=score, temperature=temperature)
 
 
@@ -271,10 +274,14 @@ def _stream(seed: int, query: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, query, number, 23]).generate_state(1)[0])
 
 
-def _listed(actions: Actions) -> tuple[list[Pointer], list[float]]:
-    """Pointers and log-probabilities of one query's candidates, without padding."""
+def _listed(actions: Actions, pool: int) -> tuple[list[Pointer], list[float]]:
+    """Pointers and log-probabilities of one query's candidates.
+
+    Without padding, and without sets that a selector ended early (a stop stands behind the pool):
+    candidates of one query have one length.
+    """
     assert actions.logp_BGT is not None
-    real_G = actions.mask_BGT[0].all(dim=-1)
+    real_G = (actions.mask_BGT[0] & (actions.ids_BGT[0] < pool)).all(dim=-1)
     ids, logp = actions.ids_BGT[0][real_G], actions.logp_BGT[0][real_G].sum(dim=-1)
     return [tuple(row) for row in ids.tolist()], logp.tolist()
 

@@ -1,0 +1,95 @@
+"""The option to train the pointer's heads alone in GRPO phases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from core_rl.batches import shuffled_batches
+from core_rl.config import (
+    CurriculumConfig,
+    HardwareConfig,
+    LoggerConfig,
+    LossConfig,
+    PhaseConfig,
+    PhaseKind,
+    RatioLevel,
+    TrainerConfig,
+)
+from core_rl.curriculum import Curriculum, Phase
+from core_rl.fit import fit
+from core_rl.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.rewards import WeightedReward
+from lever.answerers import KernelICLAnswerer
+from lever.features import mean_features
+from lever.freeze import FreezeBackbone
+from lever.rewards import LiveJudge, Soft
+from lever.selector import MetricSelector, PointerSelector
+from lever.slates import SlatePolicy
+from tests.lever.test_datasets import load, small_config
+
+DATA = load(small_config())
+HEADS = ("query_proj", "pool_proj", "gate")
+
+
+def moved_by(model: SlatePolicy, kind: PhaseKind, folder: Path) -> set[str]:
+    """Train one phase; return the first names of the weights that changed."""
+    assert DATA.world is not None
+    torch.manual_seed(0)
+    before: dict[str, Tensor] = {name: w.clone() for name, w in model.state_dict().items()}
+    judge = LiveJudge(KernelICLAnswerer(DATA.world), DATA.answers)
+    settings = TrainerConfig(
+        lr=0.01,
+        warmup=0.0,
+        schedule="constant",
+        batch_size=6,
+        val_every=1000,
+        checkpoint_every=1000,
+        progress=False,
+    )
+    module = GroupPolicyModule(
+        model,
+        WeightedReward({"soft": Soft(judge)}, {"soft": 1.0}),
+        Curriculum.resolve(CurriculumConfig([PhaseConfig(kind, steps=4)]), 1),
+        LossConfig(ratio_level=RatioLevel.sequence_sum),
+        settings,
+        FreshSampler(8),
+    )
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        return shuffled_batches(list(DATA.train), 6, seed=phase.index)
+
+    fit(
+        module,
+        stream,
+        (),
+        folder,
+        trainer=settings,
+        hardware=HardwareConfig(),
+        logger=LoggerConfig(kind="none"),
+        describe=lambda query: {"query": query.query},
+        save=lambda target, metrics: None,
+        callbacks=[FreezeBackbone()],
+    )
+    after = model.state_dict()
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+def pointer() -> PointerSelector:
+    torch.manual_seed(1)
+    return PointerSelector(mean_features(DATA.image_ND, DATA.text_ND), width=16)
+
+
+def test_grpo_moves_the_heads_alone_and_rce_everything(tmp_path: Path) -> None:
+    assert moved_by(pointer(), PhaseKind.grpo, tmp_path / "grpo") == set(HEADS)
+    assert moved_by(pointer(), PhaseKind.rce, tmp_path / "rce") == {*HEADS, "project", "blocks"}
+
+
+def test_a_selector_without_a_backbone_is_an_error(tmp_path: Path) -> None:
+    model = MetricSelector(mean_features(DATA.image_ND, DATA.text_ND))
+    with pytest.raises(ValueError, match="MetricSelector has no backbone"):
+        moved_by(model, PhaseKind.grpo, tmp_path)
