@@ -1,6 +1,7 @@
 """Compose a run, check it, hand it to its task, keep what it measured.
 
     python -m experiments.run +exp=stage4_people_focus trainer=quick
+    python -m experiments.run +exp=stage4_people_focus preflight=only  # is all there?
 
 Only Hydra is imported before the configuration has passed its checks.
 """
@@ -30,8 +31,12 @@ def job(cfg: DictConfig) -> float | None:
 
 def execute(cfg: DictConfig, folder: Path) -> float | None:
     """Run the task of a checked configuration; its run folder is `folder`."""
-    from core_rl import artifacts, hardware
+    from core_rl import artifacts, hardware, preflight
 
+    values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(values, dict)
+    if hardware.is_main_process() and preflight.before_run(values, folder):
+        return None
     machine = OmegaConf.to_object(cfg.hardware)
     assert isinstance(machine, HardwareConfig)
     hardware.prepare(machine, cfg.seed)

@@ -37,6 +37,10 @@ PIPELINE_NODES = {
     "lever_answerer": "lever.config:AnswererConfig",
     "lever_beams": "lever.config:BeamConfig",
     "lever_rl_data": "lever.config:RlDataConfig",
+    "lever_model": "lever.model_config:LeverModelConfig",
+    "lever_learn": "lever.model_config:LearnConfig",
+    "lever_choose": "lever.model_config:ChooseConfig",
+    "lever_pipeline": "lever.model_config:PipelineConfig",
 }
 
 # The keys of every run.  An experiment may add keys of its own, as long as its task reads them.
@@ -45,6 +49,7 @@ ROOT: dict[str, Any] = {
     "seed": IntegerNode(0, is_optional=False),
     "debug": BooleanNode(False, is_optional=False),
     "objective": StringNode(None),  # metric handed to the sweeper
+    "preflight": StringNode("warn", is_optional=False),  # off | warn | only: see core_rl.preflight
     "model": None,
     "data_mix": None,
     "reward": core.RewardConfig,
@@ -113,6 +118,8 @@ def validate(cfg: DictConfig, in_batch: bool = False) -> None:
         del nodes["task"]  # the same nodes once more
         _check_keys(nodes, "")
         core.require(0 <= cfg.seed < 2**32, "seed", cfg.seed, "from 0 to 2^32 - 1")
+        looks = cfg.preflight in ("off", "warn", "only")
+        core.require(looks, "preflight", cfg.preflight, "off, warn or only")
         core.require(
             not in_batch or cfg.hardware.devices == 1,
             "hardware.devices",
