@@ -1,0 +1,110 @@
+"""The choice of a prompt on the shared loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core_rl.config import (
+    AdvantageConfig,
+    AdvantageKind,
+    CurriculumConfig,
+    HardwareConfig,
+    KLConfig,
+    LoggerConfig,
+    LossConfig,
+    PathsConfig,
+    PhaseConfig,
+    PhaseKind,
+    RolloutConfig,
+    TrainerConfig,
+)
+from sa2va_rl.config import (
+    PPOConfig,
+    RewardFitConfig,
+    RewardMode,
+    RewardNetConfig,
+    Sa2VADataConfig,
+    Sa2VAModelConfig,
+    SelectorConfig,
+)
+from sa2va_rl.env import Verdicts
+from sa2va_rl.features import Standardiser
+from sa2va_rl.grpo import SelectorRun, fit_selector
+from sa2va_rl.policies import load_policy
+from sa2va_rl.settings import Settings
+from tests.sa2va_rl.toy import PROMPTS, judge, masks, pictures, right_share
+
+
+def run(folder: Path, *kinds: PhaseKind, truth: bool = True, **selector: Any) -> SelectorRun:
+    train, val = pictures(8, truth=truth), pictures(6, first=50, truth=truth)
+    verdicts = [Verdicts(part, PROMPTS, masks, judge) for part in (train, val)]
+    settings = Settings(
+        model=Sa2VAModelConfig(prompts=list(PROMPTS)),
+        data_mix=Sa2VADataConfig(),
+        reward_net=RewardNetConfig(),
+        reward_fit=RewardFitConfig(),
+        ppo=PPOConfig(),
+        selector=SelectorConfig(**{"hidden": [16], **selector}),
+        curriculum=CurriculumConfig([PhaseConfig(kind=kind, steps=60) for kind in kinds]),
+        loss=LossConfig(
+            advantage=AdvantageConfig(kind=AdvantageKind.mean), kl=KLConfig(weight=0.0)
+        ),
+        rollout=RolloutConfig(num_generations=6),
+        trainer=TrainerConfig(lr=2e-2, batch_size=4, val_every=10, progress=False, log_every=100),
+        hardware=HardwareConfig(),
+        logger=LoggerConfig(kind="none"),
+        paths=PathsConfig(),
+    )
+    return SelectorRun(
+        settings, *verdicts, Standardiser.fit(verdicts[0].features_BD), seed=0, folder=folder
+    )
+
+
+@pytest.mark.parametrize("kind", list(PhaseKind))
+def test_either_phase_learns_the_choice(kind: PhaseKind, tmp_path: Path) -> None:
+    policy = fit_selector(run(tmp_path, kind, truth=False))
+    assert right_share(policy) == 1
+    stored = load_policy(tmp_path / "final_model", PROMPTS)
+    assert not stored.sees_progress
+    features_BD = run(tmp_path, kind).val.features_BD
+    np.testing.assert_array_equal(
+        stored.probabilities(features_BD), policy.probabilities(features_BD)
+    )
+
+
+def test_a_phase_of_all_prompts_judges_all_of_them(tmp_path: Path) -> None:
+    whole = run(tmp_path, PhaseKind.rce)
+    fit_selector(whole)
+    assert whole.train.asked == 8 * 3
+    rows = pd.read_parquet(tmp_path / "samples.parquet")
+    groups = rows.groupby(["step", "picture"]).size()
+    assert set(groups) == {3}
+    assert rows["reward/gt_dice"].notna().all()  # watched, not paid
+    np.testing.assert_allclose(rows["reward/total"], rows["reward/reward_net"])
+
+
+def test_the_truth_pays_where_it_is_asked_for(tmp_path: Path) -> None:
+    fit_selector(run(tmp_path, PhaseKind.rce, reward=RewardMode.gt_dice))
+    rows = pd.read_parquet(tmp_path / "samples.parquet")
+    np.testing.assert_allclose(rows["reward/total"], rows["reward/gt_dice"])
+    mixed = run(tmp_path / "mix", PhaseKind.rce, reward=RewardMode.mix, dice_share=0.25)
+    fit_selector(mixed)
+    rows = pd.read_parquet(tmp_path / "mix" / "samples.parquet")
+    expected = 0.25 * rows["reward/gt_dice"] + 0.75 * rows["reward/reward_net"]
+    np.testing.assert_allclose(rows["reward/total"], expected, rtol=1e-5)
+    bare = run(tmp_path, PhaseKind.rce, truth=False, reward=RewardMode.gt_dice)
+    with pytest.raises(ValueError, match="have no mask, the first p0"):
+        fit_selector(bare)
+
+
+def test_without_a_judge_the_message_names_the_command(tmp_path: Path) -> None:
+    whole = run(tmp_path, PhaseKind.rce)
+    blind = replace(whole, train=Verdicts(whole.train.samples, PROMPTS, masks))
+    with pytest.raises(ValueError, match=r"needs a reward network; train one by \+exp=sa2va_rew"):
+        fit_selector(blind)
