@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from core_rl.config import EngineKind, RolloutConfig
+from core_rl.config import EngineKind, HardwareConfig, RolloutConfig
 from core_rl.hf.engine import EngineSampler
 from core_rl.hf.vllm import Chat, VLLMServer
 from core_rl.module import FreshSampler
@@ -27,10 +27,19 @@ from omni_rl.prompts import Item, PromptBuilder
 from omni_rl.records import Record
 
 
-def build_sampler(policy: OmniPolicy, rollout: RolloutConfig) -> Sampler:
-    """Build what draws candidates: the policy, or the engine that `rollout.engine` names."""
+def build_sampler(policy: OmniPolicy, rollout: RolloutConfig, hardware: HardwareConfig) -> Sampler:
+    """Build what draws candidates: the policy, or the engine that `rollout.engine` names.
+
+    Raises:
+        ValueError: an engine with ZeRO 3, where no process holds whole weights to hand over.
+    """
     if rollout.engine.kind is EngineKind.policy:
         return FreshSampler(rollout.num_generations)
+    if hardware.strategy == "deepspeed" and hardware.zero_stage == 3:
+        raise ValueError(
+            "rollout.engine.kind=vllm with hardware.zero_stage=3: no process holds whole weights; "
+            "use hardware=gpu8_zero2 or rollout=g8"
+        )
     writer = ChatWriter(policy.builder)
     engine = VLLMServer(rollout.engine)
     return EngineSampler(engine, writer, rollout.num_generations, rollout.engine.weights)

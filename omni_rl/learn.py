@@ -66,7 +66,7 @@ def learn_by_reward(
         curriculum,
         settings.loss,
         trainer,
-        build_sampler(policy, settings.rollout),
+        build_sampler(policy, settings.rollout, settings.hardware),
         settings.rollout.temperature,
         settings.rollout.max_completion,
     )

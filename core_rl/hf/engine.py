@@ -56,10 +56,7 @@ class EngineSampler:
             tuple(policy.stop_ids.tolist()),
             tuple(policy.suppress_ids.tolist()),
         )
-        ids_of = [
-            tuple(row[mask.bool()].tolist())
-            for row, mask in zip(prompt.inputs["input_ids"], prompt.mask_BP, strict=True)
-        ]
+        ids_of = [tuple(ids) for ids in policy.prompt_ids(prompt)]
         chats = [self.chat(*pair) for pair in zip(queries, ids_of, strict=True)]
         actions = _actions(self.engine.complete(chats, drawing), drawing, policy.device)
         with torch.no_grad():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from core_rl.config import EngineConfig, EngineKind, RolloutConfig
+from core_rl.config import EngineConfig, EngineKind, HardwareConfig, RolloutConfig
 from core_rl.hf.engine import EngineSampler
 from core_rl.module import FreshSampler
 from omni_rl.engine import ChatWriter, build_sampler
@@ -25,6 +25,7 @@ from omni_rl.records import Record
 from tests.core_rl.hf.engine_server import serving
 
 Build = Callable[..., OmniPolicy]
+CPU = HardwareConfig()
 
 
 def content(url: str) -> bytes:
@@ -78,7 +79,7 @@ def test_the_engine_draws_what_the_policy_would_have_drawn(
     policy = fresh_policy(together)
     with serving(fresh_policy(together), by_question(records)) as server:
         engine = EngineConfig(kind=EngineKind.vllm, url=server.url, weights=str(tmp_path))
-        sampler = build_sampler(policy, RolloutConfig(num_generations=3, engine=engine))
+        sampler = build_sampler(policy, RolloutConfig(num_generations=3, engine=engine), CPU)
         assert isinstance(sampler, EngineSampler)
         actions = sampler(policy, policy.encode(records), records, 0.7)
     assert actions.logp_BGT is not None and actions.engine_logp_BGT is not None
@@ -87,6 +88,12 @@ def test_the_engine_draws_what_the_policy_would_have_drawn(
 
 
 def test_without_an_engine_the_policy_draws(fresh_policy: Build) -> None:
-    sampler = build_sampler(fresh_policy(), replace(RolloutConfig(), num_generations=5))
+    sampler = build_sampler(fresh_policy(), replace(RolloutConfig(), num_generations=5), CPU)
     assert isinstance(sampler, FreshSampler)
     assert sampler.num_candidates == 5
+
+
+def test_weights_in_pieces_cannot_be_handed_over(fresh_policy: Build) -> None:
+    rollout = RolloutConfig(engine=EngineConfig(kind=EngineKind.vllm))
+    with pytest.raises(ValueError, match="hardware=gpu8_zero2"):
+        build_sampler(fresh_policy(), rollout, HardwareConfig(strategy="deepspeed", zero_stage=3))

@@ -58,7 +58,7 @@ class EngineServer(ThreadingHTTPServer):
                     "finish_reason": "length" if cut else "stop",
                 }
             )
-        ids = prompt.inputs["input_ids"][0][prompt.mask_BP[0].bool()].tolist()
+        ids = self.policy.prompt_ids(prompt)[0]
         return {"choices": choices[::-1], "prompt_token_ids": ids}  # in no particular order
 
     def take_weights(self, folder: str) -> None:

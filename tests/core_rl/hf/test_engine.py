@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from core_rl.config import EngineConfig, EngineKind, MismatchConfig
+from core_rl.config import EngineConfig, EngineKind, KLConfig, LossConfig, MismatchConfig
 from core_rl.hf.engine import EngineSampler
 from core_rl.hf.policy import HFPolicy
 from core_rl.hf.vllm import Chat, Drawing, VLLMServer
 from core_rl.mismatch import mismatch_weights
 from core_rl.types import Actions
 from tests.core_rl.hf.engine_server import EngineServer, serving
-from tests.core_rl.hf.text_policy import QUERIES, TextPolicy, build_policy
+from tests.core_rl.hf.text_policy import QUERIES, TextPolicy, build_policy, gradients
+from tests.core_rl.toy import grpo, module_of, phases
 
 
 @pytest.fixture
@@ -124,6 +125,25 @@ def test_no_server_is_said_so() -> None:
     nobody = EngineConfig(kind=EngineKind.vllm, url="http://127.0.0.1:9", retries=0)
     with pytest.raises(ValueError, match=r"rollout.engine.url=http://127.0.0.1:9: GET /v1/models"):
         VLLMServer(nobody)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_a_step_on_what_the_engine_drew_has_the_gradient_of_one_drawn_here(
+    policy: TextPolicy, server: EngineServer, tmp_path: Path
+) -> None:
+    def short(queries: Sequence[str], actions: Actions) -> list[list[float]]:
+        return [[-float(n) for n in row] for row in actions.mask_BGT.sum(-1).tolist()]
+
+    loss = LossConfig(kl=KLConfig(weight=0.0))
+    module = module_of(policy, short, phases(grpo(1)), loss, sampler=sampler(server, tmp_path))  # type: ignore[arg-type]
+    drawn = gradients(policy, module.training_step(QUERIES, 0))
+    group = module.last_group
+    assert group is not None and group.mixed_B.any()
+    assert drawn.abs().max() > 0
+    here = replace(group, actions=replace(group.actions, engine_logp_BGT=None))
+    torch.testing.assert_close(
+        gradients(policy, module.training_step(here, 0)), drawn, atol=1e-5, rtol=1e-3
+    )
 
 
 def test_adapters_are_loaded_under_a_new_name_each_time(
