@@ -8,6 +8,7 @@ alone, so shards and resumed runs make the same data.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,7 +134,10 @@ def rl_data_key(job: RlDataJob) -> str:
         output_path=None,
     )
     beams = [[query, [beam.shots for beam in job.beams[query].beams]] for query in job.beams]
-    weights = {name: value.double().sum().item() for name, value in job.policy.state_dict().items()}
+    weights = {
+        name: hashlib.sha256(value.cpu().numpy().tobytes()).hexdigest()
+        for name, value in job.policy.state_dict().items()
+    }
     return fingerprint(
         settings, job.data.fingerprint, job.answerer.fingerprint, beams, weights, job.seed
     )

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from lever.beams import read_beams
+from lever.candidates import GenMethod, read_candidates
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -27,6 +32,13 @@ SMALL = (
     "data_mix.world.pool_image=4",
     "data_mix.world.pool_random=4",
     "data_mix.candidate_num=12",
+)
+
+
+SELECTOR = (
+    "model.features.kind=pca",
+    "model.features.dims=8",
+    "model.features.directions=4",
 )
 
 
@@ -70,3 +82,45 @@ def test_beam_data_are_made_once_and_in_shards(output: Path) -> None:
     second = run("+exp=lever_beams", *SMALL, *longer, "beams.start=4", output=output)
     assert second["beams/queries"] == 6
     assert all(len(beam.shots) == 3 for record in read_beams(shard) for beam in record.beams)
+
+
+def answers(output: Path) -> int:
+    """How many answers are kept; each was paid for once."""
+    with closing(sqlite3.connect(output / "cache" / "lever" / "answers.sqlite")) as db:
+        return int(db.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+def test_rl_data_killed_in_the_middle_are_those_of_one_run(tmp_path: Path) -> None:
+    wanted = (*SMALL, *SELECTOR, "data_mix.world.train=40", "rl_data.queries_per_call=1")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-m", "experiments.run", "+exp=lever_rl_data", *wanted]
+    process = subprocess.Popen(
+        [*command, f"paths.output={killed}"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while sum(path.read_text().count("\n") for path in killed.rglob("rl-data-*/part-*")) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = answers(killed)
+
+    first = run("+exp=lever_rl_data", *wanted, output=whole)
+    rest = run("+exp=lever_rl_data", *wanted, output=killed)
+    assert first["rl_data/queries"] == rest["rl_data/queries"] == 40
+    files = [next(folder.rglob("rl-data-*.json")) for folder in (whole, killed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    # Nothing is asked twice: what the killed run kept and what the second asked are all there is.
+    assert 0 < rest["answerer_calls"] < first["answerer_calls"] == answers(whole)
+    assert kept + rest["answerer_calls"] == answers(killed) == answers(whole)
+    methods = {one.gen_method for record in read_candidates(files[1]) for one in record.candidates}
+    assert methods == set(GenMethod)
+
+
+def test_a_bad_setting_is_one_line_and_a_code_of_its_own(output: Path) -> None:
+    run("+exp=lever_rl_data", *SMALL, "rl_data.num_beems=3", output=output, code=2)
+    run("+exp=lever_rl_data", *SMALL, "rl_data.temps=[0.0]", output=output, code=2)

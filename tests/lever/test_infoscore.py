@@ -133,7 +133,7 @@ cached = CachedAnswerer(noting, folder / "answers.sqlite", batch_size=7)
 generate_beams(data, cached, BeamConfig(beam_size=3), folder, seed=0)
 """
     root = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=600, check=False)
     assert ended.returncode == -signal.SIGKILL
     data = small_data()
     noting = Noting(KernelICLAnswerer(data.world), tmp_path / "asked.txt")  # type: ignore[arg-type]

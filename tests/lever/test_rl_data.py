@@ -158,7 +158,7 @@ one = job({{r.query: r for r in read_beams(path)}}, answerer=cached,
 generate_rl_data(one, rl_data_key(one), folder)
 """
     root = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=600, check=False)
     assert ended.returncode == -signal.SIGKILL
     noting = Noting(ANSWERER, tmp_path / "asked.txt")
     before = len(noting.asked)
