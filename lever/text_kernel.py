@@ -20,7 +20,7 @@ import numpy as np
 
 from lever.answerers import Prompted
 from lever.datasets import LeverData
-from lever.synthetic import Floats
+from lever.synthetic import Floats, Ints
 
 TEXT_KERNEL_VERSION = 1  # raise when what is answered changes
 FIRST_WORDS = 2  # of a question, that the prior goes by
@@ -88,15 +88,54 @@ class TextKernelAnswerer:
             values.append(float(logit - math.log1p(added)))
         return values
 
+    def pair_answers(self, query: int, pool: Sequence[int]) -> tuple[list[str], Ints]:
+        """Answer a query with every ordered pair of a pool, as `generate` does one by one.
+
+        Args:
+            query: id.
+            pool: K ids.
+
+        Returns:
+            Texts, and for each pair (row: first, column: last) the index of its answer among them,
+            [K, K]; -1 on the diagonal.
+        """
+        prior = self._prior(query)
+        place_K = np.array([self._place[self.data.items[shot].answer] for shot in pool])
+        last_K = np.array(
+            [STRENGTH * math.exp((like - 1) / WIDTH) for like in self._like(query, pool)]
+        )
+        first_K1, same_KK = EARLIER_WEIGHT * last_K[:, None], place_K[:, None] == place_K
+        top_K = place_K == prior.top
+        logit_K = prior.logits_A[place_K]
+        # Only the prior's best and what either demonstration says can win.
+        score = np.stack(
+            [
+                prior.logits_A[prior.top] + (top_K * last_K + top_K[:, None] * first_K1),
+                logit_K[:, None] + (same_KK * last_K + first_K1),
+                logit_K + (last_K + same_KK * first_K1),
+            ]
+        )
+        shape = same_KK.shape
+        said = np.stack(
+            [np.broadcast_to(one, shape) for one in (prior.top, place_K[:, None], place_K)]
+        )
+        # Of equally good answers the first, as in `generate`.
+        best_KK = np.where(score == score.max(axis=0), said, self._unknown).min(axis=0)
+        np.fill_diagonal(best_KK, -1)
+        return self._texts, best_KK
+
+    def _like(self, query: int, shots: Sequence[int]) -> list[float]:
+        """Mean cosine of question and picture."""
+        rows, (text, image) = list(shots), (self.data.text_ND, self.data.image_ND)
+        cosine: list[float] = ((text[rows] @ text[query] + image[rows] @ image[query]) / 2).tolist()
+        return cosine
+
     def _read(self, prompt: Prompted) -> tuple[_Prior, dict[int, float]]:
         evidence: dict[int, float] = defaultdict(float)
         if prompt.shots:
-            shots = list(prompt.shots)
-            text, image = self.data.text_ND, self.data.image_ND
-            cosine = (text[shots] @ text[prompt.query] + image[shots] @ image[prompt.query]) / 2
-            for back, (shot, like) in enumerate(
-                zip(shots[::-1], cosine.tolist()[::-1], strict=True)
-            ):
+            likes = self._like(prompt.query, prompt.shots)
+            pairs = zip(prompt.shots[::-1], likes[::-1], strict=True)
+            for back, (shot, like) in enumerate(pairs):
                 place = self._place[self.data.items[shot].answer]
                 evidence[place] += EARLIER_WEIGHT**back * STRENGTH * math.exp((like - 1) / WIDTH)
         return self._prior(prompt.query), evidence

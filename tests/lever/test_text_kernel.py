@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -90,3 +91,13 @@ def test_the_fingerprint_is_of_the_data() -> None:
     data = tiny()
     other = replace(data, fingerprint="other")
     assert TextKernelAnswerer(data).fingerprint != TextKernelAnswerer(other).fingerprint
+
+
+def test_all_pairs_at_once_are_answered_as_one_by_one() -> None:
+    answerer, pool = TextKernelAnswerer(tiny()), (2, 0, 3, 1)
+    for query in (4, 5):
+        texts, said = answerer.pair_answers(query, pool)
+        assert said.diagonal().tolist() == [-1] * 4
+        for first, last in itertools.permutations(range(4), 2):
+            [alone] = answerer.generate([Prompted(query, (pool[first], pool[last]))])
+            assert texts[said[first, last]] == alone
