@@ -59,7 +59,7 @@ class Question:
     habit: float
 
 
-# Some wordings are mostly answered from the clip, more of them mostly from habit: the shortcut that
+# Half of the wordings are mostly answered from the clip, half mostly from habit: the shortcut that
 # reinforcement learning has to undo.
 ATTENTIVE, HABITUAL = 0.2, 0.8
 QUESTIONS: dict[str, tuple[Question, ...]] = {
@@ -67,7 +67,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
         Question("What does the person do?", "gesture", ATTENTIVE),
         Question("Which gesture does the person make?", "gesture", HABITUAL),
         Question("How does the person feel?", "voice", HABITUAL),
-        Question("How does the voice sound?", "voice", HABITUAL),
+        Question("How does the voice sound?", "voice", ATTENTIVE),
     ),
     "emotion": (
         Question("Which feelings does the person show?", "expression", HABITUAL),
