@@ -71,7 +71,7 @@ def test_beam_data_of_official_files(
 
 def test_a_folder_without_the_files_is_one_clear_line(tmp_path: Path) -> None:
     code, said = run("+exp=lever_beams", *FILES, f"paths.data={tmp_path}", output=tmp_path / "out")
-    assert code == 2
+    assert code == 1
     assert "questions.json: no such file" in said
     assert "Traceback" not in said
 
