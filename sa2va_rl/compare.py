@@ -25,7 +25,6 @@ from sa2va_rl.features import Standardiser
 from sa2va_rl.masks import MaskCache
 from sa2va_rl.policies import PromptPolicy
 from sa2va_rl.prompts import BASE_PROMPT
-from sa2va_rl.settings import Settings
 from sa2va_rl.steps import JudgedBy
 from sa2va_rl.tables import PromptTable
 
@@ -45,14 +44,18 @@ class Arena:
     """What the methods of one seed and size share.
 
     Attributes:
+        prompts: to choose among.
+        config: of the comparison.
         seed: of the patients and of everything drawn.
         splits: pictures to learn from and to choose by; test is in `held`.
+        judged: the reward network.
+        masks: where masks come from.
         train: every prompt of the training pictures, measured and scored.
         held: the same of the test sets by name, `TEST` and maybe `SHIFTED`.
         standardiser: of the training pictures.
     """
 
-    settings: Settings
+    prompts: tuple[str, ...]
     config: CompareConfig
     seed: int
     splits: Splits
@@ -157,7 +160,7 @@ def _fixed_ways(arena: Arena) -> list[Way]:
     def always(prompt: int) -> Choose:
         return lambda table: np.full(len(table.samples), prompt, dtype=np.int64)
 
-    train, every = arena.train, len(arena.settings.prompts)
+    train, every = arena.train, len(arena.prompts)
     return [
         Way("base", NOTHING, lambda: always(BASE_PROMPT)),
         Way(FIXED, TRUTH, lambda: always(arena.fixed)),

@@ -11,10 +11,10 @@ from core_rl.config import require
 class PostprocessConfig:
     """The search over post-processing recipes (experiment 2)."""
 
-    recipes: int = 96  # tried on the first pictures
+    recipes: int = 64  # tried on the first pictures
     # Pictures that all of them are tried on, and how many are then left; and once more.
     first_pictures: int = 40
-    first_kept: int = 24
+    first_kept: int = 16
     second_pictures: int = 100
     second_kept: int = 8
 
@@ -28,19 +28,19 @@ class PostprocessConfig:
 class FinetuneConfig:
     """The small segmenter and its reward-guided fine-tuning (experiment 3b)."""
 
-    labelled: int = 20  # training pictures whose masks it is started on
+    labelled: int = 8  # training pictures whose masks it is started on
     width: int = 12  # channels of its first layer
-    start_steps: int = 250
+    start_steps: int = 120
     start_lr: float = 5e-3
-    steps: int = 200  # of fine-tuning
-    lr: float = 3e-4
+    steps: int = 80  # of fine-tuning
+    lr: float = 1e-3
     batch_size: int = 4
     grad_clip: float = 1.0
     # Price of a nat a pixel away from the start's masks; a reward lies between 0 and 1.
     anchor: float = 2.0
-    look_every: int = 20  # steps between two looks at validation pictures
-    look_pictures: int = 40
-    patience: int = 4  # looks without a better Dice after which the anchored run stops
+    look_every: int = 10  # steps between two looks at validation pictures
+    look_pictures: int = 20
+    patience: int = 3  # looks without a better Dice after which the anchored run stops
 
     def __post_init__(self) -> None:
         counts = ("labelled", "start_steps", "steps", "batch_size", "look_every", "look_pictures")

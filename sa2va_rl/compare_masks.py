@@ -22,7 +22,6 @@ from sa2va_rl.postprocess import (
     apply,
     ask,
     draw_recipes,
-    score_recipes,
     search,
     thresholds,
 )
@@ -42,7 +41,7 @@ def postprocess_masks(arena: Arena) -> tuple[list[Found], int]:
     Returns:
         The rows, and how often the segmenter was asked for maps, which no cache holds.
     """
-    prompt = arena.settings.prompts[arena.fixed]
+    prompt = arena.prompts[arena.fixed]
     segmenter = arena.masks.segmenter
     answers = [ask(segmenter, sample, prompt) for sample in arena.splits.train]
     held = {
@@ -52,8 +51,7 @@ def postprocess_masks(arena: Arena) -> tuple[list[Found], int]:
     found = []
     for told, score, end in ((LEARNED, _judged(arena), ""), (TRUTH, _true(arena), "_truth")):
         began = cpu_seconds()
-        scores_BK = score_recipes(answers, score, thresholds())
-        best = thresholds()[int(scores_BK.mean(axis=0).argmax())]
+        best = search(answers, score, thresholds(), _rounds(arena)[:1]).recipes[0]
         spent = cpu_seconds() - began
         masks = _cooked(held, {name: [best] * len(held[name]) for name in held})
         found.append(Found(f"threshold{end}", told, 1, spent, _measured(arena, masks)))
@@ -70,13 +68,9 @@ def _searched(
     score: Score,
 ) -> list[Found]:
     """One recipe for all pictures, and one for each by its features."""
-    config = arena.config.postprocess
-    rounds = (
-        (config.first_pictures, config.first_kept),
-        (config.second_pictures, config.second_kept),
-    )
     began = cpu_seconds()
-    searched = search(answers, score, draw_recipes(config.recipes, arena.seed), rounds)
+    recipes = draw_recipes(arena.config.postprocess.recipes, arena.seed)
+    searched = search(answers, score, recipes, _rounds(arena))
     spent = cpu_seconds() - began
     log.info("post-processing by %s: %s", told, searched.recipes[0])
     seen = arena.standardiser
@@ -94,6 +88,15 @@ def _searched(
             ("postprocess_each", spent_choosing, each),
         )
     ]
+
+
+def _rounds(arena: Arena) -> tuple[tuple[int, int], ...]:
+    """Pictures of each round of the search, and recipes left after it."""
+    config = arena.config.postprocess
+    return (
+        (config.first_pictures, config.first_kept),
+        (config.second_pictures, config.second_kept),
+    )
 
 
 def _cooked(

@@ -180,7 +180,7 @@ def _arena(entry: Entry, judged: JudgedBy) -> Arena:
     if entry.shifted:
         held[SHIFTED] = measured(entry.shifted)
     return Arena(
-        settings=entry.settings,
+        prompts=entry.settings.prompts,
         config=entry.config,
         seed=entry.seed,
         splits=entry.splits,

@@ -15,7 +15,8 @@ from sa2va_rl import report_figures as figures
 from sa2va_rl.compare import FIXED, LEARNED, TEST
 from sa2va_rl.compare_table import name_of
 from sa2va_rl.data import Sample
-from sa2va_rl.masks import MaskCache, overlap
+from sa2va_rl.env import Masks
+from sa2va_rl.masks import overlap
 from sa2va_rl.report_figures import SheetRow, Shown
 
 ON_OVERVIEW = 3  # pictures
@@ -26,7 +27,7 @@ def sheet_rows(
     rows: pd.DataFrame,
     samples: Sequence[Sample],
     prompts: Sequence[str],
-    masks: MaskCache,
+    masks: Masks,
     policy: str,
     count: int,
 ) -> list[SheetRow]:

@@ -1,0 +1,101 @@
+"""From rows to a table: means, shares of the gap, intervals, on numbers that are easy to check."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sa2va_rl.compare import LEARNED, NOTHING, TEST, TRUTH, Found
+from sa2va_rl.compare_table import (
+    METHODS,
+    by_seed,
+    histogram,
+    name_of,
+    rows_of,
+    summarise,
+    text_table,
+    told_of,
+)
+
+PICTURES = 20
+
+
+def found(method: str, told: str, dice: np.ndarray, choices: np.ndarray | None = None) -> Found:
+    measures = {"dice": dice, "iou": dice / 2, "precision": dice, "recall": dice - 0.1}
+    chosen = None if choices is None else {TEST: choices}
+    return Found(method, told, 1, 2.0, {TEST: measures}, chosen)
+
+
+def seed_rows(seed: int, policy: float) -> pd.DataFrame:
+    """Fixed prompt .5, oracle .7, a policy at a given Dice; pictures differ by up to .1."""
+    base = np.linspace(0, 0.1, PICTURES)
+    zeros, half = np.zeros(PICTURES, dtype=np.int64), np.arange(PICTURES) % 2
+    rows = rows_of(
+        [
+            found("fixed", TRUTH, base + 0.5, zeros),
+            found("oracle", TRUTH, base + 0.7, half),
+            found("random", NOTHING, base + 0.4),
+            found("ppo_tuned", LEARNED, base + policy, half),
+        ]
+    )
+    return rows.assign(size=20, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return pd.concat([seed_rows(1, 0.6), seed_rows(2, 0.65)], ignore_index=True)
+
+
+def test_measures_and_shares_of_the_gap(rows: pd.DataFrame) -> None:
+    table = summarise(rows, resamples=200)
+    assert table["dice/fixed"] == pytest.approx(0.55)
+    assert table["iou/oracle"] == pytest.approx(0.375)
+    assert table["gap_closed/fixed"] == 0 and table["gap_closed/oracle"] == pytest.approx(1)
+    assert table["gap_closed/random"] == pytest.approx(-0.5)
+    assert table["gap_closed/ppo_tuned"] == pytest.approx((0.5 + 0.75) / 2)
+    assert table["cpu_seconds/ppo_tuned"] == 2 and table["calls/ppo_tuned"] == 1
+
+
+def test_differences_are_taken_picture_by_picture(rows: pd.DataFrame) -> None:
+    table = summarise(rows, resamples=500)
+    # Pictures differ among each other and the difference does not: only seeds spread it.
+    assert table["diff/ppo_tuned_vs_fixed"] == pytest.approx(0.125)
+    assert table["diff/ppo_tuned_vs_fixed_low"] == pytest.approx(0.1)
+    assert table["diff/ppo_tuned_vs_fixed_high"] == pytest.approx(0.15)
+    assert table["diff_recall/random_vs_fixed"] == pytest.approx(-0.1)
+    assert "diff/fixed_vs_fixed" not in table
+
+
+def test_choices_are_spread_or_not_there(rows: pd.DataFrame) -> None:
+    table = summarise(rows, resamples=50)
+    assert table["entropy/fixed"] == 0 and table["top_share/fixed"] == 1
+    assert table["entropy/oracle"] == pytest.approx(np.log(2))
+    assert np.isnan(table["top_share/random"])
+    shares = histogram(rows, num_prompts=3)
+    assert shares.loc["oracle"].tolist() == [0.5, 0.5, 0.0]
+    assert "random" not in shares.index
+
+
+def test_each_seed_is_shown(rows: pd.DataFrame) -> None:
+    assert by_seed(rows)["ppo_tuned"].tolist() == [pytest.approx(0.5), pytest.approx(0.75)]
+
+
+def test_a_set_without_a_way_has_no_share() -> None:
+    rows = seed_rows(1, 0.6)
+    rows.loc[rows["method"] == "oracle", "dice"] = rows.loc[
+        rows["method"] == "fixed", "dice"
+    ].to_numpy()
+    assert np.isnan(summarise(rows, resamples=50)["gap_closed/ppo_tuned"])
+
+
+def test_the_text_names_every_method_once_and_who_told_it(rows: pd.DataFrame) -> None:
+    told = told_of(rows)
+    assert list(told) == ["random", "fixed", "oracle", "ppo_tuned"]  # the order of METHODS
+    text = text_table(summarise(rows, resamples=50), told)
+    lines = {line[:32].strip(): line for line in text.splitlines()[1:]}
+    assert list(lines) == [METHODS[name] for name in told]
+    assert "learned reward" in lines[METHODS["ppo_tuned"]]
+    assert "+12.5" in lines[METHODS["ppo_tuned"]] and "100%" in lines[METHODS["fixed"]]
+    assert name_of("fixed", told) == "best fixed prompt, by truth"
+    assert name_of("ppo_tuned", told) == METHODS["ppo_tuned"]
