@@ -1,9 +1,10 @@
 """A Hugging Face causal model as a `core_rl.types.Policy`.
 
-The prompt of a question is encoded once.  Its cache serves the decoding of all G candidates and,
-with its graph, their log-probs, so that one backward pass reaches the prompt (and any media tower)
-through all of them.  Where that cannot hold, under activation checkpointing, the prompt is encoded
-again for every candidate; the two paths are tested equal.
+The prompt of a question is encoded once.  Its keys and values serve the decoding of all G
+candidates and, with their graph, the log-probs, so that one backward pass reaches the prompt (and
+any media tower) through all of them; see `core_rl.hf.prefill`.  Where that cannot hold, under
+activation checkpointing for one, the prompt is encoded again for every candidate; the two paths are
+tested equal.
 """
 
 from __future__ import annotations
@@ -19,41 +20,35 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core_rl.hf.generation import (
-    Layers,
-    cache_layers,
-    decode,
-    expand_cache,
-    generation_mode,
-    last_logits_only,
-    log_softmax_masked,
+from core_rl.hf.copies import draw_with_copies, score_with_copies
+from core_rl.hf.generation import generation_mode
+from core_rl.hf.prefill import (
+    Inputs,
+    Prefix,
+    draw_candidates,
+    encode_prompt,
+    score_candidates,
+    why_not_shared,
 )
+from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.types import Actions, Query, StepLogProbs
 
 log = logging.getLogger(__name__)
 
-Inputs = dict[str, Any]  # what the model's forward takes
+__all__ = ["AdaptersOff", "EncodedPrompt", "HFPolicy", "Inputs", "switch_dropout_off"]
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """B encoded prompts, left-padded to P.
+    """B encoded prompts.
 
     Attributes:
         queries: the records, kept for the path that encodes again.
-        inputs: arguments of the model's forward.
-        mask_BP: attention mask.
-        next_position_B: rotary position of the first completion token.
-        layers: keys and values of each layer; None on the path that encodes again.
-        last_logits_BK: logits of the first completion token, or None likewise.
+        prefixes: what was kept of each; None on the path that encodes again.
     """
 
     queries: Sequence[Query]
-    inputs: Inputs
-    mask_BP: Tensor
-    next_position_B: Tensor
-    layers: Layers | None = None
-    last_logits_BK: Tensor | None = None
+    prefixes: tuple[Prefix, ...] | None = None
 
 
 class HFPolicy(nn.Module, ABC):
@@ -65,8 +60,10 @@ class HFPolicy(nn.Module, ABC):
         stop_ids: ids that end a completion.
         suppress_ids: ids never drawn; masked in the log-probs as well, or the ratio is biased.
         max_completion: limit of new tokens.
-        shared_prompt: encode a prompt once for all its candidates.
+        shared_prompt: encode a prompt once for all its candidates; off, everything is done with a
+            copy of the prompt for each.
         rows_per_pass: sequences a forward on the path that encodes again.
+        fused_decode: decode by `core_rl.hf.fused` where that fits the model.
     """
 
     model: Any
@@ -83,6 +80,7 @@ class HFPolicy(nn.Module, ABC):
         max_completion: int = 64,
         shared_prompt: bool = True,
         rows_per_pass: int = 8,
+        fused_decode: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -90,6 +88,8 @@ class HFPolicy(nn.Module, ABC):
         self.max_completion = max_completion
         self.shared_prompt = shared_prompt
         self.rows_per_pass = rows_per_pass
+        self.fused_decode = fused_decode
+        self._said = ""  # why prompts are not shared, as last logged
         self.register_buffer("stop_ids", torch.tensor(list(stop_ids)), persistent=False)
         self.register_buffer(
             "suppress_ids", torch.tensor(list(suppress_ids), dtype=torch.long), persistent=False
@@ -149,43 +149,35 @@ class HFPolicy(nn.Module, ABC):
     # -- the three seams ---------------------------------------------------------------------
 
     def encode(self, queries: Sequence[Query]) -> EncodedPrompt:
-        inputs = self._inputs(queries)
-        position_ids, next_position = self.positions(inputs)
-        inputs["position_ids"] = position_ids
-        prompt = EncodedPrompt(queries, inputs, inputs["attention_mask"], next_position)
-        if not self.shared_prompt or self.checkpoints_activations:
-            return prompt
-        return self._prefill(prompt)
-
-    def _prefill(self, prompt: EncodedPrompt) -> EncodedPrompt:
-        with last_logits_only(self.model):
-            out = self.model(**prompt.inputs, use_cache=True)
-        return replace(
-            prompt, layers=cache_layers(out.past_key_values), last_logits_BK=out.logits[:, -1]
-        )
+        """Encode each query by itself, without padding; with its graph where gradients are on."""
+        if not self.shared_prompt or self._says_why_not(why_not_shared(self.model)):
+            return EncodedPrompt(queries)
+        return EncodedPrompt(queries, self._prefixes(queries))
 
     @torch.no_grad()
     def sample(
         self, prompt: EncodedPrompt, num_candidates: int, temperature: float = 1.0
     ) -> Actions:
+        limits: dict[str, Any] = {
+            "max_new": self.max_completion,
+            "stop_ids": self.stop_ids,
+            "pad_id": int(self.stop_ids[0]),
+            "suppress": self.suppress_ids,
+            "temperature": temperature,
+        }
         with generation_mode(self.model):
-            if prompt.layers is None:
-                prompt = self._prefill(prompt)
-            assert prompt.layers is not None and prompt.last_logits_BK is not None
-            num_queries = len(prompt.mask_BP)
-            detached = [(keys.detach(), values.detach()) for keys, values in prompt.layers]
-            ids, mask, logp = decode(
-                self.model,
-                expand_cache(detached, num_candidates),
-                prompt.last_logits_BK.detach().repeat_interleave(num_candidates, 0),
-                prompt.mask_BP.repeat_interleave(num_candidates, 0),
-                prompt.next_position_B.repeat_interleave(num_candidates, 0),
-                max_new=self.max_completion,
-                stop_ids=self.stop_ids,
-                pad_id=int(self.stop_ids[0]),
-                suppress=self.suppress_ids,
-                temperature=temperature,
-            )
+            prefixes = prompt.prefixes
+            # Without checkpointing, which generation mode switches off, it may be possible now.
+            if prefixes is None and self.shared_prompt and why_not_shared(self.model) is None:
+                prefixes = self._prefixes(prompt.queries)
+            if prefixes is None:
+                copies = [query for query in prompt.queries for _ in range(num_candidates)]
+                ids, mask, logp = draw_with_copies(self.model, *self._build(copies), limits)
+            else:
+                ids, mask, logp = draw_candidates(
+                    self.model, prefixes, num_candidates, fused=self.fused_decode, **limits
+                )
+        num_queries = len(prompt.queries)
         shape = (num_queries, num_candidates, -1)
         stopped = (torch.isin(ids, self.stop_ids) & mask).any(-1)
         actions = Actions(
@@ -199,11 +191,29 @@ class HFPolicy(nn.Module, ABC):
     def log_probs(
         self, prompt: EncodedPrompt, actions: Actions, temperature: float = 1.0
     ) -> StepLogProbs:
-        if prompt.layers is None:
-            logp = self._log_probs_encoding_again(prompt, actions, temperature)
-        else:
-            logp = self._log_probs_shared(prompt, actions, temperature)
-        return StepLogProbs(torch.where(actions.mask_BGT, logp, 0.0))
+        if prompt.prefixes is None:
+            return StepLogProbs(
+                score_with_copies(
+                    self.model,
+                    self._build,
+                    prompt.queries,
+                    actions,
+                    temperature,
+                    self.suppress_ids,
+                    self.rows_per_pass,
+                )
+            )
+        return StepLogProbs(
+            score_candidates(self.model, prompt.prefixes, actions, temperature, self.suppress_ids)
+        )
+
+    def prompt_ids(self, prompt: EncodedPrompt) -> list[list[int]]:
+        """Token ids of each prompt, without padding."""
+        if prompt.prefixes is not None:
+            return [prefix.ids.tolist() for prefix in prompt.prefixes]
+        inputs = self._inputs(prompt.queries)
+        rows = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        return [ids[mask.bool()].tolist() for ids, mask in rows]
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -213,64 +223,29 @@ class HFPolicy(nn.Module, ABC):
             for name, value in self.collate(queries).items()
         }
 
-    def _log_probs_shared(
-        self, prompt: EncodedPrompt, actions: Actions, temperature: float
-    ) -> Tensor:
-        """Forward the completion tokens alone, against the prompt's cache."""
-        assert prompt.layers is not None and prompt.last_logits_BK is not None
-        num_queries, num_candidates, steps = actions.ids_BGT.shape
-        ids = actions.ids_BGT.reshape(-1, steps)
-        mask = actions.mask_BGT.reshape(-1, steps)
-        first = prompt.last_logits_BK.repeat_interleave(num_candidates, 0).unsqueeze(1)
-        logits = first
-        if steps > 1:
-            start = prompt.next_position_B.repeat_interleave(num_candidates, 0)
-            steps_ids = torch.arange(steps - 1, device=ids.device)
-            attention = torch.cat(
-                [prompt.mask_BP.repeat_interleave(num_candidates, 0), mask[:, :-1].long()], dim=1
-            )
-            rest = self.model(
-                input_ids=ids[:, :-1],
-                attention_mask=attention,
-                position_ids=start.unsqueeze(1) + steps_ids,
-                past_key_values=expand_cache(prompt.layers, num_candidates),
-                use_cache=True,
-            ).logits
-            logits = torch.cat([first, rest], dim=1)
-        logp = log_softmax_masked(logits, temperature, self.suppress_ids)
-        chosen = logp.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-        return chosen.view(num_queries, num_candidates, steps)
+    def _says_why_not(self, reason: str | None) -> bool:
+        """Log once why prompts are encoded again for every candidate."""
+        if reason is not None and reason != self._said:
+            self._said = reason
+            log.info("prompts are encoded again for every candidate: %s", reason)
+        return reason is not None
 
-    def _log_probs_encoding_again(
-        self, prompt: EncodedPrompt, actions: Actions, temperature: float
-    ) -> Tensor:
-        """Forward prompt and completion of each candidate in full, a few rows at a time."""
-        num_queries, num_candidates, steps = actions.ids_BGT.shape
-        queries = [query for query in prompt.queries for _ in range(num_candidates)]
-        ids = actions.ids_BGT.reshape(-1, steps)
-        mask = actions.mask_BGT.reshape(-1, steps)
-        chunks = [
-            self._full_pass(queries[i:j], ids[i:j], mask[i:j], temperature)
-            for i in range(0, len(queries), self.rows_per_pass)
-            for j in [i + self.rows_per_pass]
-        ]
-        return torch.cat(chunks).view(num_queries, num_candidates, steps)
+    def _prefixes(self, queries: Sequence[Query]) -> tuple[Prefix, ...] | None:
+        found = []
+        for query in queries:
+            try:
+                found.append(encode_prompt(self.model, *self._build([query])))
+            except SharingUnsupported as reason:
+                self._says_why_not(str(reason))
+                self.shared_prompt = False
+                return None
+        return tuple(found)
 
-    def _full_pass(
-        self, queries: Sequence[Query], ids_NT: Tensor, mask_NT: Tensor, temperature: float
-    ) -> Tensor:
+    def _build(self, queries: Sequence[Query]) -> tuple[Inputs, Tensor]:
+        """Inputs with their positions, and the position that follows each prompt."""
         inputs = self._inputs(queries)
-        position_ids, next_position = self.positions(inputs)
-        steps = ids_NT.shape[1]
-        ahead = next_position.unsqueeze(1) + torch.arange(steps, device=ids_NT.device)
-        # Omni positions carry three rows (time, height, width) before the batch; text has one.
-        ahead = ahead.expand(*position_ids.shape[:-1], steps)
-        inputs["position_ids"] = torch.cat([position_ids, ahead], dim=-1)
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], ids_NT], dim=1)
-        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask_NT.long()], dim=1)
-        logits = self.model(**inputs, use_cache=False).logits[:, -steps - 1 : -1]
-        logp = log_softmax_masked(logits, temperature, self.suppress_ids)
-        return logp.gather(-1, ids_NT.unsqueeze(-1)).squeeze(-1)
+        inputs["position_ids"], next_position = self.positions(inputs)
+        return inputs, next_position
 
     def with_texts(self, actions: Actions) -> Actions:
         """Add the decoded texts, special tokens left out."""
