@@ -187,7 +187,7 @@ def _drift(actions: Actions, limits: DoctorConfig, references: Sequence[str]) ->
         share <= limits.max_foreign,
         f"{share:.0%} of the letters are of scripts that the prompts do not use: language drift, "
         "or garbled decoding",
-        CURE_GARBLED,
+        f"{CURE_GARBLED}; where answers are meant to be in another language: doctor.max_foreign=1",
     )
 
 
@@ -264,7 +264,7 @@ class RewardWatch:
             return skipped(f"reward/spread_{name}", "judged fewer than two candidates")
         return finding(
             f"reward/spread_{name}",
-            float(values.std()),
+            0.0 if name in constant else float(values.std()),
             "> 0",
             name not in constant or not enough,
             f"reward {name!r} is constant at {constant.get(name, 0):g} over {values.numel()} "

@@ -2,8 +2,8 @@
 
 A run whose completions are garbled, whose reward is constant or whose weights stand still costs as
 much as one that learns.  The gate asks what can be asked before anything was spent; the rest is
-asked of the first step and then every `doctor.every` steps, on a few candidates that were drawn
-anyway.  Neither touches the random state, so a run with the doctor is the run without.
+asked of the first two steps and then every `doctor.every` steps, on a few candidates that were
+drawn anyway.  Neither touches the random state, so a run with the doctor is the run without.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from core_rl.artifacts import write_json
+from core_rl.callbacks import Describe
 from core_rl.config import DoctorConfig, OnFailure, PhaseKind
 from core_rl.degeneration import RewardWatch, degeneration_findings
 from core_rl.hardware import mean_over_ranks
@@ -32,6 +33,7 @@ from core_rl.health import (
     health_metrics,
     health_table,
 )
+from core_rl.losses import loss_mask
 from core_rl.module import Batch, GroupPolicyModule
 from core_rl.signal_agreement import (
     consistency_findings,
@@ -49,6 +51,7 @@ from core_rl.signal_checks import (
     sample_weights,
     weight_findings,
 )
+from core_rl.signal_learning import advantage_findings, direction_findings, reward_findings
 from core_rl.types import Group, Query, RewardTable
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ log = logging.getLogger(__name__)
 # What a pipeline knows beyond the loop: (policy, queries, temperature, limits) -> findings.
 Examine = Callable[[Any, Sequence[Query], float, DoctorConfig], list[Finding]]
 
+EARLY_STEPS = 2  # after the first update a sampler without the new weights begins to show
 REMEMBERED = 64  # rollouts whose old log-probs are compared when they come again
 KEPT_ROUNDS = 20  # unhealthy rounds in health.json
 
@@ -98,6 +102,7 @@ class Doctor(Callback):
         folder: of the run.
         spare: queries that fill the gate's up where a batch has too few.
         examine: the policy, at the gate.
+        describe: columns that name a query; a `prompt` among them says which language to expect.
 
     Raises:
         UnhealthyError: a check failed and `doctor.on_failure` says to stop there.
@@ -109,14 +114,17 @@ class Doctor(Callback):
         folder: Path,
         spare: Sequence[Query] = (),
         examine: Examine = examine_policy,
+        describe: Describe = lambda query: {},
     ) -> None:
         self.limits = limits
         self.folder = folder
         self.spare = list(spare)
         self.examine = examine
+        self.describe = describe
         self.rewards = RewardWatch(limits)
         self._step = -1  # optimiser steps done when last looked at; -1 = the gate is still ahead
-        self._due = True  # the first step is always looked at
+        self._began = 0
+        self._due = True  # the first steps are always looked at
         self._early = True  # nothing was spent yet: the time to stop
         self._has_signal = False
         self._signals = 0  # optimiser steps so far that had a signal
@@ -134,7 +142,7 @@ class Doctor(Callback):
         if self._step >= 0:
             return
         assert isinstance(pl_module, GroupPolicyModule)
-        self._step = trainer.global_step
+        self._step = self._began = trainer.global_step
         with _as_in_training(trainer, pl_module):
             found = self._gate(trainer, pl_module, batch)
         self._report(trainer, pl_module, found)
@@ -153,7 +161,8 @@ class Doctor(Callback):
         own = batch.queries if isinstance(batch, Group) else batch
         queries = [*own, *self.spare][: self.limits.queries]
         try:
-            return found + self.examine(module.policy, queries, module.temperature, self.limits)
+            found += self.examine(module.policy, queries, module.temperature, self.limits)
+            return list({one.check: one for one in found}.values())  # some ask the same
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             log.exception("drawing from the policy or scoring what it drew raised")
             cause = f"drawing or scoring raises {type(error).__name__}: {error}"
@@ -192,12 +201,16 @@ class Doctor(Callback):
         before: tuple[RewardTable, Tensor, int] | None,
     ) -> list[Finding]:
         """Look at the candidates that a step is about to learn from."""
-        found = degeneration_findings(group.actions, self.limits)
+        prompts = [str(self.describe(query).get("prompt", "")) for query in group.queries[:2]]
+        found = degeneration_findings(group.actions, self.limits, prompts)
         temperature = module.temperature if group.temperature is None else group.temperature
         chosen = slice(0, 1), slice(0, self.limits.candidates)
         few, queries = rows_of(group.actions, *chosen), group.queries[:1]
+        found += advantage_findings(group)
         if before is None or before[0] is not group.rewards:
             found += ratio_findings(module.policy, queries, few, temperature)
+            if self._early and self._step == module.phase.start:
+                found += reward_findings(module.reward, group)
         elif self._signals > before[2]:
             first = before[1][chosen]
             found += reuse_findings(module.policy, queries, few, first, temperature)
@@ -227,13 +240,29 @@ class Doctor(Callback):
             if self._before is not None:
                 found += change_findings(pl_module.policy, self._before)
                 self._before = None
+            found += self._of_the_step(trainer, pl_module)
             found += weight_findings(pl_module.policy)
             found += self.rewards.findings()
             if self.rewards.groups >= self.limits.flat_groups:
                 self.rewards.clear()
             self._report(trainer, pl_module, found)
-            self._early = False
-        self._due = (self._step + 1) % self.limits.every == 0
+        self._early = self._step - self._began < EARLY_STEPS
+        self._due = self._early or (self._step + 1) % self.limits.every == 0
+
+    def _of_the_step(self, trainer: L.Trainer, module: GroupPolicyModule) -> list[Finding]:
+        """Ask of the very first update which way it went; one of a single batch can be told."""
+        group = module.last_group
+        if (
+            group is None
+            or self._step != self._began + 1
+            or trainer.accumulate_grad_batches > 1
+            or module.phase.config.kind is not PhaseKind.grpo
+        ):
+            return []
+        temperature = module.temperature if group.temperature is None else group.temperature
+        with _as_in_training(trainer, module):
+            mask_BGT = loss_mask(group.actions, module.loss.mask_truncated)
+            return direction_findings(module.policy, group, mask_BGT, temperature)
 
     # -- what is done about it ---------------------------------------------------------------
 
@@ -261,7 +290,7 @@ class Doctor(Callback):
                 "findings": [{**vars(one), "verdict": one.verdict.value} for one in found],
             }
         )
-        first, rest = self._rounds[:2], self._rounds[2:]
+        first, rest = self._rounds[: 1 + EARLY_STEPS], self._rounds[1 + EARLY_STEPS :]
         sick = [one for one in rest[:-1] if not one["healthy"]]
         self._rounds = [*first, *sick[-KEPT_ROUNDS:], *rest[-1:]]
         write_json(self.folder / "health.json", {"rounds": self._rounds})
@@ -292,13 +321,12 @@ def _loss_finding(loss: float) -> Finding:
 
 
 def _tell(step: int, found: Sequence[Finding]) -> None:
-    """Log a line; where something is wrong the table as well, and each cause with its cure."""
+    """Log a line, each cause with its cure, and the whole table where a check failed."""
     bad = [one for one in found if one.verdict in (Verdict.fail, Verdict.warn)]
     well = sum(one.verdict is Verdict.ok for one in found)
     log.info("doctor, step %d: %d checks well, %d not", step, well, len(bad))
-    if not bad:
-        return
-    shown = health_table(found)[["check", "figure", "expected", "verdict"]]
-    log.warning("doctor, step %d\n%s", step, shown.to_string(index=False))
+    if failed(found):
+        shown = health_table(found)[["check", "figure", "expected", "verdict"]]
+        log.warning("doctor, step %d\n%s", step, shown.to_string(index=False))
     for one in bad:
         log.warning("%s %s: %s -> %s", one.verdict.value, one.check, one.cause, one.cure)

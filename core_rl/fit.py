@@ -77,7 +77,7 @@ def fit(
     doctor = doctor or DoctorConfig()
     if doctor.enabled:
         spare = [query for batch in held_out[:1] for query in batch]
-        watching.append(Doctor(doctor, folder, spare, examine))
+        watching.append(Doctor(doctor, folder, spare, examine, describe))
     loggers = build_logger(logger, folder)
     if loggers:
         watching.append(LearningRateMonitor("step"))

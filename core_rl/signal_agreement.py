@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from core_rl.health import Finding, finding, skipped
 from core_rl.types import Actions, Policy, Query
 
-AGREES = 1e-3  # nats; float32 log-probs of the same tokens agree to 1e-6 or so
-HALF_AGREES = 0.5  # nats, for bfloat16, float16 and other engines
+AGREES = 1e-3  # nats, largest gap; float32 log-probs of the same tokens agree to 1e-6 or so
+# nats, mean gap: among thousands of tokens in bfloat16 a few are always far off.
+HALF_AGREES = 0.05
+ENGINE_AGREES = 0.1  # nats, mean gap to another engine's kernels
 
 
 def largest_gap(one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor) -> float:
@@ -26,13 +28,33 @@ def largest_gap(one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor) -> float:
     return float(torch.where(mask_BGT, gap_BGT, 0.0).max())
 
 
-def agreement_limit(policy: Any) -> float:
-    """Largest gap of two scorings by one policy that its precision explains."""
+def mean_gap(one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor) -> float:
+    """Mean |difference| on real steps, in nats; infinite where either is not finite."""
+    gap_BGT = (one_BGT.float() - other_BGT.to(one_BGT.device).float()).abs()
+    gap_BGT = torch.where(gap_BGT.isfinite(), gap_BGT, math.inf)
+    return float(torch.where(mask_BGT, gap_BGT, 0.0).sum() / mask_BGT.sum().clamp(min=1))
+
+
+def is_half(policy: Any) -> bool:
+    """Tell whether a policy computes in bfloat16 or float16, autocast included."""
     first = next(iter(policy.parameters()), None) if isinstance(policy, nn.Module) else None
     if first is None:
-        return AGREES
-    half = first.dtype in (torch.bfloat16, torch.float16)
-    return HALF_AGREES if half or torch.is_autocast_enabled(first.device.type) else AGREES
+        return False
+    halved = first.dtype in (torch.bfloat16, torch.float16)
+    return halved or torch.is_autocast_enabled(first.device.type)
+
+
+def disagreement(
+    policy: Any, one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor
+) -> tuple[float, float]:
+    """Gap of two scorings by one policy, and the largest that its precision explains.
+
+    Returns:
+        In nats: the largest gap of a step in float32, the mean in half precision.
+    """
+    if is_half(policy):
+        return mean_gap(one_BGT, other_BGT, mask_BGT), HALF_AGREES
+    return largest_gap(one_BGT, other_BGT, mask_BGT), AGREES
 
 
 @torch.no_grad()
@@ -48,8 +70,7 @@ def kl_findings(
         one.log_probs(one.encode(queries), actions, temperature).logp_BGT
         for one in (policy, reference)
     )
-    gap = largest_gap(own, other, actions.mask_BGT)
-    limit = agreement_limit(policy)
+    gap, limit = disagreement(policy, own, other, actions.mask_BGT)
     return [
         finding(
             "reference/gap_at_start",
@@ -79,8 +100,7 @@ def ratio_findings(
     own = policy.log_probs(policy.encode(queries), actions, temperature).logp_BGT
     if actions.logp_BGT is None:
         return [skipped("signal/ratio_gap", "a mechanism without log-probs drew these")]
-    limit = agreement_limit(policy)
-    gap = largest_gap(own, actions.logp_BGT, actions.mask_BGT)
+    gap, limit = disagreement(policy, own, actions.logp_BGT, actions.mask_BGT)
     found = [
         finding(
             "signal/ratio_gap",
@@ -101,12 +121,12 @@ def ratio_findings(
 def _engine_finding(logp_BGT: Tensor, actions: Actions) -> Finding:
     """Another engine's log-probs may differ by its kernels and precision, and by no more."""
     assert actions.engine_logp_BGT is not None
-    gap = largest_gap(logp_BGT, actions.engine_logp_BGT, actions.mask_BGT)
+    gap = mean_gap(logp_BGT, actions.engine_logp_BGT, actions.mask_BGT)
     return finding(
         "signal/engine_gap",
         gap,
-        f"<= {HALF_AGREES:g}",
-        gap <= HALF_AGREES,
+        f"<= {ENGINE_AGREES:g}",
+        gap <= ENGINE_AGREES,
         "the engine that draws has other weights (stale rollout weights), another prompt or chat "
         "template, or returns log-probs of another distribution",
         "send the weights before each rollout and let the engine return processed log-probs",
@@ -118,11 +138,10 @@ def consistency_findings(
     policy: Policy, queries: Sequence[Query], actions: Actions, temperature: float
 ) -> list[Finding]:
     """Check that scoring is repeatable, and the same in a batch as alone."""
-    limit = agreement_limit(policy)
     together, again = (
         policy.log_probs(policy.encode(queries), actions, temperature).logp_BGT for _ in range(2)
     )
-    repeat = largest_gap(together, again, actions.mask_BGT)
+    repeat, limit = disagreement(policy, together, again, actions.mask_BGT)
     found = [
         finding(
             "signal/repeatable",
@@ -143,7 +162,7 @@ def consistency_findings(
             for b, query in enumerate(queries)
         ]
     )
-    gap = largest_gap(together, alone, actions.mask_BGT)
+    gap, limit = disagreement(policy, together, alone, actions.mask_BGT)
     found.append(
         finding(
             "signal/alone_gap",

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from core_rl.health import Finding, failed
 from core_rl.hf.explain import Hypothesis
-from core_rl.hf.parity import Case, Drawn, Inputs, unpadded_rows, watch_cache
+from core_rl.hf.parity import Case, Drawn, Inputs, gap_between, unpadded_rows, watch_cache
 from core_rl.hf.parity_checks import cache_finding, parity_findings
 from core_rl.hf.policy import HFPolicy
 from core_rl.hf.prompt_checks import batch_findings, template_findings, tokenizer_findings
+from core_rl.hf.sampling_checks import sampling_findings, text_findings
 from core_rl.signal_checks import weights_finite
-from core_rl.types import Query
+from core_rl.types import Actions, Query
 
 Draw = Callable[[nn.Module, Inputs, int], Drawn]
 Score = Callable[[nn.Module, Inputs, Tensor, Tensor], Tensor]
@@ -80,7 +81,7 @@ def diagnose(
     found = batch_findings(inputs, alone, tokenizer.pad_token_id)
     found += tokenizer_findings(
         tokenizer,
-        vocabulary=model.get_input_embeddings().weight.shape[0],
+        vocabulary=model.get_input_embeddings().num_embeddings,
         stop_ids=stops,
         suppress_ids=suppress_ids,
     )
@@ -103,11 +104,15 @@ def diagnose(
         list(range(len(alone))),
     )
     found.append(cache_finding(drawn))
-    scored = None
-    if score is not None:
-        with torch.random.fork_rng(_cuda_devices(model)):
-            scored = [score(model, batch, drawn.ids_NT, drawn.mask_NT).detach() for _ in range(2)]
-    return found + parity_findings(case, drawn.logp_NT, scored, hypotheses)
+    found += sampling_findings(case, drawn.logp_NT, stops, max_new)
+    if score is None:
+        return found + parity_findings(case, drawn.logp_NT, None, None, hypotheses)
+    with torch.random.fork_rng(_cuda_devices(model)):
+        scored, again = (
+            score(model, batch, drawn.ids_NT, drawn.mask_NT).detach() for _ in range(2)
+        )
+    repeat = gap_between(scored, again, drawn.mask_NT)
+    return found + parity_findings(case, drawn.logp_NT, scored, repeat, hypotheses)
 
 
 def _generate(
@@ -189,43 +194,59 @@ def check_policy(
         found = batch_findings(batch, rows, tokenizer.pad_token_id)
         found += tokenizer_findings(
             tokenizer,
-            vocabulary=policy.model.get_input_embeddings().weight.shape[0],
+            vocabulary=policy.model.get_input_embeddings().num_embeddings,
             stop_ids=policy.stop_ids.tolist(),
             suppress_ids=policy.suppress_ids.tolist(),
         )
         found += template_findings(tokenizer, [row["input_ids"][0].tolist() for row in rows])
         with torch.no_grad(), limited(policy, max_new), watch_cache(policy.model) as watch:
-            prompt = policy.encode(queries)
-            actions = policy.sample(prompt, candidates, temperature)
-            length = watch.length
+            actions = policy.sample(policy.encode(queries), candidates, temperature)
+            length, limit = watch.length, policy.max_completion
         with torch.no_grad():
-            scored = [
-                policy.log_probs(policy.encode(queries), actions, temperature).logp_BGT.flatten(
-                    0, 1
-                )
-                for _ in range(2)
-            ]
-        assert actions.logp_BGT is not None
-        drawn = Drawn(
-            actions.ids_BGT.flatten(0, 1),
-            actions.mask_BGT.flatten(0, 1),
-            actions.logp_BGT.flatten(0, 1),
-            length,
-            batch["input_ids"].shape[1],
-        )
-        owners = [b for b in range(len(queries)) for _ in range(candidates)]
-        case = Case(
-            policy.model,
-            [rows[b] for b in owners],
-            drawn.ids_NT,
-            drawn.mask_NT,
-            temperature,
-            policy.suppress_ids,
-            batch,
-            owners,
-        )
-        found.append(cache_finding(drawn))
-        return found + parity_findings(case, drawn.logp_NT, scored, hypotheses)
+            prompt = policy.encode(queries)
+            scored, again = (
+                policy.log_probs(prompt, actions, temperature).logp_BGT for _ in range(2)
+            )
+        repeat = gap_between(*(x.flatten(0, 1) for x in (scored, again, actions.mask_BGT)))
+        # Of the first query every candidate is compared, of the others one is enough.
+        chosen = [(0, g) for g in range(candidates)] + [(b, 0) for b in range(1, len(queries))]
+        case, drawn = _picked(policy, rows, batch, actions, chosen, temperature)
+        b, g = torch.tensor(chosen, device=scored.device).T
+        found.append(cache_finding(replace(drawn, cache_length=length)))
+        found += text_findings(tokenizer, actions)
+        found += sampling_findings(case, drawn.logp_NT, policy.stop_ids.tolist(), limit)
+        return found + parity_findings(case, drawn.logp_NT, scored[b, g], repeat, hypotheses)
+
+
+def _picked(
+    policy: HFPolicy,
+    rows: Sequence[Inputs],
+    batch: Inputs,
+    actions: Actions,
+    chosen: Sequence[tuple[int, int]],
+    temperature: float,
+) -> tuple[Case, Drawn]:
+    """Lay out some candidates, named by query and number, for comparison."""
+    assert actions.logp_BGT is not None
+    b, g = torch.tensor(chosen, device=actions.ids_BGT.device).T
+    owners = [query for query, _ in chosen]
+    drawn = Drawn(
+        actions.ids_BGT[b, g],
+        actions.mask_BGT[b, g],
+        actions.logp_BGT[b, g],
+        prompt_length=batch["input_ids"].shape[1],
+    )
+    case = Case(
+        policy.model,
+        [rows[query] for query in owners],
+        drawn.ids_NT,
+        drawn.mask_NT,
+        temperature,
+        policy.suppress_ids,
+        batch,
+        owners,
+    )
+    return case, drawn
 
 
 @contextmanager

@@ -7,6 +7,7 @@ runs on a failure only, so it may cost a few forwards.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,8 @@ from core_rl.hf.hypotheses import (
     Hypothesis,
 )
 from core_rl.hf.parity import Case, Gap, Tolerance, gap_between
+
+log = logging.getLogger(__name__)
 
 PLAUSIBLE_GAP = 0.3  # nats; other weights or inputs move some token by more than this
 
@@ -56,13 +59,22 @@ def explain(
     found = [
         answer
         for hypothesis in (*HYPOTHESES, *hypotheses)
-        if (answer := hypothesis(case, observed_NT)) is not None
+        if (answer := _tried(hypothesis, case, observed_NT)) is not None
         and answer.left.mean <= max(EXPLAINED * before.mean, 0.1 * tolerance.mean_abs)
     ]
     if found:
         # Of those that leave practically nothing the first, which is the simplest.
         return min(found, key=lambda answer: max(answer.left.mean, 0.1 * tolerance.mean_abs))
     return _by_shape(before, tolerance)
+
+
+def _tried(hypothesis: Hypothesis, case: Case, observed_NT: Tensor) -> Explanation | None:
+    """Try a hypothesis; a model that cannot be fed like that does not have the fault."""
+    try:
+        return hypothesis(case, observed_NT)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        log.debug("%s does not apply: %s", hypothesis, error)
+        return None
 
 
 def _by_shape(gap: Gap, tolerance: Tolerance) -> Explanation:

@@ -28,7 +28,7 @@ def batch_findings(
     """
     ids_BP: Tensor = batch["input_ids"]
     mask_BP = batch.get("attention_mask", torch.ones_like(ids_BP)).bool()
-    found = [_own_prompts(ids_BP, mask_BP, rows), _padding_side(mask_BP)]
+    found = [_own_prompts(ids_BP, mask_BP, rows), _differ(rows), _padding_side(mask_BP)]
     if pad_id is not None:
         found.append(_pads_masked(ids_BP, mask_BP, rows, pad_id))
     return found
@@ -58,6 +58,31 @@ def _own_prompts(ids_BP: Tensor, mask_BP: Tensor, rows: Sequence[Mapping[str, An
         "nothing with [0], and truncate no prompt"
     )
     return finding("prompts/own", share, "= 1", all(right), cause, cure)
+
+
+def _differ(rows: Sequence[Mapping[str, Any]]) -> Finding:
+    """Different queries must give different inputs, in text or in media."""
+    if len(rows) < 2:
+        return skipped("prompts/differ", "needs two queries")
+    distinct = [row for n, row in enumerate(rows) if not any(_same(row, o) for o in rows[:n])]
+    return finding(
+        "prompts/differ",
+        float(len(distinct)),
+        "> 1",
+        len(distinct) > 1,
+        f"{len(rows)} queries give one and the same input: a prompt is reused, or query and "
+        "media never reach it",
+        "build each prompt from its own query; index nothing with [0]; nothing is wrong where the "
+        "data hold one question twice, or media are blank on purpose",
+        Verdict.warn,
+    )
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
+        for name, value in one.items()
+    )
 
 
 def _padding_side(mask_BP: Tensor) -> Finding:

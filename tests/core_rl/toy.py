@@ -316,4 +316,5 @@ def run(
         describe=lambda query: {"id": query},
         save=save,
         callbacks=callbacks,
+        **changes,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +22,7 @@ from core_rl.hf.policy import EncodedPrompt, HFPolicy
 from core_rl.types import Actions, StepLogProbs
 from tests.core_rl.hf.text_policy import (
     QUERIES,
+    STOPS,
     SUPPRESSED,
     TextPolicy,
     build_model,
@@ -279,6 +280,84 @@ class Drops(TextPolicy):
         return nn.Module.train(self, mode)  # type: ignore[return-value]
 
 
+class ScoresAfresh(TextPolicy):
+    """Draws in some way of its own and scores that as if it had drawn rightly."""
+
+    drawn_at: Callable[[float], float]
+
+    def sample(
+        self, prompt: EncodedPrompt, num_candidates: int, temperature: float = 1.0
+    ) -> Actions:
+        actions = super().sample(prompt, num_candidates, type(self).drawn_at(temperature))
+        return replace(actions, logp_BGT=self.log_probs(prompt, actions, temperature).logp_BGT)
+
+
+class Greedy(ScoresAfresh):
+    """Takes the most probable token."""
+
+    drawn_at = staticmethod(lambda temperature: 0.0)
+
+
+class Feverish(ScoresAfresh):
+    """Draws three times as hot as it scores."""
+
+    drawn_at = staticmethod(lambda temperature: 3 * temperature)
+
+
+class SeedsEachCandidate(TextPolicy):
+    """Every candidate of a prompt is drawn from the same seed."""
+
+    def sample(
+        self, prompt: EncodedPrompt, num_candidates: int, temperature: float = 1.0
+    ) -> Actions:
+        one = super().sample(prompt, 1, temperature)
+        assert one.logp_BGT is not None
+        return Actions(
+            one.ids_BGT.repeat(1, num_candidates, 1),
+            one.mask_BGT.repeat(1, num_candidates, 1),
+            one.logp_BGT.repeat(1, num_candidates, 1),
+            texts=tuple(group * num_candidates for group in one.texts),
+        )
+
+
+class MixesTexts(TextPolicy):
+    """Texts of one candidate stand beside tokens of another."""
+
+    def sample(
+        self, prompt: EncodedPrompt, num_candidates: int, temperature: float = 1.0
+    ) -> Actions:
+        actions = super().sample(prompt, num_candidates, temperature)
+        return replace(actions, texts=actions.texts[1:] + actions.texts[:1])
+
+
+class MasksTheEnd(TextPolicy):
+    """The end token is left out of the loss."""
+
+    def sample(
+        self, prompt: EncodedPrompt, num_candidates: int, temperature: float = 1.0
+    ) -> Actions:
+        actions = super().sample(prompt, num_candidates, temperature)
+        ends = torch.isin(actions.ids_BGT, self.stop_ids)
+        return replace(actions, mask_BGT=actions.mask_BGT & ~ends)
+
+
+class LearnsPadding(TextPolicy):
+    """What follows the end is learned from as well."""
+
+    def sample(
+        self, prompt: EncodedPrompt, num_candidates: int, temperature: float = 1.0
+    ) -> Actions:
+        actions = super().sample(prompt, num_candidates, temperature)
+        return replace(actions, mask_BGT=torch.ones_like(actions.mask_BGT))
+
+
+class OnePromptForEver(TextPolicy):
+    """The query never reaches the prompt."""
+
+    def collate(self, queries: Sequence[str]) -> Inputs:
+        return super().collate(["describe it"] * len(queries))
+
+
 def built(kind: type[TextPolicy], reentrant: bool | None = None, **changes: Any) -> TextPolicy:
     model = build_model(changes.pop("family", "qwen2"))
     if reentrant is not None:
@@ -396,6 +475,32 @@ FAULTS = [
     ),
     Planted("dropout", lambda: built(Drops, shared_prompt=False), "parity/repeatable", "dropout"),
     Planted("stop id suppressed", stop_suppressed, "tokens/stop_reachable", "no stop id"),
+    Planted("greedy", lambda: built(Greedy), "sampling/from_distribution", "greedy decoding"),
+    Planted(
+        "drawn hotter than scored",
+        lambda: built(Feverish),
+        "sampling/from_distribution",
+        "a higher temperature",
+    ),
+    Planted(
+        "one seed for all candidates",
+        lambda: built(SeedsEachCandidate),
+        "sampling/copies",
+        "copies of each other",
+    ),
+    Planted("texts mixed up", lambda: built(MixesTexts), "sampling/texts", "other candidates"),
+    Planted(
+        "end token masked",
+        lambda: built(MasksTheEnd, stop_ids=[256, *STOPS]),
+        "sampling/ends",
+        "never learns to stop",
+    ),
+    Planted(
+        "padding learned from",
+        lambda: built(LearnsPadding, stop_ids=[256, *STOPS]),
+        "sampling/ends",
+        "after the end",
+    ),
     Planted("weights not finite", not_finite, "weights/not_finite", "lm_head"),
 ]
 
@@ -413,6 +518,19 @@ def test_a_healthy_policy_is_cleared(family: str, reentrant: bool | None) -> Non
     for seed in range(4):
         assert examined(policy, seed) == {}
     assert examined(built(TextPolicy, reentrant, family=family, shared_prompt=False)) == {}
+
+
+def test_a_prompt_that_the_query_never_reaches_is_warned_of() -> None:
+    """A warning only: data may hold a question twice."""
+    found = {one.check: one for one in check_policy(built(OnePromptForEver), QUERIES, max_new=4)}
+    assert found["prompts/differ"].verdict is Verdict.warn
+    assert "one and the same input" in found["prompts/differ"].cause
+
+
+def test_ragged_completions_are_cleared() -> None:
+    for seed in range(4):
+        assert examined(built(TextPolicy, stop_ids=[256, *STOPS]), seed) == {}
+        assert examined(built(Generates, stop_ids=[256, *STOPS]), seed) == {}
 
 
 def test_plain_generate_in_eval_mode_is_healthy() -> None:
