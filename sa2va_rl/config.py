@@ -117,6 +117,7 @@ class SegmenterKind(Enum):
 
     vesselness = "vesselness"  # the embedded one: no weights
     clipseg = "clipseg"
+    sam3 = "sam3"
     sa2va = "sa2va"
 
 

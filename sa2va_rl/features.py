@@ -1,8 +1,8 @@
-"""What a policy sees of a picture: 16 statistics, gradients, band energies, and its progress.
+"""What a policy sees of a picture: 16 statistics, gradients, bands, ridges, and its progress.
 
 Computed from pixels alone: no function here takes a mask, true or found, so nothing of the truth
-can reach a policy.  Band energies tell noise from structure and thin lines from wide ones, which is
-what prompts differ in.
+can reach a policy.  Bands tell noise from structure and thin lines from wide ones; ridges tell how
+far dark lines of each width stand out.  Both are what prompts differ in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ BANDS = tuple(
     for index in range(len(SIGMAS) - 1)
     for kind in ("energy", "spread", "skewness")
 )
-FEATURES = (*STATISTICS, *GRADIENTS, *BANDS)
+# Widths at which dark lines are looked for, in pixels, and how far the clearest share stands out.
+RIDGE_SIGMAS = (1.0, 1.8, 3.2, 5.6)
+RIDGE_QUANTILES = (0.9, 0.97, 0.995)
+RIDGES = tuple(
+    f"ridge{index}_{kind}"
+    for index in range(len(RIDGE_SIGMAS))
+    for kind in ("spread", *(f"p{100 * quantile:g}" for quantile in RIDGE_QUANTILES))
+)
+FEATURES = (*STATISTICS, *GRADIENTS, *BANDS, *RIDGES)
 CLIP = 5.0  # standard deviations beyond which a feature says no more
 
 
@@ -46,7 +54,8 @@ def features_of(image_HWC: NDArray[np.uint8]) -> Floats:
     colour_HWC = image_HWC.astype(np.float32) / 255.0
     grey_HW = colour_HWC.mean(axis=2)
     saturation = float((colour_HWC.max(axis=2) - colour_HWC.min(axis=2)).mean())
-    numbers = [*_statistics(grey_HW), saturation, *_gradients(grey_HW), *_bands(grey_HW)]
+    numbers = [*_statistics(grey_HW), saturation, *_gradients(grey_HW)]
+    numbers += [*_bands(grey_HW), *_ridges(grey_HW)]
     assert len(numbers) == len(FEATURES)
     return np.asarray(numbers, dtype=np.float32)
 
@@ -90,6 +99,27 @@ def _bands(grey_HW: Floats) -> list[float]:
         spread = float(np.median(np.abs(band_HW)))
         skewness = float((band_HW**3).mean()) / max(energy, 1e-6) ** 3
         numbers += [_log(energy), _log(spread), skewness]
+    return numbers
+
+
+def _ridges(grey_HW: Floats) -> list[float]:
+    """Usual size of the ridge measure at each width, and how far its largest values exceed it.
+
+    The measure is that of `vesselness`: the Hessian's largest eigenvalue less half the size of the
+    other.  Excess is in robust standard deviations, as a logarithm.
+    """
+    numbers = []
+    for sigma in RIDGE_SIGMAS:
+        smooth_HW = ndimage.gaussian_filter(grey_HW, sigma)
+        yy_HW, xx_HW = (ndimage.correlate1d(smooth_HW, [1, -2, 1], axis=a) for a in (0, 1))
+        xy_HW = np.gradient(np.gradient(smooth_HW, axis=0), axis=1)
+        half_HW = (yy_HW + xx_HW) / 2
+        root_HW = np.hypot((yy_HW - xx_HW) / 2, xy_HW)
+        ridge_HW = sigma**2 * (half_HW + root_HW - np.abs(half_HW - root_HW) / 2)
+        centre = np.median(ridge_HW)
+        spread = 1.4826 * float(np.median(np.abs(ridge_HW - centre))) + 1e-6
+        excess = (np.quantile(ridge_HW, RIDGE_QUANTILES) - centre) / spread
+        numbers += [_log(spread), *(float(e) for e in np.log1p(np.maximum(excess, 0)))]
     return numbers
 
 

@@ -101,17 +101,7 @@ class CLIPSegSegmenter:
             truncation=True,
         )
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
-        logits: Tensor = self.model(**inputs).logits
-        small_11HW = logits.reshape(1, 1, *logits.shape[-2:]).float()
-        full_11HW = torch.nn.functional.interpolate(
-            small_11HW, (image.height, image.width), mode="bilinear", align_corners=False
-        )
-        map_HW = full_11HW.sigmoid()[0, 0].cpu().numpy()
-        return Prediction(
-            prediction="[SEG]",
-            prediction_masks=[(map_HW > self.threshold)[None]],
-            probability_maps=[map_HW[None]],
-        )
+        return _from_logits(self.model(**inputs).logits, image, self.threshold)
 
 
 def load_clipseg(
@@ -124,6 +114,80 @@ def load_clipseg(
     return CLIPSegSegmenter(
         model.to(device), CLIPSegProcessor.from_pretrained(name), name, threshold
     )
+
+
+class Sam3Segmenter:
+    """SAM 3 (Carion et al., 2025), by its map of everything that the text names.
+
+    Pictures are brought to the model's size here: its own processor needs torchvision.
+
+    Args:
+        model: a `Sam3Model`.
+        tokenizer: its `CLIPTokenizer`.
+        name: of the weights, for the fingerprint.
+        threshold: probability above which a pixel is in the mask, in (0, 1).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, threshold: float = 0.5) -> None:
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold={threshold!r}: expected a number between 0 and 1")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.threshold = threshold
+
+    @property
+    def fingerprint(self) -> str:
+        return digest("sam3", self.name, self.threshold)
+
+    @torch.no_grad()
+    def predict_forward(self, image: Image.Image, text: str) -> Prediction:
+        """Segment what the text names; text beyond the model's longest is cut."""
+        config, device = self.model.config, self.model.device
+        side = config.image_size
+        small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+        pixels_HWC = torch.from_numpy(np.array(small)).to(device, self.model.dtype)
+        words = self.tokenizer(
+            text,
+            return_tensors="pt",
+            padding="max_length",
+            truncation=True,
+            max_length=config.text_config.max_position_embeddings,
+        )
+        answer = self.model(
+            pixel_values=(pixels_HWC.permute(2, 0, 1)[None] / 127.5 - 1),
+            input_ids=words["input_ids"].to(device),
+            attention_mask=words["attention_mask"].to(device),
+        )
+        return _from_logits(answer.semantic_seg, image, self.threshold)
+
+
+def _from_logits(logits: Tensor, image: Image.Image, threshold: float) -> Prediction:
+    """Bring one map of logits to the picture's size and cut it off."""
+    small_11HW = logits.reshape(1, 1, *logits.shape[-2:]).float()
+    full_11HW = torch.nn.functional.interpolate(
+        small_11HW, (image.height, image.width), mode="bilinear", align_corners=False
+    )
+    map_HW = full_11HW.sigmoid()[0, 0].cpu().numpy()
+    return Prediction(
+        prediction="[SEG]",
+        prediction_masks=[(map_HW > threshold)[None]],
+        probability_maps=[map_HW[None]],
+    )
+
+
+def load_sam3(
+    name: str = "facebook/sam3", threshold: float = 0.5, device: str = "cpu"
+) -> Sam3Segmenter:
+    """Load SAM 3 from the hub or a folder; it needs no code but that of transformers.
+
+    Raises:
+        ImportError: a release of transformers without it.
+    """
+    from transformers import AutoTokenizer, Sam3Model
+
+    model: torch.nn.Module = Sam3Model.from_pretrained(name)
+    return Sam3Segmenter(model.to(device), AutoTokenizer.from_pretrained(name), name, threshold)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sa2va_rl.data import Sample, Splits
 from sa2va_rl.masks import MaskCache
 from sa2va_rl.reward_fit import evaluate_reward_net, fit_reward_net
 from sa2va_rl.reward_net import RewardNet, RewardNetJudge, load_reward_net, save_reward_net
-from sa2va_rl.segmenters import Segmenter, load_clipseg, load_sa2va
+from sa2va_rl.segmenters import Segmenter, load_clipseg, load_sa2va, load_sam3
 from sa2va_rl.settings import Settings
 from sa2va_rl.tables import PromptTable, measure_prompts
 from sa2va_rl.vesselness import VesselnessSegmenter
@@ -38,6 +38,8 @@ def load_segmenter(config: Sa2VAModelConfig) -> Segmenter:
     assert config.path is not None
     if config.kind is SegmenterKind.clipseg:
         return load_clipseg(config.path, config.threshold or 0.5, config.device)
+    if config.kind is SegmenterKind.sam3:
+        return load_sam3(config.path, config.threshold or 0.5, config.device)
     return load_sa2va(config.path, config.trust_remote_code, config.device, config.threshold)
 
 

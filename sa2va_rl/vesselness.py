@@ -26,7 +26,13 @@ Floats = NDArray[np.float32]
 
 
 class VesselnessSegmenter:
-    """Segment vessels darker than what surrounds them, as the words of the prompt say."""
+    """Segment vessels darker than what surrounds them, as the words of the prompt say.
+
+    What prompts share on a picture, its ridges at each scale, is kept until the next picture comes.
+    """
+
+    def __init__(self) -> None:
+        self._picture = Ridges(np.ones((1, 1), dtype=np.float32))
 
     @property
     def fingerprint(self) -> str:
@@ -46,7 +52,10 @@ class VesselnessSegmenter:
             vessel starts.  The mask follows vessels further down than that.
         """
         controls = controls_of(text)
-        z_HW = z_scores(green(image), controls)
+        picture_HW = green(image)
+        if not np.array_equal(picture_HW, self._picture.picture_HW):
+            self._picture = Ridges(picture_HW)
+        z_HW = self._picture.z_scores(controls)
         mask_HW = follow(z_HW, controls)
         logits_HW = np.clip(z_HW - controls.threshold, -30.0, 30.0)
         return Prediction(
@@ -62,22 +71,46 @@ def green(image: Image.Image) -> Floats:
     return np.asarray(channel, dtype=np.float32) / 255.0
 
 
-def z_scores(picture_HW: Floats, controls: Controls) -> Floats:
-    """How much more a dark line each pixel is than the picture's usual pixel.
+class Ridges:
+    """How much of a dark line there is at each pixel of a picture, for any prompt.
 
-    Returns:
-        HW, in robust standard deviations (1.4826 * median absolute deviation) above the median.
+    Args:
+        picture_HW: in [0, 1].
     """
-    unit = min(picture_HW.shape) / REFERENCE_SIDE
-    background_HW = ndimage.gaussian_filter(picture_HW, BACKGROUND * unit)
-    flat_HW = picture_HW / np.maximum(background_HW, 1e-3)
-    if controls.denoise:
-        flat_HW = ndimage.gaussian_filter(flat_HW, controls.denoise * unit)
-    ridge_HW = np.max([_ridge(flat_HW, scale * unit) for scale in controls.scales], axis=0)
-    centre = np.median(ridge_HW)
-    spread = 1.4826 * np.median(np.abs(ridge_HW - centre))
-    # A picture of one colour has no spread and no vessel: keep it at 0 instead of dividing.
-    return np.asarray((ridge_HW - centre) / max(float(spread), 1e-6), dtype=np.float32)
+
+    def __init__(self, picture_HW: Floats) -> None:
+        self.picture_HW = picture_HW
+        self.unit = min(picture_HW.shape) / REFERENCE_SIDE
+        self._flat: dict[float, Floats] = {}
+        self._ridge: dict[tuple[float, float], Floats] = {}
+
+    def z_scores(self, controls: Controls) -> Floats:
+        """How much more a dark line each pixel is than the picture's usual pixel.
+
+        Returns:
+            HW, in robust standard deviations (1.4826 * median absolute deviation) above the median.
+        """
+        found = [self._at(controls.denoise, scale) for scale in controls.scales]
+        ridge_HW = np.max(found, axis=0)
+        centre = np.median(ridge_HW)
+        spread = 1.4826 * np.median(np.abs(ridge_HW - centre))
+        # A picture of one colour has no spread and no vessel: keep it at 0 instead of dividing.
+        return np.asarray((ridge_HW - centre) / max(float(spread), 1e-6), dtype=np.float32)
+
+    def _at(self, denoise: float, scale: float) -> Floats:
+        if (denoise, scale) not in self._ridge:
+            flat_HW = self._flattened(denoise)
+            self._ridge[denoise, scale] = _ridge(flat_HW, scale * self.unit)
+        return self._ridge[denoise, scale]
+
+    def _flattened(self, denoise: float) -> Floats:
+        if denoise not in self._flat:
+            background_HW = ndimage.gaussian_filter(self.picture_HW, BACKGROUND * self.unit)
+            flat_HW = self.picture_HW / np.maximum(background_HW, 1e-3)
+            if denoise:
+                flat_HW = ndimage.gaussian_filter(flat_HW, denoise * self.unit)
+            self._flat[denoise] = flat_HW
+        return self._flat[denoise]
 
 
 def _ridge(picture_HW: Floats, sigma: float) -> Floats:

@@ -19,7 +19,15 @@ from sa2va_rl.policies import load_policy
 from sa2va_rl.prompts import PROMPTS
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("trainer=smoke", "data_mix.side=96", "reward_net.side=48", "reward_net.width=8")
+SMALL = (
+    "trainer=smoke",
+    "data_mix.side=96",
+    "reward_net.side=48",
+    "reward_net.width=8",
+    "ppo.n_steps=32",
+    "ppo.batch_size=32",
+    "ppo.checkpoint_every=64",
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +35,10 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("outputs")
 
 
-def run(*overrides: str, output: Path, code: int = 0) -> Path:
+def run(*overrides: str, output: Path) -> Path:
     """Run an experiment and return its folder."""
     done = start(*overrides, output=output)
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return (output / "latest").resolve()
 
 
@@ -94,14 +102,11 @@ def test_ppo_leaves_an_archive_and_a_policy_that_agree(trained: Path) -> None:
 
 
 def test_ppo_goes_on_from_its_checkpoint(trained: Path, output: Path) -> None:
-    longer = ("ppo.total_steps=512", "ppo.checkpoint_every=256")
-    first = run("+exp=sa2va_ppo", *SMALL, *longer, output=output)
-    assert (first / "checkpoints" / "step-00000256" / "state.json").is_file()
-    again = run(
-        "+exp=sa2va_ppo", *SMALL, *longer, "ppo.total_steps=768", f"trainer.resume={first}",
-        output=output,
-    )  # fmt: skip
-    assert "going on after 256 of 768 steps" in (again / "train.log").read_text()
+    assert (trained / "checkpoints" / "step-00000064" / "state.json").is_file()
+    longer = run(
+        "+exp=sa2va_ppo", *SMALL, "ppo.total_steps=192", f"trainer.resume={trained}", output=output
+    )
+    assert "going on after 64 of 192 steps" in (longer / "train.log").read_text()
 
 
 def test_the_shared_loop_trains_the_same_choice(judge: Path, output: Path) -> None:
@@ -174,28 +179,12 @@ def test_pictures_of_ones_own_with_and_without_masks(output: Path, tmp_path: Pat
     ("overrides", "message", "code"),
     [
         (["data_mix=sa2va_annotations", "paths.data=nowhere"], "no annotations at nowhere/", 1),
-        (["data_mix=sa2va_annotations"], "paths.data=VALUE", 2),
-        (["model.prompts=[one]"], "expected at least two", 1),
-        (["reward_fit.path=nowhere"], "no reward network in nowhere: reward_net.safetensors", 1),
-        (["model=sa2va_4b"], "then set trust_remote_code=true", 1),
         (["ppo.lrr=1"], "did you mean ppo.lr?", 2),
-        (["ppo.batch_size=4096"], "ppo.batch_size=4096: expected from 2 to", 2),
     ],
 )
 def test_what_cannot_be_run_says_why(
     overrides: list[str], message: str, code: int, output: Path
 ) -> None:
     done = start("+exp=sa2va_ppo", *SMALL, *overrides, output=output)
-    said = done.stderr.strip().splitlines()
     assert done.returncode == code, done.stderr
-    assert message in said[-1]
-
-
-def test_a_policy_of_other_prompts_is_refused(trained: Path, output: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (96, 96)).save(tmp_path / "one.png")
-    done = start(
-        "+exp=sa2va_segment", f"image={tmp_path}/one.png", f"policy={trained}/final_model",
-        "model.prompts=[one,two]", output=output,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "2 given, the policy chooses among 11" in done.stderr
+    assert message in done.stderr.strip().splitlines()[-1]

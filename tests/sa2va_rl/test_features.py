@@ -70,6 +70,21 @@ def test_noise_raises_the_finest_band_and_wide_lines_a_coarse_one() -> None:
     assert lines["thin"]["band1_skewness"] < 0  # dark lines are few and dark
 
 
+def test_ridges_tell_how_wide_and_how_clear_lines_are() -> None:
+    rng = np.random.default_rng(0)
+    noise_HW = rng.normal(0, 4, (96, 96))
+
+    def seen(width: int, depth: float) -> dict[str, float]:
+        lined_HW = np.full((96, 96), 150.0)
+        lined_HW[:, 40 : 40 + width] -= depth
+        return named(grey(lined_HW + noise_HW))
+
+    faint, clear, wide, bright = seen(2, 15), seen(2, 60), seen(12, 60), seen(2, -60)
+    assert clear["ridge0_p99.5"] > faint["ridge0_p99.5"] + 0.3
+    assert wide["ridge3_p97"] > clear["ridge3_p97"] + 0.3
+    assert clear["ridge0_p99.5"] > bright["ridge0_p99.5"] + 0.3  # dark lines count
+
+
 def test_no_truth_can_enter() -> None:
     """The features are a function of pixels, and their module knows nothing else."""
     assert list(inspect.signature(features_of).parameters) == ["image_HWC"]

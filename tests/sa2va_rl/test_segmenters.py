@@ -13,6 +13,7 @@ from sa2va_rl.segmenters import (
     CLIPSegSegmenter,
     Prediction,
     Sa2VASegmenter,
+    Sam3Segmenter,
     digest,
     load_sa2va,
     single_mask,
@@ -113,17 +114,10 @@ def test_fingerprints_tell_settings_apart() -> None:
     assert internvl(model).fingerprint != internvl(model, 0.25).fingerprint
 
 
-@pytest.fixture(scope="module")
-def clipseg() -> CLIPSegSegmenter:
-    """A tiny CLIPSeg with random weights, and the real processor around a tiny vocabulary."""
+def tiny_tokenizer() -> Any:
+    """Seven words, with the marks that CLIP's tokenizer sets."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import (
-        CLIPSegConfig,
-        CLIPSegForImageSegmentation,
-        CLIPSegProcessor,
-        PreTrainedTokenizerFast,
-        ViTImageProcessor,
-    )
+    from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "<s>", "</s>", "<unk>", "vessel", "thin", "wide"]
     backend = Tokenizer(
@@ -133,9 +127,21 @@ def clipseg() -> CLIPSegSegmenter:
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", model_max_length=8
     )
+
+
+@pytest.fixture(scope="module")
+def clipseg() -> CLIPSegSegmenter:
+    """A tiny CLIPSeg with random weights, and the real processor around a tiny vocabulary."""
+    from transformers import (
+        CLIPSegConfig,
+        CLIPSegForImageSegmentation,
+        CLIPSegProcessor,
+        ViTImageProcessor,
+    )
+
     layers = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
     torch.manual_seed(0)
     config = CLIPSegConfig(
@@ -156,7 +162,7 @@ def clipseg() -> CLIPSegSegmenter:
         decoder_intermediate_size=16,
     )
     processor = CLIPSegProcessor(
-        ViTImageProcessor(size={"height": 32, "width": 32}, do_resize=True), tokenizer
+        ViTImageProcessor(size={"height": 32, "width": 32}, do_resize=True), tiny_tokenizer()
     )
     return CLIPSegSegmenter(CLIPSegForImageSegmentation(config), processor, "tiny")
 
@@ -181,3 +187,64 @@ def test_clipseg_reads_the_text_and_repeats_itself(clipseg: CLIPSegSegmenter) ->
 def test_clipseg_threshold_is_checked(clipseg: CLIPSegSegmenter) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         CLIPSegSegmenter(clipseg.model, clipseg.processor, "tiny", threshold=0.0)
+
+
+@pytest.fixture(scope="module")
+def sam3() -> Sam3Segmenter:
+    """A tiny SAM 3 with random weights."""
+    from transformers import Sam3Config, Sam3Model
+
+    layer = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    shallow = {**layer, "num_layers": 1}
+    torch.manual_seed(0)
+    config = Sam3Config(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam3_vit_model",
+                **layer,
+                "num_hidden_layers": 2,
+                "image_size": 112,
+                "pretrain_image_size": 56,
+                "patch_size": 14,
+                "window_size": 4,
+                "global_attn_indexes": [1],
+            },
+            "fpn_hidden_size": 32,
+            "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        },
+        text_config={
+            "model_type": "clip_text_model",
+            **layer,
+            "num_hidden_layers": 1,
+            "vocab_size": 7,
+            "max_position_embeddings": 8,
+            "projection_dim": 16,
+            "eos_token_id": 2,
+            "bos_token_id": 1,
+            "pad_token_id": 0,
+        },
+        geometry_encoder_config=shallow,
+        detr_encoder_config=shallow,
+        detr_decoder_config={**shallow, "num_queries": 4},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )
+    return Sam3Segmenter(Sam3Model(config), tiny_tokenizer(), "tiny")
+
+
+def test_sam3_maps_have_the_size_of_the_picture(sam3: Sam3Segmenter) -> None:
+    answer = sam3.predict_forward(PICTURE, "thin vessel")
+    (map_FHW,) = answer["probability_maps"]
+    assert map_FHW.shape == (1, 6, 10)
+    assert 0 <= map_FHW.min() < map_FHW.max() <= 1
+    np.testing.assert_array_equal(answer["prediction_masks"][0], map_FHW > 0.5)
+
+
+def test_sam3_reads_the_text_and_repeats_itself(sam3: Sam3Segmenter) -> None:
+    maps = [
+        sam3.predict_forward(PICTURE, text)["probability_maps"][0]
+        for text in ("thin vessel", "thin vessel", "wide", "wide " * 50)
+    ]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert np.abs(maps[0] - maps[2]).max() > 1e-7
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Sam3Segmenter(sam3.model, sam3.tokenizer, "tiny", threshold=1.0)
