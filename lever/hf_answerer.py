@@ -35,6 +35,7 @@ from lever.templates import IMAGE, Show, Shown, Template, pictures_of
 log = logging.getLogger(__name__)
 
 HF_VERSION = 1  # raise when what is answered changes
+QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"  # as its chat layout writes it
 IGNORED = -100  # label of every token that is not of the answer
 
 Inputs = dict[str, Any]
@@ -219,8 +220,9 @@ class HFAnswerer:
         return list(ids)
 
     def _plain(self, text: str) -> str:
-        token = getattr(self.processor, "image_token", IMAGE)
-        return text.replace(IMAGE, str(token))
+        if isinstance(self.processor, PicturesOnly):
+            return text.replace(IMAGE, QWEN_PICTURE)
+        return text.replace(IMAGE, getattr(self.processor, "image_token", IMAGE))
 
     def _generation_config(self) -> GenerationConfig:
         """The checkpoint's own ends and paddings, without its sampling."""

@@ -16,6 +16,8 @@ import pytest
 
 from lever.beams import read_beams
 from lever.candidates import GenMethod, read_candidates
+from tests.lever.completion_server import serving
+from tests.lever.tiny_vlm import save_tiny
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -124,3 +126,45 @@ def test_rl_data_killed_in_the_middle_are_those_of_one_run(tmp_path: Path) -> No
 def test_a_bad_setting_is_one_line_and_a_code_of_its_own(output: Path) -> None:
     run("+exp=lever_rl_data", *SMALL, "rl_data.num_beems=3", output=output, code=2)
     run("+exp=lever_rl_data", *SMALL, "rl_data.temps=[0.0]", output=output, code=2)
+
+
+def test_a_vision_language_model_answers_from_a_folder(tmp_path: Path) -> None:
+    """The real class with random weights: what it says is noise, that it is asked is not."""
+    save_tiny(tmp_path / "model")
+    model = (
+        "answerer=lever_qwen2_5_vl",
+        f"answerer.path={tmp_path}/model",
+        "answerer.dtype=float32",
+        "answerer.batch_size=13",
+    )
+    found = run(
+        "+exp=lever_rl_data",
+        *SMALL,
+        *SELECTOR,
+        *model,
+        "beams.beam_size=1",
+        "rl_data.save_prompts=true",
+        "beams.sample_num=2",
+        "rl_data.sample_num=2",
+        output=tmp_path,
+    )
+    assert found["rl_data/queries"] == 2
+    # Two steps of a beam search of width 1, and each candidate once.
+    searched = 2 * (1 + 12 + 11)
+    assert found["answerer_calls"] == searched + 2 * found["rl_data/candidates"]
+
+
+def test_a_server_answers_in_place_of_a_model(tmp_path: Path) -> None:
+    with serving() as server:
+        found = run(
+            "+exp=lever_rl_data",
+            *SMALL,
+            *SELECTOR,
+            "answerer=lever_api",
+            f"answerer.url={server.url}",
+            "answerer.model=tiny",
+            "rl_data.beams_from=selector",
+            output=tmp_path,
+        )
+        assert found["rl_data/queries"] == 6
+        assert len(server.bodies) == found["answerer_calls"]

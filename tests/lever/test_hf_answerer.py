@@ -156,6 +156,14 @@ def test_pixels_bound_the_tokens_of_a_picture(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_5_vl"
 
 
+def test_a_plain_prompt_marks_pictures_as_the_chat_layout_does() -> None:
+    _, processor = tiny_vlm()
+    inputs = answerer(FLAMINGO).prompt_inputs([Prompted(2)], "right")
+    text = processor.tokenizer.decode(inputs["input_ids"][0])
+    assert text.startswith("<|vision_start|><|image_pad|>")
+    assert "<|image_pad|><|vision_end|>Question:What is it, 2? Short answer:" in text
+
+
 def test_a_checkpoint_without_a_chat_layout_needs_a_plain_template() -> None:
     model, processor = tiny_vlm()
     processor.chat_template = processor.tokenizer.chat_template = None
