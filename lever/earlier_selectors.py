@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 from lever.features import FeatureTable, SlateQuery
 from lever.slates import SlatePolicy, SlatePrompt
 
+MAX_SHOTS = 8  # in a slate, also of one longer than those it learned from
+
 
 class Gpt2Selector(SlatePolicy):
     """A small GPT-2 over [start, query, first demonstration, ..], as in Lever-LM.
@@ -43,7 +45,7 @@ class Gpt2Selector(SlatePolicy):
         super().__init__(features, shots)
         config = GPT2Config(
             vocab_size=1,  # words are given as embeddings
-            n_positions=shots + 2,
+            n_positions=MAX_SHOTS + 2,
             n_embd=width,
             n_layer=layers,
             n_head=heads,

@@ -29,6 +29,7 @@ from lever.beam_groups import beam_group
 from lever.beams import BeamRecord
 from lever.candidates import CandidateRecord
 from lever.features import SlateQuery
+from lever.freeze import FreezeBackbone
 from lever.model_config import Best, PhaseData
 from lever.policies import load_weights, save_policy
 from lever.replay import StoredSampler
@@ -122,6 +123,8 @@ def learn(
         return (_batch(module, phase.config, queries, lessons) for queries in order)
 
     extra: list[Callback] = [SourceMetrics(lessons.val, lessons.beams), *callbacks]
+    if settings.learn.freeze_backbone_in_grpo:
+        extra.append(FreezeBackbone())
     if settings.learn.best is Best.kl:
         lowest = folder / "checkpoints" / LOWEST_KL
         extra.append(LowestKL(passes, lambda: _save(policy, settings, lowest, {})))

@@ -85,8 +85,8 @@ class LeverModelConfig:
     update: Update = Update.gate
     diversity: bool = False
     stop: bool = False
-    # Learning: rate of supervision and of reinforcement, queries a step.
-    lr: float = 0.01
+    # Learning: the rate, which each phase scales, and queries a step.
+    lr: float = 0.03
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -130,10 +130,13 @@ class Best(Enum):
 class LearnConfig:
     """One training: what it starts from, reads and keeps."""
 
-    # Inputs; null = what the earlier stages of the same settings left.
+    # Inputs; null = of the same settings, made where they are missing.
     beam_data: str | None = None
+    val_beam_data: str | None = None  # of the held-out queries, for the validation loss
     rl_data: str | None = None
-    checkpoint: str | None = None  # the selector to start from; null = untrained
+    # The selector to start from; null = untrained for supervision, else the supervised one.
+    checkpoint: str | None = None
+    freeze_backbone_in_grpo: bool = False  # of the pointer: train its heads alone
     max_samples: int | None = None  # queries to learn from, a random draw; null = all
     best: Best = Best.reward
     dry_run: bool = False  # read everything, do one update, leave no checkpoint
@@ -147,36 +150,39 @@ class LearnConfig:
         )
 
 
+class ChooseFrom(Enum):
+    """Which queries inference is run on."""
+
+    val = "val"
+    test = "test"
+
+
 @dataclass
 class ChooseConfig:
     """Inference: which selector, how many demonstrations, how answers are judged."""
 
-    checkpoint: str | None = None
+    checkpoint: str | None = None  # null = the untrained selector
     shots: list[int] = field(default_factory=lambda: [1, 2, 3, 4])
-    split: str = "test"
+    split: ChooseFrom = ChooseFrom.test
     simple_match: bool = False  # exact 1, in part .5, instead of the official rule
-    results: str | None = None  # an official results file to score instead of answering
+    results: str | None = None  # a results file in the official format, scored instead of answering
+    query: int | None = None  # of `+exp=lever_pick`; null = the first of the split
 
     def __post_init__(self) -> None:
-        ok = len(self.shots) > 0 and all(0 <= shots <= 8 for shots in self.shots)
-        require(ok, "choose.shots", self.shots, "at least one number, each from 0 to 8")
-        require(self.split in ("val", "test"), "choose.split", self.split, "val or test")
+        ok = len(self.shots) > 0 and all(1 <= shots <= 8 for shots in self.shots)
+        require(ok, "choose.shots", self.shots, "at least one number, each from 1 to 8")
 
 
 @dataclass
-class LeverRunConfig:
-    """The whole pipeline: its trainings and what stands beside them in the table."""
+class PipelineConfig:
+    """The trainings of the whole pipeline, in order, and what stands beside them in the table."""
 
     sft: CurriculumConfig = field(default_factory=CurriculumConfig)
     rce: CurriculumConfig = field(default_factory=CurriculumConfig)
-    offline: CurriculumConfig = field(default_factory=CurriculumConfig)
-    refresh: CurriculumConfig = field(default_factory=CurriculumConfig)
-    sft_lr_scale: float = 1.0
-    # Also train the selectors that the default is measured against.
-    others: list[str] = field(default_factory=list)
-    shuffled: bool = True  # the control whose rewards belong to other candidates
-    # Inputs of a stage that come from elsewhere; null = the stage before.
-    beam_data: str | None = None
-    rl_data: str | None = None
+    offline: CurriculumConfig = field(default_factory=CurriculumConfig)  # GRPO on RL data
+    refresh: CurriculumConfig = field(default_factory=CurriculumConfig)  # GRPO on fresh slates
+    # Rows of the table that need trainings of their own; see `lever.arms.ARMS`.
+    arms: list[str] = field(default_factory=list)
+    # Selectors that come from elsewhere; null = the stage is done, or was.  Data: see `learn`.
     sft_checkpoint: str | None = None
     rce_checkpoint: str | None = None

@@ -43,11 +43,13 @@ class MetricSelector(SlatePolicy):
 
     def next_logits(self, prompt: SlatePrompt, prefix_BGt: Tensor) -> Tensor:
         step = prefix_BGt.shape[-1]
-        wanted_BGD = (self.to_query_TD[step] * prompt.query_BD).unsqueeze(1)
+        # Past the steps it has parameters for, it goes on with those of the last.
+        own = min(step, len(self.to_query_TD) - 1)
+        wanted_BGD = (self.to_query_TD[own] * prompt.query_BD).unsqueeze(1)
         wanted_BGD = wanted_BGD.expand(-1, prefix_BGt.shape[1], -1)
-        if step > 0:
+        if own > 0:
             mean_BGD = prompt.chosen(prefix_BGt).mean(dim=-2)
-            wanted_BGD = wanted_BGD + self.to_chosen_TD[step - 1] * mean_BGD
+            wanted_BGD = wanted_BGD + self.to_chosen_TD[own - 1] * mean_BGD
         return self.log_scale.exp() * wanted_BGD @ prompt.pool_BKD.transpose(1, 2)
 
 

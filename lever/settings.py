@@ -17,7 +17,7 @@ from core_rl.config import (
     TrainerConfig,
 )
 from lever.config import AnswererConfig, BeamConfig, LeverDataConfig, RlDataConfig
-from lever.model_config import LearnConfig, LeverModelConfig
+from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, PipelineConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Settings:
     beams: BeamConfig
     rl_data: RlDataConfig
     learn: LearnConfig
+    choose: ChooseConfig
+    pipeline: PipelineConfig
     reward: RewardConfig
     curriculum: CurriculumConfig
     loss: LossConfig

@@ -31,7 +31,12 @@ NEEDS = {
     "sa2va_folders": ["paths.data=data"],
 }
 # Groups that only some experiments have.
-INSIDE = {"answerer": "lever_beams", "ppo": "sa2va_reward_net", "scale": "sa2va_reward_net"}
+INSIDE = {
+    "answerer": "lever_beams",
+    "ppo": "sa2va_reward_net",
+    "scale": "sa2va_reward_net",
+    "worlds": "lever",
+}
 
 
 @pytest.fixture(autouse=True)

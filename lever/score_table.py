@@ -1,0 +1,120 @@
+"""The comparison over worlds: a table for people, metrics for `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from core_rl.stats import Interval, bootstrap_mean, paired_bootstrap
+from lever.synthetic import Floats
+from lever.world_scores import WorldScores
+
+FROM, TO = "text_sim", "oracle"  # the gap that a method closes a share of
+RESAMPLES = 4000
+
+# Comparisons of two methods that the table ends with.
+PAIRS = (
+    ("grpo", "sft"),
+    ("grpo", "rce"),
+    ("grpo", "offline"),
+    ("grpo", "offline_equal"),
+    ("grpo", "img1_txt1"),
+    ("grpo", "untrained"),
+    ("grpo", "shuffled"),
+    ("grpo", "rce_longer"),
+    ("grpo", "metric_pca"),
+    ("grpo", "pointer"),
+    ("grpo", "gpt2"),
+    ("grpo", "mlp"),
+    ("rce", "sft"),
+    ("offline", "rce"),
+    ("shuffled", "rce"),
+)
+
+
+def compare(worlds: Sequence[WorldScores]) -> tuple[dict[str, float], str]:
+    """Join the worlds.
+
+    Returns:
+        Metrics and the table.  `score/<method>` with `_low` and `_high` (95 % bootstrap over worlds
+        and their queries), `expected/<selector>`, `gap_closed/<method>` with its interval where the
+        oracle is known, `diff/<one>_vs_<other>` with its interval, and `answerer_calls`, the mean
+        over worlds.
+    """
+    names = list(worlds[0].scores)
+    by_name = {name: [world.scores[name] for world in worlds] for name in names}
+    metrics: dict[str, float] = {}
+    for name, values in by_name.items():
+        _put(metrics, f"score/{name}", bootstrap_mean(values, RESAMPLES))
+    for name in worlds[0].expected:
+        drawn = [world.expected[name] for world in worlds]
+        _put(metrics, f"expected/{name}", bootstrap_mean(drawn, RESAMPLES))
+    if TO in by_name:
+        for name in names:
+            gap = gap_closed(by_name[name], by_name[FROM], by_name[TO])
+            _put(metrics, f"gap_closed/{name}", gap)
+    for one, other in PAIRS:
+        if one in by_name and other in by_name:
+            diff = paired_bootstrap(by_name[one], by_name[other], RESAMPLES)
+            _put(metrics, f"diff/{one}_vs_{other}", diff)
+    metrics["answerer_calls"] = float(np.mean([one.numbers["answerer_calls"] for one in worlds]))
+    metrics["worlds"] = float(len(worlds))
+    return metrics, table(metrics, by_name)
+
+
+def gap_closed(
+    method: Sequence[Floats], low: Sequence[Floats], high: Sequence[Floats], seed: int = 0
+) -> Interval:
+    """Share of the way from one method to another, a ratio of means, with its interval.
+
+    Worlds, then queries inside each, are drawn with replacement, the same for all three.
+    """
+    rng = np.random.default_rng(seed)
+    means = []
+    for _ in range(RESAMPLES):
+        sums = np.zeros(3)
+        for world in rng.integers(len(method), size=len(method)):
+            rows = rng.integers(method[world].size, size=method[world].size)
+            sums += [values[world][rows].mean() for values in (method, low, high)]
+        means.append((sums[0] - sums[1]) / max(sums[2] - sums[1], 1e-9))
+    whole = [np.mean([one.mean() for one in values]) for values in (method, low, high)]
+    low_end, high_end = np.quantile(means, [0.025, 0.975])
+    share = (whole[0] - whole[1]) / max(whole[2] - whole[1], 1e-9)
+    return Interval(float(share), float(low_end), float(high_end))
+
+
+def table(metrics: dict[str, float], by_name: dict[str, list[Floats]]) -> str:
+    """Write the rows for people, the best last."""
+    worlds = len(next(iter(by_name.values())))
+    lines = [
+        f"{'method':<17}{'accuracy':>9}  {'95 % interval':<17}{'of the gap':>10}  "
+        f"{'E[r]':>5}  a world"
+    ]
+    for name in sorted(by_name, key=lambda one: metrics[f"score/{one}"]):
+        mean, low, high = _three(metrics, f"score/{name}")
+        gap = metrics.get(f"gap_closed/{name}")
+        drawn = metrics.get(f"expected/{name}")
+        each = " ".join(f"{values.mean():.3f}" for values in by_name[name])
+        lines.append(
+            f"{name:<17}{mean:>9.3f}  [{low:.3f}, {high:.3f}]  "
+            f"{'' if gap is None else f'{gap:.0%}':>9}  "
+            f"{'' if drawn is None else f'{drawn:.3f}':>5}  {each}"
+        )
+    lines.append(f"{worlds} worlds of {by_name[FROM][0].size} held-out queries")
+    for key in metrics:
+        if key.startswith("diff/") and f"{key}_low" in metrics:
+            mean, low, high = _three(metrics, key)
+            name = key.removeprefix("diff/").replace("_vs_", " - ")
+            lines.append(f"{name}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+    return "\n".join(lines)
+
+
+def _put(metrics: dict[str, float], name: str, found: Interval) -> None:
+    metrics[name] = found.mean
+    metrics[f"{name}_low"] = found.low
+    metrics[f"{name}_high"] = found.high
+
+
+def _three(metrics: dict[str, float], name: str) -> tuple[float, float, float]:
+    return metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"]

@@ -1,0 +1,66 @@
+"""Every stage in order, on one world or several, and the comparison of what they led to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core_rl.artifacts import peak_rss_gib, write_text
+from core_rl.parallel import Progress, executor, logged_into
+from lever.arms import ARMS
+from lever.score_table import compare
+from lever.settings import Settings
+from lever.world_scores import WorldScores, score_world
+
+log = logging.getLogger(__name__)
+
+
+def run(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
+    """Run the pipeline on the worlds of some seeds and compare the methods.
+
+    Args:
+        folder: of the run; one subfolder a seed.
+        seed: added to each of `trainer.seeds`; a seed is a world of its own.
+        groups: the fields of `lever.settings.Settings`.
+
+    Returns:
+        What `lever.score_table.compare` returns.
+    """
+    settings = Settings(**groups)
+    unknown = sorted(set(settings.pipeline.arms) - set(ARMS))
+    if unknown:
+        raise ValueError(f"pipeline.arms={unknown}: expected names among {sorted(ARMS)}")
+    seeds = [seed + offset for offset in settings.trainer.seeds]
+    worlds = score_worlds(settings, seeds, folder)
+    metrics, text = compare(worlds)
+    log.info("held-out queries\n%s", text)
+    write_text(folder / "report.txt", text + "\n")
+    if len(seeds) > 1:
+        metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)
+    return metrics
+
+
+def score_worlds(settings: Settings, seeds: Sequence[int], folder: Path) -> list[WorldScores]:
+    """Score each world, `trainer.workers` side by side."""
+    workers = min(settings.trainer.workers, len(seeds))
+    if workers > 1:
+        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
+    progress = Progress(len(seeds))
+    found: dict[int, WorldScores] = {}
+    with executor(workers) as pool:
+        runs = {}
+        for seed in seeds:
+            into = folder / f"seed{seed}"
+            args = (settings, seed, into)
+            if workers > 1:
+                runs[pool.submit(logged_into, into, score_world, *args)] = seed
+            else:
+                runs[pool.submit(score_world, *args)] = seed
+        for done in as_completed(runs):
+            found[runs[done]] = done.result()
+            progress.one_more(f"world {runs[done]}")
+    return [found[seed] for seed in seeds]

@@ -1,0 +1,100 @@
+"""Train one selector: by beams, or by RCE and GRPO."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core_rl.config import TrainerConfig
+from lever import choose
+from lever.learn import learn
+from lever.model_config import PhaseData
+from lever.reward_setup import build_judge, build_reward, needs_references
+from lever.settings import Settings
+from lever.steps import Workshop, reads
+
+log = logging.getLogger(__name__)
+
+
+def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
+    """Train a selector on beam data by the phases of `curriculum`.
+
+    Args:
+        folder: of the run.
+        seed: of the data and of the order of learning.
+        groups: the fields of `lever.settings.Settings`.
+
+    Returns:
+        `before/accuracy` and `after/accuracy` of held-out queries, and `answerer_calls`.
+    """
+    settings = Settings(**groups)
+    return _train(folder, seed, settings, settings.learn.checkpoint)
+
+
+def rce_grpo(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
+    """Go on from a supervised selector by the phases of `curriculum`.
+
+    Args:
+        folder: of the run.
+        seed: of the data and of the order of learning.
+        groups: the fields of `lever.settings.Settings`.  `learn.checkpoint` names the selector to
+            start from; where it is null the supervised one is trained first.
+
+    Returns:
+        As `sft`.
+    """
+    settings = Settings(**groups)
+    if settings.learn.checkpoint is not None:
+        return _train(folder, seed, settings, settings.learn.checkpoint)
+    shop = Workshop.open(replace(settings, trainer=_quiet(settings.trainer)), seed)
+    try:
+        start = shop.sft()
+    finally:
+        shop.close()
+    return _train(folder, seed, settings, str(start))
+
+
+def _train(folder: Path, seed: int, settings: Settings, start: str | None) -> dict[str, float]:
+    shop = Workshop.open(settings, seed)
+    try:
+        return _learn(folder, shop, start)
+    finally:
+        shop.close()
+
+
+def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
+    settings, data = shop.settings, shop.data
+    policy = shop.selector(start)
+    records = {}
+    if reads(settings.curriculum, PhaseData.stored):
+        records = shop.rl_data(Path(start) if start is not None else shop.sft())
+    lessons = replace(shop.lessons, records=records)
+    judge = build_judge(
+        data, shop.setup.answerer, records.values(), needs_references(settings.reward)
+    )
+    reward = build_reward(settings.reward, judge, data, policy.features)
+    if settings.learn.dry_run:
+        settings = replace(settings, trainer=replace(settings.trainer, max_steps=_phases(settings)))
+        log.info("dry run: one update of each phase, nothing is scored on the test queries")
+    learn(policy, lessons, reward, settings.curriculum, settings, folder, shop.seed)
+    metrics = {"queries": float(len(lessons.train))}
+    if not settings.learn.dry_run:
+        before = choose.by_selector(shop.selector(start), data.test)
+        after = choose.by_selector(policy, data.test)
+        for name, slates in (("before", before), ("after", after)):
+            scores = choose.scores_of(data, shop.setup.answerer, slates)
+            metrics[f"{name}/accuracy"] = float(scores.mean())
+        log.info(
+            "held-out accuracy %.3f -> %.3f", metrics["before/accuracy"], metrics["after/accuracy"]
+        )
+    return {**metrics, "answerer_calls": float(shop.setup.answerer.calls)}
+
+
+def _phases(settings: Settings) -> int:
+    return len(settings.curriculum.phases)
+
+
+def _quiet(trainer: TrainerConfig) -> TrainerConfig:
+    return replace(trainer, resume=None)
