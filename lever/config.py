@@ -186,7 +186,7 @@ class TextEncoderConfig:
     path: str | None = None  # hf, clip: local folder or hub id; file: a safetensors file
     adapters: str | None = None  # clip: folder of adapters trained for it
     dims: int = 128  # columns of tfidf
-    max_length: int = 77  # tokens of hf and clip; longer texts are cut
+    max_length: int = 128  # tokens of hf; longer texts are cut
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -244,12 +244,11 @@ class FilesConfig:
     def __post_init__(self) -> None:
         for name in ("picture_name", "test_picture_name"):
             value = getattr(self, name)
-            require(
-                "{image_id" in value,
-                f"data_mix.files.{name}",
-                value,
-                "{image_id} or {image_id:06d}",
-            )
+            try:
+                ok = value.format(image_id=1) != value
+            except (IndexError, KeyError, ValueError):
+                ok = False
+            require(ok, f"data_mix.files.{name}", value, "a name with {image_id} or {image_id:06d}")
 
 
 @dataclass

@@ -156,14 +156,15 @@ class HFTexts:
         FileNotFoundError: nothing there can be loaded.
     """
 
-    def __init__(self, path: str, max_length: int = 77, batch_size: int = 64) -> None:
+    def __init__(self, path: str, max_length: int = 128, batch_size: int = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         field = "data_mix.text_encoder.path"
         self.tokenizer: Any = load_or_say(field, path, AutoTokenizer.from_pretrained)
         self.model: Any = load_or_say(field, path, AutoModel.from_pretrained)
         self.model.eval().to(device_of_choice())
-        self.max_length = max_length
+        # Beyond what it was made for an encoder fails, or its positions mean nothing.
+        self.max_length = min(max_length, self.tokenizer.model_max_length)
         self.batch_size = batch_size
 
     @torch.no_grad()
@@ -233,12 +234,13 @@ def _encode_texts(
         )
     assert config.path is not None
     path, digest = config.path, checkpoint_digest(config.path, config.adapters)
-    key = _key(config.kind.value, digest, config.max_length, texts)
     if config.kind is TextEncoderKind.hf:
+        key = _key("hf", digest, config.max_length, texts)
 
         def encode(some: Sequence[str]) -> Tensor:
             return HFTexts(path, config.max_length, config.batch_size)(some)
     else:
+        key = _key("clip", digest, texts)
 
         def encode(some: Sequence[str]) -> Tensor:
             return _clip(path, config).texts(some, config.batch_size)

@@ -102,6 +102,7 @@ def test_the_mean_is_over_the_tokens_of_a_text_alone(sentence_encoder: str) -> N
 def test_long_texts_are_cut(sentence_encoder: str) -> None:
     encoder = HFTexts(sentence_encoder, max_length=3)
     assert torch.allclose(encoder(["how many boats zzz"]), encoder(["how many boats"]), atol=1e-6)
+    assert HFTexts(sentence_encoder)(["boats " * 90]).isfinite().all()  # it has 32 positions
 
 
 def test_a_checkpoint_that_is_not_there_names_the_field() -> None:

@@ -128,9 +128,10 @@ def test_bad_tags_are_an_error(tmp_path: Path, content: Any, message: str) -> No
         read_files(FILES, tmp_path)
 
 
-def test_a_name_without_the_pictures_id_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data_mix\.files\.picture_name='1\.jpg'"):
-        FilesConfig(picture_name="1.jpg")
+@pytest.mark.parametrize("name", ["1.jpg", "{image}.jpg", "{image_id:x.jpg", "{}.jpg"])
+def test_a_name_that_the_pictures_id_does_not_fit_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"data_mix\.files\.test_picture_name=.*\{image_id:06d\}"):
+        FilesConfig(test_picture_name=name)
 
 
 def test_easyvqa_is_read_from_its_package() -> None:
