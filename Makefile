@@ -6,6 +6,7 @@ JOBS ?= 2
 VENV ?= .venv
 TORCH ?=
 PORT ?= 6006
+BENCH ?= speed doctor lever_cost sa2va
 
 BIN := $(VENV)/bin
 # Made again when the dependencies change, so that an old environment never runs new code.
@@ -17,14 +18,15 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	&& { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quick full test lint tensorboard clean FORCE
+.PHONY: help env quick full test lint doctor doctor-selftest bench tensorboard clean FORCE
 
 help: ## this text
 	@echo "make TARGET [NAME=VALUE ...]; what a target needs is installed into $(VENV) first"
 	@echo
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 	@echo
 	@echo "  EXP=NAME       experiment of conf/exp (default $(EXP)); for quick and full"
+	@echo "  BENCH='...'    files of benchmarks/ (default $(BENCH)), with ARGS for each"
 	@echo "  ARGS='...'     more overrides, e.g. ARGS='trainer.lr=1e-3 seed=1'; for test, pytest's"
 	@echo "  JOBS=N         processes that run the tests (default $(JOBS))"
 	@echo "  PYTHON=FILE    Python 3.11 or 3.12 to build the environment with"
@@ -63,6 +65,15 @@ lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+doctor: $(STAMP) ## is the main job well?  ARGS='model=... data_mix=...' as for the run itself
+	$(BIN)/python -m experiments.run +exp=omni_doctor $(ARGS)
+
+doctor-selftest: $(STAMP) ## plant each known fault, and show the doctor healthy runs
+	$(BIN)/python -m experiments.run +exp=omni_doctor_selftest $(ARGS)
+
+bench: $(STAMP) ## speed, memory and cost against others, as ratios; into outputs/bench
+	set -e; for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 tensorboard: $(STAMP) ## curves of every run in outputs/, on PORT=6006
 	$(BIN)/tensorboard --logdir outputs --port $(PORT)
