@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from lever.answerers import Answerer, Prompted
+from lever.answerers import Answerer, KernelICLAnswerer, Prompted
 from lever.beams import BeamRecord
 from lever.datasets import LeverData
 from lever.features import SlateQuery
-from lever.kernel import KernelReader
 from lever.rewards import slates_of
 from lever.slates import SlatePolicy
 from lever.synthetic import Floats
+from lever.text_kernel import TextKernelAnswerer
 from lever.vqa import vqa_accuracy
 
 Slates = dict[int, tuple[int, ...]]  # query -> demonstrations, in prompt order
@@ -119,16 +119,21 @@ def scores_of(data: LeverData, answerer: Answerer, slates: Slates) -> Floats:
     return np.array([vqa_accuracy(said[query], data.answers[query]) for query in slates])
 
 
-def pair_rewards(data: LeverData, queries: Sequence[SlateQuery]) -> Floats:
+def pair_rewards(
+    data: LeverData, answerer: Answerer, queries: Sequence[SlateQuery]
+) -> Floats | None:
     """Accuracy of every ordered pair of each pool, [queries, K, K], NaN on the diagonal.
 
-    Raises:
-        ValueError: the data are not a generated world, where that is affordable.
+    Args:
+        data: with the annotators' answers.
+        answerer: one without a cache; None is returned for a model, which cannot afford this.
+        queries: with their pools.
     """
-    if data.world is None:
-        raise ValueError(f"{data.name}: every pair can be scored in a generated world alone")
-    reader = KernelReader(data.world)
-    return np.stack([reader.pair_rewards(one.query) for one in queries])
+    if isinstance(answerer, KernelICLAnswerer):
+        return np.stack([answerer.reader.pair_rewards(one.query) for one in queries])
+    if isinstance(answerer, TextKernelAnswerer):
+        return np.stack([_text_pair_rewards(data, answerer, one) for one in queries])
+    return None
 
 
 def expected_rewards(
@@ -148,3 +153,11 @@ def _likeness(data: LeverData, one: SlateQuery, image: float, text: float) -> to
     pool = list(one.pool)
     by_image = data.image_ND[pool] @ data.image_ND[one.query]
     return image * by_image + text * (data.text_ND[pool] @ data.text_ND[one.query])
+
+
+def _text_pair_rewards(data: LeverData, answerer: TextKernelAnswerer, one: SlateQuery) -> Floats:
+    texts, said_KK = answerer.pair_answers(one.query, one.pool)
+    worth = np.full(len(texts) + 1, np.nan)  # the last place, -1, is the diagonal's
+    for place in np.unique(said_KK[said_KK >= 0]):
+        worth[place] = vqa_accuracy(texts[place], data.answers[one.query])
+    return worth[said_KK]

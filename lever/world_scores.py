@@ -58,7 +58,7 @@ def score_world(settings: Settings, seed: int, folder: Path) -> WorldScores:
 def _score(shop: Workshop, folder: Path) -> WorldScores:
     settings, data, answerer = shop.settings, shop.data, shop.setup.answerer
     slates = {**_untrained(shop), **_rules(shop)}
-    exact = None if data.world is None or settings.model.shots != 2 else _exact(shop)
+    exact = _exact(shop) if settings.model.shots == 2 else None
     scores: dict[str, Floats] = {}
     expected: dict[str, Floats] = {}
     if exact is not None:
@@ -101,8 +101,8 @@ def _untrained(shop: Workshop) -> Mapping[str, Slates]:
     return {"untrained": choose.by_selector(policy, shop.data.test)}
 
 
-def _exact(shop: Workshop) -> Floats:
-    return choose.pair_rewards(shop.data, shop.data.test)
+def _exact(shop: Workshop) -> Floats | None:
+    return choose.pair_rewards(shop.data, shop.setup.answerer.answerer, shop.data.test)
 
 
 def _listed(slates: Slates) -> dict[str, list[int]]:
