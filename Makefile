@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 help: ## this text
 	@echo "make TARGET [NAME=VALUE ...]; what a target needs is installed into $(VENV) first"
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo
 	@echo "  EXP=NAME       experiment of conf/exp (default $(EXP)); for quick and full"
 	@echo "  BENCH='...'    files of benchmarks/ (default $(BENCH)), with ARGS for each"
