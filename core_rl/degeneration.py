@@ -119,6 +119,7 @@ def degeneration_findings(
         found = [skipped(f"degeneration/{name}", why) for name in ("top_share", "distinct_2")]
     else:
         found = _repetition_findings(seen, limits)
+    found.append(_blank(actions))
     found.append(_ended(actions, complete))
     found.append(_drift(actions, limits, references))
     return found
@@ -154,6 +155,23 @@ def _repetition_findings(seen: Repetition, limits: DoctorConfig) -> list[Finding
             CURE_GARBLED,
         ),
     ]
+
+
+def _blank(actions: Actions) -> Finding:
+    texts = [text for group in actions.texts for text in group]
+    if not texts:
+        return skipped("degeneration/blank", "candidates carry no text")
+    share = sum(not text.strip() for text in texts) / len(texts)
+    return finding(
+        "degeneration/blank",
+        share,
+        "<= 0.5",
+        share <= 0.5,
+        f"{share:.0%} of the completions are blank: the first token drawn ends them, or all that "
+        "is drawn is special tokens",
+        "look at template/generation_prompt and the end of the prompt: a model that sees a closed "
+        "turn has nothing to say",
+    )
 
 
 def _ended(actions: Actions, complete: bool) -> Finding:
@@ -227,10 +245,13 @@ class RewardWatch:
         enough = self.groups >= self.limits.flat_groups
         share = sum(self._flat) / self.groups
         dead = share == 1
-        named = (
-            ", ".join(f"{name} is {value:g} everywhere" for name, value in constant.items())
-            or "every reward varies between questions, none inside a group"
-        )
+        said = [f"{name} is {value:g} everywhere" for name, value in constant.items()]
+        said += [
+            f"{name} judged nothing"
+            for index, name in enumerate(self._tables[0].names)
+            if not self._values(index).numel()
+        ]
+        named = ", ".join(said) or "every reward varies between questions, none inside a group"
         found = [
             finding(
                 "reward/flat_share",
@@ -260,6 +281,17 @@ class RewardWatch:
 
     def _spread(self, name: str, constant: dict[str, float], enough: bool) -> Finding:
         values = self._values(self._tables[0].names.index(name))
+        if not values.numel() and enough:
+            return finding(
+                f"reward/spread_{name}",
+                None,
+                "> 0",
+                False,
+                f"reward {name!r} could not judge a single candidate",
+                "see why it answers None: a judge that does not answer, solutions without the "
+                "field it needs, a parse that always fails",
+                Verdict.warn,
+            )
         if values.numel() < 2:
             return skipped(f"reward/spread_{name}", "judged fewer than two candidates")
         return finding(

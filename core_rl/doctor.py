@@ -49,6 +49,7 @@ from core_rl.signal_checks import (
     optimizer_findings,
     reference_findings,
     sample_weights,
+    stays_findings,
     weight_findings,
 )
 from core_rl.signal_learning import advantage_findings, direction_findings, reward_findings
@@ -128,6 +129,7 @@ class Doctor(Callback):
         self._early = True  # nothing was spent yet: the time to stop
         self._has_signal = False
         self._signals = 0  # optimiser steps so far that had a signal
+        self._signals_before = 0  # those of them before the present phase
         self._found: list[Finding] = []
         self._before: WeightSample | None = None
         # Rollouts seen: their rewards (which stay one object), old log-probs, signals until then.
@@ -178,6 +180,8 @@ class Doctor(Callback):
         if group is None:
             return
         by_reward = pl_module.phase.config.kind is PhaseKind.grpo
+        if pl_module.global_step == pl_module.phase.start:
+            self._signals_before = self._signals
         self._has_signal |= bool(group.mixed_B.any()) or not by_reward
         before = self._seen.get(id(group.rewards))
         fresh = before is None or before[0] is not group.rewards
@@ -206,7 +210,7 @@ class Doctor(Callback):
         temperature = module.temperature if group.temperature is None else group.temperature
         chosen = slice(0, 1), slice(0, self.limits.candidates)
         few, queries = rows_of(group.actions, *chosen), group.queries[:1]
-        found += advantage_findings(group)
+        found += advantage_findings(group, has_spans=bool(module.reward.spans))
         if before is None or before[0] is not group.rewards:
             found += ratio_findings(module.policy, queries, few, temperature)
             if self._early and self._step == module.phase.start:
@@ -214,9 +218,11 @@ class Doctor(Callback):
         elif self._signals > before[2]:
             first = before[1][chosen]
             found += reuse_findings(module.policy, queries, few, first, temperature)
-        at_start = module.global_step == module.phase.start
-        for reference in module.references if at_start else ():
-            found += kl_findings(module.policy, reference, queries, few, temperature)
+        for reference in module.references:
+            if module.global_step == module.phase.start:
+                found += kl_findings(module.policy, reference, queries, few, temperature)
+            elif self._signals > self._signals_before:
+                found += stays_findings(module.policy, reference)
         return found
 
     def on_before_optimizer_step(

@@ -245,5 +245,35 @@ def reference_findings(policy: nn.Module, reference: Any) -> list[Finding]:
     ]
 
 
+@torch.no_grad()
+def stays_findings(policy: nn.Module, reference: Any) -> list[Finding]:
+    """Check, after updates that had a signal, that the reference stayed where it was.
+
+    Args:
+        policy: what trained.
+        reference: as in `reference_findings`.
+    """
+    if not isinstance(reference, nn.Module):
+        return [skipped("reference/stays", "the reference is the policy without its adapters")]
+    kept = dict(reference.named_parameters())
+    pairs = [
+        (p, kept[name])
+        for name, p in policy.named_parameters()
+        if p.requires_grad and name in kept and p.shape == kept[name].shape
+    ]
+    away = sum(int((_strided(p) != _strided(other)).sum()) for p, other in pairs)
+    return [
+        finding(
+            "reference/stays",
+            float(away),
+            "> 0 weights apart",
+            away > 0 or not pairs,
+            "the reference follows the policy: after updates both have the same weights, so the KL "
+            "term does nothing (or the updates changed nothing, see weights/changed_share)",
+            "copy the weights once, at the start of the phase; never hand the policy itself out",
+        )
+    ]
+
+
 def _storage(parameter: Tensor) -> tuple[int, torch.device]:
     return parameter.untyped_storage().data_ptr(), parameter.device

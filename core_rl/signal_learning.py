@@ -14,14 +14,17 @@ from core_rl.signal_agreement import is_half, rows_of
 from core_rl.types import Actions, Group, Policy, RewardTable
 
 AGAINST = -0.1  # correlation; rewards that are weighed one by one may agree poorly, not opposedly
+LOPSIDED = 0.5  # |mean| over mean |.| of a group's advantages; 0 but for clipping, 1 for one sign
+CURE_ADVANTAGE = "advantage = reward - mean of its own group, in the order of the candidates"
 NOISE = 1e-6  # nats a step: below, float32 cannot tell which way log-probs moved
 
 
-def advantage_findings(group: Group) -> list[Finding]:
-    """Check that better candidates of a group have the larger advantages.
+def advantage_findings(group: Group, has_spans: bool = False) -> list[Finding]:
+    """Check that better candidates of a group have the larger advantages, and that those balance.
 
     Args:
         group: judged candidates; groups without contrast do not count.
+        has_spans: rewards steer parts of a candidate, so that the balance need not hold.
     """
     check = "signal/advantage_agrees"
     mask_BGT = group.actions.mask_BGT.to(group.advantages_BGT.device)
@@ -36,6 +39,8 @@ def advantage_findings(group: Group) -> list[Finding]:
         values[mixed_B] - values[mixed_B].mean(-1, keepdim=True)
         for values in (advantage_BG.float(), total_BG.float())
     ]
+    size = advantage_BG[mixed_B].abs().mean(-1).clamp(min=1e-9)
+    lopsided = float((advantage_BG[mixed_B].mean(-1).abs() / size).max())
     product = float((centred[0] * centred[1]).sum())
     scale = float(centred[0].norm() * centred[1].norm())
     agreement = product / scale if scale > 0 else 0.0
@@ -47,8 +52,17 @@ def advantage_findings(group: Group) -> list[Finding]:
             agreement >= AGAINST,
             "better candidates have the smaller advantages: a sign is flipped, or rewards and "
             "candidates are out of order",
-            "advantage = reward - mean of its own group, in the order of the candidates",
-        )
+            CURE_ADVANTAGE,
+        ),
+        finding(
+            "signal/advantage_balance",
+            lopsided,
+            f"<= {LOPSIDED:g}",
+            lopsided <= LOPSIDED or has_spans,
+            "advantages of a group do not balance: rewards are centred over the batch and not "
+            "within the group, so easy questions teach that everything is good",
+            CURE_ADVANTAGE,
+        ),
     ]
 
 

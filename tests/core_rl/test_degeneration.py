@@ -97,6 +97,14 @@ def test_completions_that_never_end_are_warned_of() -> None:
     assert found["degeneration/ended"] is Verdict.skipped
 
 
+def test_blank_completions_are_found() -> None:
+    rows = [[1], [1], [2, 3]]
+    found = verdicts(degeneration_findings(actions_of(rows, ["", " ", "yes"]), LIMITS))
+    assert found["degeneration/blank"] is Verdict.fail
+    found = verdicts(degeneration_findings(actions_of(rows, ["no", "", "yes"]), LIMITS))
+    assert found["degeneration/blank"] is Verdict.ok
+
+
 # -- language ------------------------------------------------------------------------------------
 
 ENGLISH = "What does the person in the video do?"
@@ -188,5 +196,8 @@ def test_candidates_nobody_judged_are_left_out() -> None:
     nan = math.nan
     found = watched(table(judge=[[nan, 1.0], [0.0, nan]]), mixed=True)
     assert found["reward/spread_judge"].figure == pytest.approx(0.5**0.5)
-    found = watched(table(judge=[[nan, nan], [nan, nan]]))
-    assert found["reward/spread_judge"].verdict is Verdict.skipped
+    silent = table(judge=[[nan, nan], [nan, nan]])
+    assert watched(silent)["reward/spread_judge"].verdict is Verdict.skipped
+    found = watched(silent, silent)
+    assert "could not judge" in found["reward/spread_judge"].cause
+    assert "judge judged nothing" in found["reward/flat_share"].cause

@@ -143,6 +143,22 @@ class OtherReference(ToyPolicy):
         return ToyPolicy(*self.logits.shape[::2], seed=99).requires_grad_(False)
 
 
+class Mirrors(ToyPolicy):
+    """A reference with weights of its own, taken from the policy before every use."""
+
+    followed: list[ToyPolicy]
+
+    def frozen_copy(self) -> ToyPolicy:
+        reference = copy.deepcopy(self).requires_grad_(False)
+        reference.followed = [self]
+        return reference
+
+    def encode(self, queries: Sequence[int]) -> Tensor:
+        for policy in getattr(self, "followed", []):
+            self.load_state_dict(policy.state_dict())
+        return super().encode(queries)
+
+
 class LearningReference(ToyPolicy):
     """The reference was not frozen."""
 
@@ -205,6 +221,11 @@ class LosesAdvantages(GroupPolicyModule):
     def judge(self, queries: Sequence[int], actions: Actions) -> Group:
         group = super().judge(queries, actions)
         return replace(group, advantages_BGT=torch.zeros_like(group.advantages_BGT))
+
+
+class ClimbsTheLoss(GroupPolicyModule):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.policy.parameters(), lr=0.05, maximize=True)
 
 
 class Freezes(Callback):
@@ -270,6 +291,12 @@ FAULTS = [
         "require gradients",
     ),
     Planted(
+        "reference that follows",
+        lambda: {"policy": Mirrors(queries=3)},
+        "reference/stays",
+        "follows the policy",
+    ),
+    Planted(
         "reference with other weights",
         lambda: {"policy": OtherReference(queries=3)},
         "reference/gap_at_start",
@@ -314,6 +341,12 @@ FAULTS = [
         lambda: {"module": built(LosesAdvantages), "loss": NO_KL},
         "gradient/norm",
         "advantages or masks are 0",
+    ),
+    Planted(
+        "optimiser climbs the loss",
+        lambda: {"module": built(ClimbsTheLoss)},
+        "signal/moves_to_reward",
+        "wrong sign",
     ),
     Planted("loss not finite", lambda: {"policy": Infinite(queries=3)}, "loss/finite", "NaN"),
     Planted(

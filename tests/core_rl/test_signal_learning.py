@@ -23,9 +23,8 @@ def drawn(policy: ToyPolicy, seed: int = 0, **changes: object) -> Group:
     return replace(module.roll_out([0, 1, 2]).group, **changes)  # type: ignore[arg-type]
 
 
-def verdict(found: list[Finding]) -> Verdict:
-    assert len(found) == 1
-    return found[0].verdict
+def verdict(found: list[Finding], index: int = 0) -> Verdict:
+    return found[index].verdict
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -33,6 +32,7 @@ def test_healthy_groups_agree_and_a_step_follows_them(seed: int) -> None:
     policy = ToyPolicy(queries=3, seed=seed)
     group = drawn(policy, seed)
     assert verdict(advantage_findings(group)) is Verdict.ok
+    assert verdict(advantage_findings(group), 1) is Verdict.ok
     stepped(policy, group, sign=1.0)
     mask = group.actions.mask_BGT
     assert verdict(direction_findings(policy, group, mask, 1.0)) is Verdict.ok
@@ -50,6 +50,15 @@ def test_a_flipped_advantage_is_found() -> None:
     assert verdict(advantage_findings(flipped)) is Verdict.fail
     flat = replace(group, mixed_B=torch.zeros(3, dtype=torch.bool))
     assert verdict(advantage_findings(flat)) is Verdict.skipped
+
+
+def test_advantages_that_are_centred_over_the_batch_are_found() -> None:
+    group = drawn(ToyPolicy(queries=3))
+    shift_B11 = torch.tensor([4.0, 0.0, -4.0]).view(3, 1, 1)  # an easy question and a hard one
+    group = replace(group, advantages_BGT=group.advantages_BGT + shift_B11)
+    found = advantage_findings(group)
+    assert verdict(found, 0) is Verdict.ok and verdict(found, 1) is Verdict.fail
+    assert verdict(advantage_findings(group, has_spans=True), 1) is Verdict.ok
 
 
 def test_a_step_up_the_loss_is_found() -> None:
