@@ -18,6 +18,7 @@ from core_rl.config import DoctorConfig
 from core_rl.doctor import Examine
 from core_rl.health import Finding, Verdict, finding, skipped
 from core_rl.hf.checks import check_policy, limited, training_mode
+from core_rl.overheard import overheard
 from core_rl.types import Actions
 from omni_rl.config import Blank
 from omni_rl.media_arriving import Scene
@@ -96,19 +97,20 @@ def examine(
     Returns:
         Findings; media first, because their causes are the deeper ones.
     """
-    found = media_findings(policy, records, temperature, candidates, max_new, seed, blank)
-    try:
-        found += check_policy(
-            policy,
-            records,
-            candidates=candidates,
-            temperature=temperature,
-            max_new=max_new,
-            hypotheses=MEDIA_HYPOTHESES,
-        )
-    except Exception as error:  # a fault may raise anywhere; the table must still be printed
-        found.append(_raised("parity/raised", error))
-    return found
+    with overheard() as heard:
+        found = media_findings(policy, records, temperature, candidates, max_new, seed, blank)
+        try:
+            found += check_policy(
+                policy,
+                records,
+                candidates=candidates,
+                temperature=temperature,
+                max_new=max_new,
+                hypotheses=MEDIA_HYPOTHESES,
+            )
+        except Exception as error:  # a fault may raise anywhere; the table must still be printed
+            found.append(_raised("parity/raised", error))
+    return found + heard.findings()
 
 
 def media_findings(
@@ -216,12 +218,15 @@ def _ablated(
 
 
 def _suppressed(policy: OmniPolicy, record: Record, temperature: float, seed: int) -> Finding:
-    cause = CAUSES["sampled"]
+    check, cause = "media/forbidden_drawn", CAUSES["sampled"]
     try:
         drawn = float(forbidden_drawn(policy, record, temperature, seed))
-    except (RuntimeError, ValueError):  # the model chokes on the token that was drawn
+    except (RuntimeError, ValueError) as error:
+        # A model may choke on what should not have been drawn; with nothing left free it did not.
+        if policy.suppress_ids.numel():
+            return skipped(check, f"drawing with raised logits raises {type(error).__name__}")
         drawn = 1.0
-    return finding("media/forbidden_drawn", drawn, "= 0", drawn == 0, cause.says, cause.cure)
+    return finding(check, drawn, "= 0", drawn == 0, cause.says, cause.cure)
 
 
 def _raised(check: str, error: Exception) -> Finding:

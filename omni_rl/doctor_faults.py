@@ -262,7 +262,7 @@ MEDIA_FAULTS: tuple[Fault, ...] = (
     Fault("right padding", for_many(_right_padding), "right padding"),
     Fault("generate() under checkpointing", forgetful(False), "lost cache"),
     Fault("generate() under reentrant checkpointing", forgetful(True), "lost cache"),
-    Fault("log-probs from warped scores", turned_into(Warps), "warped scores"),
+    Fault("log-probs from warped scores", turned_into(Warps), "top_k"),
 )
 
 # Other ways to do it right: the doctor must find nothing.

@@ -29,7 +29,7 @@ VALUES = {
     "both": ("pixel_values_videos", "pixel_values", "input_features"),
 }
 MOVED = 1e-4  # nats; a policy that sees moves by far more, one that does not by nothing
-FORCED = 1e4  # added to a logit, it is drawn for certain unless it is masked
+FORCED = 80.0  # added to a logit, it is drawn for certain unless it is masked
 
 
 # -- are media seen? -------------------------------------------------------------------------------

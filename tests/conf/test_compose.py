@@ -26,6 +26,7 @@ OPTIONS = sorted(
 # What an experiment or option asks the user for.
 NEEDS = {
     "omni_demo": ["video=clip.mp4", "question='Who waves?'"],
+    "hf_doctor": ["path=folder"],
     "stage4_people_focus": ["paths.data=data"],
     "sa2va_annotations": ["paths.data=data"],
     "sa2va_folders": ["paths.data=data"],
