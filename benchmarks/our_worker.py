@@ -1,0 +1,120 @@
+"""Train with our loop, a step for each line on standard input; see `benchmarks.speed`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks.clips import clip_records, omni_policy
+from benchmarks.text_model import prompts
+from benchmarks.worker import Gate, vowels
+from core_rl.batches import PhaseBatches, shuffled_batches
+from core_rl.config import CurriculumConfig, KLConfig, LossConfig, Reduction, TrainerConfig
+from core_rl.curriculum import Curriculum
+from core_rl.fit import quieten_lightning
+from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.module import FreshSampler, GroupPolicyModule
+from core_rl.rewards import WeightedReward
+from core_rl.types import Actions, Query
+
+STEPS = 1000  # more than anybody asks for
+
+
+class TextPolicy(HFPolicy):
+    """A query is its prompt."""
+
+    def collate(self, queries: Sequence[str]) -> Inputs:
+        return dict(self.tokenizer(list(queries), padding=True, return_tensors="pt"))
+
+
+class Steps(Callback):
+    """A step begins when asked for and is reported when done."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.gate.wait()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.gate.report()
+
+
+def text_policy(settings: dict[str, Any]) -> HFPolicy:
+    tokenizer = AutoTokenizer.from_pretrained(settings["model"], padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
+    return TextPolicy(
+        model,
+        tokenizer,
+        stop_ids=[tokenizer.eos_token_id],
+        suppress_ids=[tokenizer.eos_token_id],
+        max_completion=settings["completion"],
+    )
+
+
+def reward(queries: Sequence[Query], actions: Actions) -> list[list[float]]:
+    return [[vowels(text) for text in group] for group in actions.texts]
+
+
+def build(settings: dict[str, Any]) -> tuple[GroupPolicyModule, PhaseBatches]:
+    """The loop as every experiment runs it, without files."""
+    policy: HFPolicy
+    queries: Sequence[Query]
+    if "seconds" in settings:
+        policy = omni_policy(settings["completion"], settings["together"])
+        queries = clip_records(Path(settings["folder"]), settings["seconds"])
+    else:
+        policy, queries = text_policy(settings), prompts(settings["prompt"])
+    policy.shared_prompt = settings["shared"]
+    policy.fused_decode = settings["fused"]
+    policy.rows_per_pass = settings["group"]
+    trainer = TrainerConfig(lr=1e-5, max_steps=STEPS, schedule="constant")
+    curriculum = Curriculum.resolve(CurriculumConfig(), STEPS, STEPS)
+    module = GroupPolicyModule(
+        policy,
+        WeightedReward({"vowels": reward}, {"vowels": 1.0}),
+        curriculum,
+        LossConfig(reduction=Reduction.bnpo, kl=KLConfig(weight=settings["kl"])),
+        trainer,
+        FreshSampler(settings["group"]),
+        max_completion=settings["completion"],
+    )
+    stream = shuffled_batches(queries, 1, 0)
+    return module, PhaseBatches(module, curriculum, lambda _: stream)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("settings", type=json.loads)
+    settings = parser.parse_args().settings
+    torch.set_num_threads(settings["threads"])
+    torch.manual_seed(0)
+    quieten_lightning()
+    gate = Gate()
+    module, batches = build(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=STEPS,
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[Steps(gate)],
+            default_root_dir=folder,
+        )
+        trainer.fit(module, train_dataloaders=batches)
+
+
+if __name__ == "__main__":
+    main()

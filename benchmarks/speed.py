@@ -1,0 +1,226 @@
+"""Measure a GRPO step: CPU seconds and memory, beside TRL's and beside the usual multimodal step.
+
+    python -m benchmarks.speed [--quick] [--only text|omni] [--threads N]
+
+Every side of a comparison runs in a process of its own and all of them take turns, a step each, so
+that whatever else the machine does weighs on all alike.  What counts is processor time, not the
+clock; each figure is the median over the rounds.  TRL is installed into `outputs/bench/trl-env`
+first.  Writes `outputs/bench/speed.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.text_model import write_model
+from benchmarks.trl_env import trl_python
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path("outputs/bench")
+GROUP, COMPLETION = 8, 64
+KL_WEIGHT = 0.04
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison; `theirs` is the other side, whoever that is."""
+
+    bench: str
+    prompt: int
+    kl: float
+    ours_cpu_s: float
+    theirs_cpu_s: float
+    ratio: float
+    ours_mib: float
+    theirs_mib: float
+    memory_ratio: float
+
+
+@dataclass
+class Side:
+    """A process that makes a step when asked."""
+
+    name: str
+    process: subprocess.Popen[str]
+    cpu_s: list[float]
+    mib: float = 0.0
+
+    def step(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended; its last words are above")
+        answer = json.loads(line)
+        self.cpu_s.append(answer["cpu_s"])
+        self.mib = answer["mib"]
+
+
+@contextmanager
+def started(name: str, python: Path, module: str, settings: dict[str, Any]) -> Iterator[Side]:
+    """Start a worker; it ends when its input does."""
+    threads = str(settings["threads"])
+    process = subprocess.Popen(
+        [str(python), "-m", module, json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+    )
+    try:
+        yield Side(name, process, [])
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+
+
+def take_turns(sides: Sequence[Side], rounds: int) -> None:
+    """One step each to warm up, which is forgotten, then `rounds` more."""
+    for turn in range(rounds + 1):
+        for side in sides:
+            side.step()
+            if turn == 0:
+                side.cpu_s.clear()
+        if turn:
+            shown = ", ".join(f"{side.name} {side.cpu_s[-1]:.2f} s" for side in sides)
+            log.info("round %d of %d: %s", turn, rounds, shown)
+
+
+def compared(bench: str, prompt: int, kl: float, ours: Side, theirs: Side) -> Row:
+    mine, other = median(ours.cpu_s), median(theirs.cpu_s)
+    return Row(
+        bench,
+        prompt,
+        kl,
+        round(mine, 4),
+        round(other, 4),
+        round(other / mine, 2),
+        round(ours.mib, 1),
+        round(theirs.mib, 1),
+        round(theirs.mib / ours.mib, 2),
+    )
+
+
+def beside_trl(lengths: Sequence[int], rounds: int, threads: int) -> Iterator[Row]:
+    """Any-model path and fused decoding against TRL, KL off and on."""
+    python, model = trl_python(FOLDER), FOLDER / "text-model"
+    write_model(model)
+    for kl in (0.0, KL_WEIGHT):
+        for length in lengths:
+            settings = {
+                "model": str(model),
+                "prompt": length,
+                "group": GROUP,
+                "completion": COMPLETION,
+                "kl": kl,
+                "threads": threads,
+                "shared": True,
+            }
+            with ExitStack() as stack:
+                sides = [
+                    stack.enter_context(started(name, where, module, settings | more))
+                    for name, where, module, more in (
+                        (
+                            "any model",
+                            Path(sys.executable),
+                            "benchmarks.our_worker",
+                            {"fused": False},
+                        ),
+                        ("fused", Path(sys.executable), "benchmarks.our_worker", {"fused": True}),
+                        ("TRL", python, "benchmarks.trl_worker", {}),
+                    )
+                ]
+                take_turns(sides, rounds)
+            yield compared("trl_any_model", length, kl, sides[0], sides[2])
+            yield compared("trl_fused", length, kl, sides[1], sides[2])
+
+
+def beside_copies(
+    cases: Sequence[tuple[int, float, bool]], rounds: int, threads: int
+) -> Iterator[Row]:
+    """Our step with the prompt shared against our step with G copies, on clips with sound.
+
+    Args:
+        cases: group size, seconds of the clip, sound interleaved with the frames.
+        rounds: measured steps a side.
+        threads: of torch.
+    """
+    for group, seconds, together in cases:
+        settings = {
+            "seconds": seconds,
+            "folder": str(FOLDER / "clips"),
+            "together": together,
+            "group": group,
+            "completion": COMPLETION,
+            "kl": 0.0,
+            "threads": threads,
+            "fused": True,
+        }
+        ours = Path(sys.executable), "benchmarks.our_worker"
+        with (
+            started("shared", *ours, settings | {"shared": True}) as shared,
+            started("copies", *ours, settings | {"shared": False}) as copies,
+        ):
+            take_turns((shared, copies), rounds)
+        layout = "interleaved" if together else "apart"
+        name = f"omni_g{group}_{seconds:g}s_{layout}"
+        yield compared(name, 0, 0.0, shared, copies)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown, as in `docs/fast-step.md`."""
+    head = "bench | prompt | KL | ours s | theirs s | ratio | ours MiB | theirs MiB | ratio"
+    lines = [f"| {head} |", "|" + " --- |" * 9]
+    lines += [
+        "| " + " | ".join(f"{value}" for value in asdict(row).values()) + " |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="the shortest prompt, two rounds")
+    parser.add_argument("--only", choices=("text", "omni"), help="one half of the comparisons")
+    parser.add_argument("--rounds", type=int, help="measured steps a side (5; 2 with --quick)")
+    parser.add_argument("--prompts", type=int, nargs="+", help="tokens (256 1024 2048)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads a process (1)")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    rounds = given.rounds or (2 if given.quick else 5)
+    lengths = given.prompts or ([256] if given.quick else [256, 1024, 2048])
+    cases: list[tuple[int, float, bool]] = [(8, 8.0, False)]
+    if not given.quick:
+        cases += [(8, 8.0, True)]
+        cases += [(group, 8.0, False) for group in (2, 4, 16, 32)]
+        cases += [(8, seconds, False) for seconds in (2.0, 4.0, 16.0)]
+    path = FOLDER / "speed.json"
+    rows: list[Row] = []
+    measured = []
+    if given.only != "omni":
+        measured.append(beside_trl(lengths, rounds, given.threads))
+    if given.only != "text":
+        measured.append(beside_copies(cases, rounds, given.threads))
+    for part in measured:
+        for row in part:
+            rows.append(row)
+            # After every row: a long measurement that is cut short has not been for nothing.
+            path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    sys.stdout.write(table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
