@@ -439,7 +439,7 @@ class RewardConfig:
 class OnFailure(Enum):
     """What a failed check of the doctor does to a run."""
 
-    auto = "auto"  # stop at the first steps, warn later on
+    auto = "auto"  # stop at the first steps of a phase, warn later on
     abort = "abort"
     warn = "warn"
 

@@ -1,4 +1,4 @@
-"""The doctor of a run: a gate before its first step, cheap checks on the way.
+"""The doctor of a run: a gate before the first step of each phase, cheap checks on the way.
 
 A run whose completions are garbled, whose reward is constant or whose weights stand still costs as
 much as one that learns.  The gate asks what can be asked before anything was spent; the rest is
@@ -123,10 +123,11 @@ class Doctor(Callback):
         self.examine = examine
         self.describe = describe
         self.rewards = RewardWatch(limits)
-        self._step = -1  # optimiser steps done when last looked at; -1 = the gate is still ahead
-        self._began = 0
-        self._due = True  # the first steps are always looked at
-        self._early = True  # nothing was spent yet: the time to stop
+        self._phase = -1  # the last that passed the gate
+        self._step = 0  # optimiser steps done when last looked at
+        self._began = 0  # the step at which the phase, or a resumed run, began
+        self._due = True  # the first steps of a phase are always looked at
+        self._early = True  # little was spent yet: the time to stop
         self._has_signal = False
         self._signals = 0  # optimiser steps so far that had a signal
         self._signals_before = 0  # those of them before the present phase
@@ -141,15 +142,21 @@ class Doctor(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        if self._step >= 0:
-            return
         assert isinstance(pl_module, GroupPolicyModule)
+        # The module enters a phase after this hook.
+        phase = pl_module.curriculum.phase_at(trainer.global_step)
+        if phase.index == self._phase:
+            return
+        self._phase = phase.index
         self._step = self._began = trainer.global_step
+        self._due = self._early = True
         with _as_in_training(trainer, pl_module):
-            found = self._gate(trainer, pl_module, batch)
+            found = self._gate(trainer, pl_module, batch, phase.config.kind)
         self._report(trainer, pl_module, found)
 
-    def _gate(self, trainer: L.Trainer, module: GroupPolicyModule, batch: Batch) -> list[Finding]:
+    def _gate(
+        self, trainer: L.Trainer, module: GroupPolicyModule, batch: Batch, kind: PhaseKind
+    ) -> list[Finding]:
         """Ask all that needs no update; the policy is drawn from only where that is safe."""
         found = weight_findings(module.policy)
         for optimizer in trainer.optimizers:
@@ -157,8 +164,7 @@ class Doctor(Callback):
                 found += optimizer_findings(module.policy, optimizer)
         for reference in module.references:
             found += reference_findings(module.policy, reference)
-        draws = module.phase.config.kind is PhaseKind.grpo
-        if failed(found) or not draws:
+        if failed(found) or kind is not PhaseKind.grpo:
             return found
         own = batch.queries if isinstance(batch, Group) else batch
         queries = [*own, *self.spare][: self.limits.queries]
@@ -220,6 +226,7 @@ class Doctor(Callback):
             found += reuse_findings(module.policy, queries, few, first, temperature)
         for reference in module.references:
             if module.global_step == module.phase.start:
+                found += reference_findings(module.policy, reference)
                 found += kl_findings(module.policy, reference, queries, few, temperature)
             elif self._signals > self._signals_before:
                 found += stays_findings(module.policy, reference)
@@ -260,7 +267,8 @@ class Doctor(Callback):
         group = module.last_group
         if (
             group is None
-            or self._step != self._began + 1
+            or self._step != module.phase.start + 1  # later the KL term pulls as well
+            or not self._early
             or trainer.accumulate_grad_batches > 1
             or module.phase.config.kind is not PhaseKind.grpo
         ):

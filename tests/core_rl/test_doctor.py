@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from core_rl.config import DoctorConfig, KLConfig, LoggerConfig, LossConfig, OnFailure
+from core_rl.curriculum import Phase
 from core_rl.health import UnhealthyError
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.types import Actions, Group, Policy, StepLogProbs
@@ -399,3 +401,17 @@ def test_a_batch_of_one_is_filled_up_with_held_out_queries(tmp_path: Path) -> No
     module = module_of(FirstQueryOnly(queries=3), REWARD, phases(grpo(2)))
     with pytest.raises(UnhealthyError, match="reused"):
         run(module, forever([0]), tmp_path, held_out=[[1, 2]], doctor=STRICT)
+
+
+def test_every_phase_has_its_gate(tmp_path: Path) -> None:
+    """Supervised steps draw nothing, so what is wrong with drawing shows at the next phase."""
+    policy = FirstQueryOnly(queries=3)
+    module = module_of(policy, REWARD, phases(rce(2), grpo(2)))
+    stored = group_of([[[0, 1], [1, 1]]], [[1.0, 0.0]])
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        return itertools.repeat([0, 1, 2] if phase.index else stored)
+
+    with pytest.raises(UnhealthyError, match="reused"):
+        run(module, stream, tmp_path, doctor=STRICT)
+    assert rounds(tmp_path)[-1]["step"] == 2
