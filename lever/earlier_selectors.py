@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lever.features import FeatureTable, SlateQuery
+from lever.features import Features, FeatureTable, SlateQuery
 from lever.slates import SlatePolicy, SlatePrompt
 
 MAX_SHOTS = 8  # in a slate, also of one longer than those it learned from
@@ -98,7 +98,7 @@ class TwoTowerSelector(SlatePolicy):
 
     def __init__(
         self,
-        features: FeatureTable,
+        features: Features,
         shots: int = 2,
         width: int = 256,
         cosine_temperature: float = 0.5,

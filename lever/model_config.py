@@ -31,6 +31,7 @@ class FeatureKind(Enum):
     mean = "mean"  # mean of the unit vectors of picture and question, as published
     pca = "pca"  # principal components of each modality side by side
     answers = "answers"  # of those, the directions in which the bank's answers agree
+    clip = "clip"  # CLIP at every look-up, with adapters that learn; see `lever.clip`
 
 
 @dataclass
@@ -48,9 +49,19 @@ class FeatureConfig:
     lr: float = 0.01
     weight_decay: float = 1.0  # what keeps them from learning the bank by heart
     batch_size: int = 250
+    # clip: local folder or hub id, rank and scale of the adapters.
+    path: str | None = None
+    lora_rank: int = 16
+    lora_alpha: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("dims", "directions", "items", "epochs"):
+        require(
+            self.path is not None or self.kind is not FeatureKind.clip,
+            "model.features.path",
+            self.path,
+            "a local folder or a hub id of CLIP",
+        )
+        for name in ("dims", "directions", "items", "epochs", "lora_rank", "lora_alpha"):
             value = getattr(self, name)
             require(value >= 1, f"model.features.{name}", value, "at least 1")
         require(self.batch_size >= 2, "model.features.batch_size", self.batch_size, "at least 2")

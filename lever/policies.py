@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from core_rl.artifacts import write_json
 from core_rl.config import PathsConfig
@@ -17,8 +18,8 @@ from lever import neighbours
 from lever.datasets import LeverData
 from lever.earlier_selectors import Gpt2Selector, TwoTowerSelector
 from lever.embeddings import cached_rows
-from lever.features import FeatureTable, mean_features, pca_features
-from lever.model_config import FeatureKind, LeverModelConfig, SelectorKind
+from lever.features import Features, FeatureTable, mean_features, pca_features
+from lever.model_config import FeatureConfig, FeatureKind, LeverModelConfig, SelectorKind
 from lever.neighbours import neighbour_rows
 from lever.selector import MetricSelector, PointerSelector
 from lever.slates import SlatePolicy
@@ -26,14 +27,17 @@ from lever.slates import SlatePolicy
 WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
 
 
-def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig) -> FeatureTable:
+def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig) -> Features:
     """Make what a selector sees of the items of a data set; what was learned is kept in the cache.
 
     Raises:
+        FileNotFoundError: there is no CLIP at `features.path`.
         ValueError: an embedding is not finite, or fewer rows than principal components.
     """
     features, image, text = config.features, data.image_ND, data.text_ND
     encoding = data.encoding
+    if features.kind is FeatureKind.clip:
+        return _live_features(data, features)
     if features.kind is FeatureKind.mean:
         return mean_features(image, text, encoding)
     if features.kind is FeatureKind.pca:
@@ -52,8 +56,12 @@ def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig
     )
 
 
-def build_policy(config: LeverModelConfig, features: FeatureTable) -> SlatePolicy:
-    """Make an untrained selector; its random parts follow torch's seed."""
+def build_policy(config: LeverModelConfig, features: Features) -> SlatePolicy:
+    """Make an untrained selector; its random parts follow torch's seed.
+
+    Raises:
+        ValueError: `gpt2`, which has a code for each id, on features without a table of ids.
+    """
     if config.kind is SelectorKind.metric:
         return MetricSelector(features, config.shots, config.scale)
     if config.kind is SelectorKind.pointer:
@@ -68,6 +76,11 @@ def build_policy(config: LeverModelConfig, features: FeatureTable) -> SlatePolic
             config.stop,
         )
     if config.kind is SelectorKind.gpt2:
+        if not isinstance(features, FeatureTable):
+            raise ValueError(
+                f"model.features.kind={config.features.kind.value}: expected another kind for "
+                "model.kind=gpt2, or model=lever_pointer_lora"
+            )
         return Gpt2Selector(features, config.shots, config.width, config.layers, config.heads)
     return TwoTowerSelector(features, config.shots, config.width, config.cosine_temperature)
 
@@ -77,7 +90,7 @@ def save_policy(
 ) -> None:
     """Write weights and what they belong to; the features are made again from the data."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().contiguous() for name, value in policy.state_dict().items()}
+    weights = {name: value.detach().contiguous() for name, value in _learned(policy).items()}
     save_file(weights, folder / WEIGHTS)
     write_json(folder / ABOUT, {"model": plain(config), "metrics": metrics})
 
@@ -105,10 +118,31 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
             f"checkpoint={folder}: its model.{other[0]} is {made.get(other[0])!r}, not "
             f"{wanted[other[0]]!r}: choose the model it was trained as"
         )
-    policy.load_state_dict(load_file(folder / WEIGHTS))
+    weights = load_file(folder / WEIGHTS)
+    missing = sorted(_learned(policy).keys() - weights.keys())
+    if missing:
+        raise ValueError(f"checkpoint={folder}: {WEIGHTS} lacks {missing[:3]}: it is not whole")
+    policy.load_state_dict({**policy.state_dict(), **weights})
     return policy
 
 
 def plain(config: LeverModelConfig) -> dict[str, Any]:
     """Spell a configuration with JSON's own types."""
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=lambda e: e.value)))
+
+
+def _live_features(data: LeverData, config: FeatureConfig) -> Features:
+    from lever.clip import LiveFeatures, load_clip
+
+    assert config.path is not None
+    clip = load_clip(config.path).adapted(config.lora_rank, config.lora_alpha)
+    return LiveFeatures(clip, data.items)
+
+
+def _learned(policy: SlatePolicy) -> dict[str, Tensor]:
+    """Weights without those of a frozen encoder, which has a checkpoint of its own."""
+    return {
+        name: value
+        for name, value in policy.state_dict().items()
+        if not name.startswith("features.") or "lora_" in name
+    }

@@ -15,7 +15,7 @@ from core_rl.types import Actions, Query, RewardTable
 from lever.answerers import Answerer
 from lever.candidates import CandidateRecord
 from lever.datasets import LeverData
-from lever.features import FeatureTable
+from lever.features import Features
 from lever.rewards import LiveJudge, Slate, SlateJudge, StoredJudge, Verdict
 
 
@@ -82,7 +82,7 @@ def build_reward(
     config: RewardConfig,
     judge: SlateJudge,
     data: LeverData,
-    features: FeatureTable,
+    features: Features,
     shuffled: bool = False,
 ) -> WeightedReward:
     """Build the reward functions; each gets those of judge, answers and features that it takes.
@@ -91,9 +91,12 @@ def build_reward(
         ValueError: a function is no `_target_` node, or has no weight.
     """
     given = {"judge": judge, "answers": data.answers, "features": features}
-    functions = {name: _function(name, node, given) for name, node in config.functions.items()}
+    # What weighs nothing is left out: some functions cost more than the rest of a step.
+    used = {name: node for name, node in config.functions.items() if config.weights.get(name) != 0}
+    functions = {name: _function(name, node, given) for name, node in used.items()}
+    weights = {name: config.weights[name] for name in functions if name in config.weights}
     kind = ShuffledReward if shuffled else WeightedReward
-    return kind(functions, config.weights, config.spans, config.max_unjudged)
+    return kind(functions, weights, config.spans, config.max_unjudged)
 
 
 def needs_references(config: RewardConfig) -> bool:
@@ -111,5 +114,7 @@ def _function(name: str, node: Any, given: Mapping[str, Any]) -> Any:
             f"reward.functions.{name}={node!r}: expected a node with `_target_`, as in "
             "conf/reward/lever_vqa.yaml"
         )
+    target = instantiate({**node, "_partial_": True})
     takes = inspect.signature(get_class(str(node["_target_"]))).parameters
-    return instantiate(dict(node), **{key: value for key, value in given.items() if key in takes})
+    # Handed over after Hydra is done: it would copy every answer into its own containers.
+    return target(**{key: value for key, value in given.items() if key in takes})

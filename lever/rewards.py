@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 from core_rl.types import Actions
 from lever.answerers import Answerer, Prompted
 from lever.candidates import Candidate, CandidateRecord
-from lever.features import FeatureTable, SlateQuery
+from lever.features import Features, SlateQuery
 from lever.vqa import normalise, vqa_accuracy
 
 Values = list[list[float | None]]
@@ -201,7 +201,7 @@ class Relevance:
 class Coherence:
     """Mean cosine of the demonstrations to the query, in [-1, 1]."""
 
-    def __init__(self, features: FeatureTable) -> None:
+    def __init__(self, features: Features) -> None:
         self.features = features
 
     def __call__(self, queries: Sequence[SlateQuery], actions: Actions) -> Values:
@@ -216,7 +216,7 @@ class Coherence:
 class Diversity:
     """1 - mean cosine between two demonstrations, in [0, 2]; 0 for a single one."""
 
-    def __init__(self, features: FeatureTable) -> None:
+    def __init__(self, features: Features) -> None:
         self.features = features
 
     def __call__(self, queries: Sequence[SlateQuery], actions: Actions) -> Values:
@@ -280,5 +280,5 @@ def _each(
     return [[None if slate is None else value(slate) for slate in row] for row in table]
 
 
-def _unit(features: FeatureTable, query: int, ids: tuple[int, ...]) -> Tensor:
+def _unit(features: Features, query: int, ids: tuple[int, ...]) -> Tensor:
     return normalize(features.of(query, ids, "slate"), dim=-1)

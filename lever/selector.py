@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
-from lever.features import FeatureTable
+from lever.features import Features
 from lever.model_config import Update
 from lever.slates import SlatePolicy, SlatePrompt
 
@@ -32,7 +32,7 @@ class MetricSelector(SlatePolicy):
         scale: s at the start; it is learned, and stays positive.
     """
 
-    def __init__(self, features: FeatureTable, shots: int = 2, scale: float = 10.0) -> None:
+    def __init__(self, features: Features, shots: int = 2, scale: float = 10.0) -> None:
         super().__init__(features, shots)
         self.to_query_TD = nn.Parameter(torch.ones(shots, features.width))
         self.to_chosen_TD = nn.Parameter(torch.zeros(shots - 1, features.width))
@@ -75,7 +75,7 @@ class PointerSelector(SlatePolicy):
 
     def __init__(
         self,
-        features: FeatureTable,
+        features: Features,
         shots: int = 2,
         width: int = 256,
         layers: int = 1,

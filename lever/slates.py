@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from core_rl.types import Actions, StepLogProbs
-from lever.features import FeatureTable, SlateQuery
+from lever.features import Features, SlateQuery
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class SlatePolicy(nn.Module, ABC):
     # Whether `represent` appends the option to stop to every pool.
     stops = False
 
-    def __init__(self, features: FeatureTable, shots: int) -> None:
+    def __init__(self, features: Features, shots: int) -> None:
         super().__init__()
         if shots < 1:
             raise ValueError(f"model.shots={shots}: expected at least 1")

@@ -22,7 +22,7 @@ from lever.beams import BeamRecord, check_embedded, read_beams
 from lever.candidates import CandidateRecord, read_candidates
 from lever.config import Split
 from lever.datasets import LeverData, load_data
-from lever.features import FeatureTable, SlateQuery
+from lever.features import Features, SlateQuery
 from lever.infoscore import beams_key, generate_beams
 from lever.learn import Lessons, learn
 from lever.model_config import LeverModelConfig, PhaseData
@@ -162,7 +162,7 @@ class Workshop:
 
     # -- selectors ---------------------------------------------------------------------------
 
-    def features(self, model: LeverModelConfig | None = None) -> FeatureTable:
+    def features(self, model: LeverModelConfig | None = None) -> Features:
         """What a selector sees; see `lever.policies`."""
         return build_features(self.data, model or self.settings.model, self.settings.paths)
 
@@ -170,7 +170,7 @@ class Workshop:
         self,
         checkpoint: str | Path | None = None,
         model: LeverModelConfig | None = None,
-        features: FeatureTable | None = None,
+        features: Features | None = None,
     ) -> SlatePolicy:
         """Make a selector, untrained or with the weights of a checkpoint."""
         model = model or self.settings.model
@@ -185,7 +185,7 @@ class Workshop:
         start: Path | None = None,
         *,
         model: LeverModelConfig | None = None,
-        features: FeatureTable | None = None,
+        features: Features | None = None,
         records: Records | None = None,
         shuffled: bool = False,
     ) -> Path:

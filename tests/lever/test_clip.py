@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
+from core_rl.config import PathsConfig
 from lever.clip import LiveFeatures, load_clip
 from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
+from lever.datasets import load_data
 from lever.encoders import Seen, encode_pictures, encode_questions
 from lever.features import SlateQuery
+from lever.model_config import FeatureConfig, FeatureKind, LeverModelConfig, SelectorKind
+from lever.policies import build_features, build_policy, load_weights, save_policy
 from lever.selector import MetricSelector
+from lever.slates import SlatePolicy
 from lever.sources import Item
 from lever.vqa_files import Question
+from tests.lever.vqa_folder import FILES, folder_config, write_vqa_folder
 
 WORDS = ["[PAD]", "[BOS]", "[EOS]", "[UNK]", *["what", "is", "this", "how", "many", "dogs"]]
 TEXTS = ["what is this", "how many dogs", "what is this how many"]
@@ -180,3 +188,42 @@ def _rows(folder: str, pictures: list[Path], cache: Path, adapters: str | None) 
     config = ImageEncoderConfig(kind=ImageEncoderKind.clip, path=folder, adapters=adapters)
     seen = Seen([1, 2, 3], TEXTS, pictures, [()] * 3, range(2))
     return encode_pictures(config, TextEncoderConfig(), seen, cache)
+
+
+def test_a_configured_selector_learns_adapters_and_keeps_nothing_else_of_clip(
+    folder: str, tmp_path: Path
+) -> None:
+    files = replace(FILES, pictures="pictures", picture_name="picture_{image_id:04d}.png")
+    data = load_data(
+        folder_config(files=files),
+        PathsConfig(cache=str(tmp_path), data=str(write_vqa_folder(tmp_path))),
+        0,
+    )
+    model = LeverModelConfig(
+        kind=SelectorKind.pointer,
+        features=FeatureConfig(kind=FeatureKind.clip, path=folder, lora_rank=2),
+        width=8,
+    )
+
+    def selector() -> SlatePolicy:
+        return build_policy(model, build_features(data, model, PathsConfig(cache=str(tmp_path))))
+
+    policy, other = selector(), selector()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    save_policy(policy, model, tmp_path / "checkpoint", {})
+    kept = load_file(tmp_path / "checkpoint" / "policy.safetensors")
+    assert {name for name in kept if name.startswith("features.")}
+    assert all("lora_" in name for name in kept if name.startswith("features."))
+    load_weights(other, model, tmp_path / "checkpoint")
+    some = data.train[:2]
+    assert torch.equal(policy.enumerate(policy.encode(some)), other.enumerate(other.encode(some)))
+
+    save_file({"gate.bias": kept["gate.bias"]}, tmp_path / "checkpoint" / "policy.safetensors")
+    with pytest.raises(ValueError, match=r"policy\.safetensors lacks \['blocks.*not whole"):
+        load_weights(other, model, tmp_path / "checkpoint")
+    table_only = replace(model, kind=SelectorKind.gpt2)
+    with pytest.raises(ValueError, match=r"model\.features\.kind=clip: expected another kind"):
+        build_policy(table_only, policy.features)
