@@ -29,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from lever.vqa_files import Question
 
@@ -197,6 +198,7 @@ def check_coverage(expected: Mapping[int, object], predictions: Mapping[int, str
         )
 
 
+@lru_cache(maxsize=1 << 16)  # a question's answers come again with each of its slates
 def normalise(text: str) -> str:
     """Normalise an answer: punctuation first, then numbers, articles and contractions."""
     return _normalise_words(_normalise_punctuation(text))

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lever.score_table import compare, gap_closed
+from lever.world_scores import WorldScores
+
+
+def world(shift: float) -> WorldScores:
+    rng = np.random.default_rng(int(100 * shift))
+    low, high = rng.uniform(0.1, 0.3, 200), rng.uniform(0.8, 1.0, 200)
+    scores = {
+        "text_sim": low,
+        "oracle": high,
+        "sft": low + 0.6 * (high - low) + shift,
+        "rce": low + 0.6 * (high - low) + shift,
+        "grpo": low + 0.8 * (high - low) + shift,
+    }
+    return WorldScores(scores, {"grpo": scores["grpo"] - 0.1}, {"answerer_calls": 10.0})
+
+
+def test_the_gap_is_a_ratio_of_means_and_its_interval_holds_it() -> None:
+    scores = world(0.0).scores
+    found = gap_closed([scores["grpo"]], [scores["text_sim"]], [scores["oracle"]])
+    assert found.mean == pytest.approx(0.8)
+    assert 0.79 < found.low <= found.mean <= found.high < 0.81
+
+
+def test_metrics_hold_each_row_and_the_comparisons() -> None:
+    metrics, text = compare([world(0.0), world(0.01), world(0.02)])
+    assert metrics["gap_closed/text_sim"] == 0 and metrics["gap_closed/oracle"] == 1
+    assert metrics["diff/grpo_vs_sft_low"] > 0.1
+    assert metrics["diff/rce_vs_sft"] == 0
+    assert metrics["expected/grpo"] == pytest.approx(metrics["score/grpo"] - 0.1)
+    assert metrics["answerer_calls"] == 10 and metrics["worlds"] == 3
+    rows = [line.split()[0] for line in text.splitlines()[1:6]]
+    assert rows[0] == "text_sim" and rows[-1] == "oracle"
+
+
+def test_without_an_oracle_no_gap_is_claimed() -> None:
+    one = world(0.0)
+    scores = {name: values for name, values in one.scores.items() if name != "oracle"}
+    metrics, text = compare([WorldScores(scores, {}, one.numbers)])
+    assert not any(name.startswith("gap_closed") for name in metrics)
+    assert "grpo - sft" in text
