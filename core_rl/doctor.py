@@ -218,7 +218,10 @@ class Doctor(Callback):
         few, queries = rows_of(group.actions, *chosen), group.queries[:1]
         found += advantage_findings(group, has_spans=bool(module.reward.spans))
         if before is None or before[0] is not group.rewards:
-            found += ratio_findings(module.policy, queries, few, temperature)
+            # Rollouts drawn for several steps at once were drawn before the steps in between.
+            starts = module.global_step == module.phase.start
+            if starts or module.phase.config.minibatches == 1:
+                found += ratio_findings(module.policy, queries, few, temperature)
             if self._early and self._step == module.phase.start:
                 found += reward_findings(module.reward, group)
         elif self._signals > before[2]:
@@ -263,12 +266,11 @@ class Doctor(Callback):
         self._due = self._early or (self._step + 1) % self.limits.every == 0
 
     def _of_the_step(self, trainer: L.Trainer, module: GroupPolicyModule) -> list[Finding]:
-        """Ask of the very first update which way it went; one of a single batch can be told."""
+        """Ask of the very first update which way it went: momentum and KL do not pull yet."""
         group = module.last_group
         if (
             group is None
-            or self._step != module.phase.start + 1  # later the KL term pulls as well
-            or not self._early
+            or self._step != 1
             or trainer.accumulate_grad_batches > 1
             or module.phase.config.kind is not PhaseKind.grpo
         ):

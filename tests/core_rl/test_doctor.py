@@ -415,3 +415,16 @@ def test_every_phase_has_its_gate(tmp_path: Path) -> None:
     with pytest.raises(UnhealthyError, match="reused"):
         run(module, stream, tmp_path, doctor=STRICT)
     assert rounds(tmp_path)[-1]["step"] == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_momentum_of_an_earlier_phase_is_no_fault(seed: int, tmp_path: Path) -> None:
+    """Supervision of the worst path, then rewards: the first updates still go the old way."""
+    module = module_of(ToyPolicy(queries=3, seed=seed), REWARD, phases(rce(4), grpo(4)))
+    worst = group_of([[[0, 0]]], [[1.0]])
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        return itertools.repeat([0, 1, 2] if phase.index else worst)
+
+    run(module, stream, tmp_path, doctor=STRICT)
+    assert all(one["healthy"] for one in rounds(tmp_path))
