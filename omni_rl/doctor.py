@@ -40,7 +40,7 @@ from omni_rl.records import Record
 
 log = logging.getLogger(__name__)
 
-PROBE_TOKENS = 8  # of each candidate; the first four would do
+PROBE_TOKENS = 8  # of each candidate at most: what media change shows in the first ones
 
 
 def probe_records(records: Sequence[Record], count: int = 2) -> list[Record]:
@@ -98,7 +98,8 @@ def examine(
         Findings; media first, because their causes are the deeper ones.
     """
     with overheard() as heard:
-        found = media_findings(policy, records, temperature, candidates, max_new, seed, blank)
+        few = min(max_new, PROBE_TOKENS)
+        found = media_findings(policy, records, temperature, candidates, few, seed, blank)
         try:
             found += check_policy(
                 policy,
