@@ -10,10 +10,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from core_rl.config import PhaseKind
 from core_rl.module import GroupPolicyModule
-from core_rl.types import masked_mean
+from core_rl.types import Group, masked_mean
 from lever.beam_groups import beam_group
 from lever.beams import BeamRecord
 from lever.features import SlateQuery
@@ -42,14 +43,23 @@ class SourceMetrics(Callback):
         self.beams = beams
         self._phase = -1
 
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        """Compare, before the first update of a phase, all its candidates, flat groups' too."""
+        assert isinstance(pl_module, GroupPolicyModule)
+        by_reward = pl_module.phase.config.kind is PhaseKind.grpo
+        group = pl_module.last_group
+        if not by_reward or group is None or self._phase == pl_module.phase.index:
+            return
+        self._phase = pl_module.phase.index
+        self._check_start(pl_module, group)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
         if pl_module.phase.config.kind is not PhaseKind.grpo or pl_module.last_group is None:
             return
         seen = trainer.callback_metrics
-        if self._phase != pl_module.phase.index:
-            self._phase = pl_module.phase.index
-            self._check_start(pl_module, float(seen["train/log_ratio_abs"]))
         group = pl_module.last_group
         steps_BGT = group.actions.mask_BGT
         real_BG = steps_BGT.any(dim=-1) & group.mixed_B.unsqueeze(-1)
@@ -69,7 +79,15 @@ class SourceMetrics(Callback):
         for name, value in values.items():
             pl_module.log(f"lever/{name}", value, batch_size=1)
 
-    def _check_start(self, module: GroupPolicyModule, log_ratio: float) -> None:
+    def _check_start(self, module: GroupPolicyModule, group: Group) -> None:
+        actions = group.actions
+        assert actions.logp_BGT is not None
+        temperature = module.temperature if group.temperature is None else group.temperature
+        with torch.no_grad():
+            prompt = module.policy.encode(group.queries)
+            now_BGT = module.policy.log_probs(prompt, actions, temperature).logp_BGT
+        gap_BGT = torch.where(actions.mask_BGT, now_BGT - actions.logp_BGT, 0.0).abs()
+        log_ratio = float(gap_BGT.max())
         module.log("lever/start_log_ratio", log_ratio, batch_size=1)
         name = f"phase {module.phase.index} ({module.phase.config.data})"
         if log_ratio > MAX_LOG_RATIO:

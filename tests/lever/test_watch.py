@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from core_rl.types import Actions
+from lever.beam_groups import beam_group
+from lever.beams import Beam, BeamRecord
+from lever.features import SlateQuery
+from lever.learn import learn
+from lever.model_config import Best
+from lever.reward_setup import build_judge, build_reward
+from lever.slates import SlatePolicy, SlatePrompt
+from lever.steps import Workshop
+from tests.lever.workshop import REFRESH, SFT, small_settings
+
+PUBLISHED = {
+    "lever/ppo_loss",
+    "lever/kl_loss",
+    "lever/mean_ratio",
+    "lever/mean_advantage",
+    "lever/advantage_spread",
+    "lever/start_log_ratio",
+}
+
+
+class Kept(Callback):
+    """Every value that was logged, by name."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[float]] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        for name, value in trainer.callback_metrics.items():
+            self.seen.setdefault(name, []).append(float(value))
+
+
+def trained(folder: Path, policy: SlatePolicy | None = None) -> Kept:
+    """Train by the refresh on a small world and return what was logged."""
+    shop = Workshop.open(small_settings(folder), seed=0)
+    try:
+        model = policy or shop.selector()
+        judge = build_judge(shop.data, shop.setup.answerer)
+        reward = build_reward(shop.settings.reward, judge, shop.data, model.features)
+        kept = Kept()
+        learn(model, shop.lessons, reward, REFRESH, shop.settings, folder / "run", 0, [kept])
+    finally:
+        shop.close()
+    return kept
+
+
+def test_the_published_metrics_are_logged_by_name(tmp_path: Path) -> None:
+    kept = trained(tmp_path)
+    assert kept.seen.keys() >= PUBLISHED | {"lever/val_loss"}
+    assert max(kept.seen["lever/start_log_ratio"]) <= 1e-4
+    assert kept.seen["lever/mean_ratio"][0] == pytest.approx(1, abs=1e-4)
+    # z-scores of a group add up to nothing.
+    assert max(map(abs, kept.seen["lever/mean_advantage"])) < 1e-5
+    assert max(kept.seen["lever/advantage_spread"]) > 0.5
+
+
+def test_a_sampler_that_scores_otherwise_than_the_training_pass_stops_the_run(
+    tmp_path: Path,
+) -> None:
+    shop = Workshop.open(small_settings(tmp_path / "other"), seed=0)
+    policy = shop.selector()
+    shop.close()
+    honest = policy.sample
+
+    def stale(prompt: SlatePrompt, count: int, temperature: float = 1.0) -> Actions:
+        drawn = honest(prompt, count, temperature)
+        assert drawn.logp_BGT is not None
+        # As if they came from an older policy.
+        return replace(drawn, logp_BGT=drawn.logp_BGT - 0.1) if count > 1 else drawn
+
+    policy.sample = stale  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match=r"phase 0 \(fresh\): .* differ by 0\.\d"):
+        trained(tmp_path, policy)
+
+
+def test_beams_become_candidates_whose_reward_is_their_score_or_nothing() -> None:
+    queries = [SlateQuery(9, (3, 5, 7)), SlateQuery(8, (1, 2, 3))]
+    beams = {
+        9: BeamRecord(9, (Beam((7, 3), 1.5), Beam((3, 5), -0.5))),
+        8: BeamRecord(8, (Beam((2, 1), 0.25),)),
+    }
+    group = beam_group(queries, beams, weighed=True)
+    assert group.actions.ids_BGT.tolist() == [[[2, 0], [0, 1]], [[1, 0], [0, 0]]]
+    assert group.actions.mask_BGT[1].tolist() == [[True, True], [False, False]]
+    assert group.rewards.total_BG[0].tolist() == [1.5, -0.5]
+    assert group.rewards.total_BG[1].isnan().tolist() == [False, True]
+    assert group.mixed_B.tolist() == [True, False]
+    alike = beam_group(queries, beams, weighed=False)
+    assert torch.equal(alike.rewards.total_BG[0], torch.zeros(2))
+
+
+def test_a_beam_outside_the_pool_is_named() -> None:
+    record = BeamRecord(9, (Beam((4, 3), 1.0),))
+    with pytest.raises(ValueError, match=r"query 9: id_list: shots \[4\] are outside"):
+        beam_group([SlateQuery(9, (3, 5))], {9: record}, weighed=False)
+
+
+def test_supervision_raises_the_likelihood_of_the_beams(tmp_path: Path) -> None:
+    shop = Workshop.open(small_settings(tmp_path), seed=0)
+    try:
+        policy = shop.selector()
+        group = beam_group(shop.lessons.train, shop.lessons.beams, weighed=False)
+
+        def likelihood() -> float:
+            prompt = policy.encode(group.queries)
+            with torch.no_grad():
+                return policy.log_probs(prompt, group.actions).logp_BGT.sum().item()
+
+        before = likelihood()
+        judge = build_judge(shop.data, shop.setup.answerer)
+        reward = build_reward(shop.settings.reward, judge, shop.data, policy.features)
+        settings = replace(shop.settings, learn=replace(shop.settings.learn, best=Best.last))
+        learn(policy, shop.lessons, reward, SFT, settings, tmp_path / "run", 0)
+        assert likelihood() > before
+    finally:
+        shop.close()
