@@ -31,7 +31,7 @@ _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights [in, out] of one layer, norms multiplied in."""
+    """Weights [in, out] of one layer, norms and their factor sqrt(in) multiplied in."""
 
     qkv: Tensor
     qkv_bias: Tensor | None
@@ -68,9 +68,10 @@ class FusedDecoder:
         self.cache = cache
         self.embedding = decoder.embed_tokens.weight
         self.layers = [_gather(layer) for layer in decoder.layers]
-        self.head = (head.weight * decoder.norm.weight).T.contiguous()
+        size = self.embedding.shape[1]
+        self.head = (head.weight * decoder.norm.weight * size**0.5).T.contiguous()
         self.head_bias = head.bias
-        self.eps = decoder.norm.variance_epsilon
+        self.floor = torch.tensor((size * decoder.norm.variance_epsilon) ** 0.5)
         width = cache.layers[0][0].shape[-1]
         self.width, self.kv_heads = width, cache.layers[0][0].shape[1]
         self.heads = self.kv_heads * cache.group
@@ -111,32 +112,33 @@ class FusedDecoder:
         split = turning * self.width
         x_ND = self.embedding[ids_N]
         for index_of_layer, layer in enumerate(self.layers):
-            qkv = self._norm(x_ND) @ layer.qkv
-            if layer.qkv_bias is not None:
-                qkv += layer.qkv_bias
-            pairs = torch.view_as_complex(qkv[:, :split].view(rows, turning, -1, 2))
-            turned = torch.view_as_real(pairs * turns_N1D).view(rows, turning, self.width)
+            qkv = self._product(self._norm(x_ND), layer.qkv, layer.qkv_bias)
+            # In place: `qkv` holds the turned queries and keys afterwards.
+            torch.view_as_complex(qkv[:, :split].view(rows, turning, -1, 2)).mul_(turns_N1D)
+            heads_NHD = qkv.view(rows, -1, self.width)
             seen = self.cache.attend(
                 index_of_layer,
-                turned[:, : self.heads],
-                turned[:, self.heads :],
-                qkv[:, split:].view(rows, self.kv_heads, self.width),
+                heads_NHD[:, : self.heads],
+                heads_NHD[:, self.heads : turning],
+                heads_NHD[:, turning:],
                 layer.scale,
             )
             x_ND = torch.addmm(x_ND, seen.reshape(rows, -1), layer.out)
             gate, up = (self._norm(x_ND) @ layer.gate_up).chunk(2, dim=1)
             x_ND = torch.addmm(x_ND, silu(gate).mul_(up), layer.down)
-        logits_NK = self._norm(x_ND) @ self.head
-        return logits_NK if self.head_bias is None else logits_NK + self.head_bias
+        return self._product(self._norm(x_ND), self.head, self.head_bias)
 
     def keep(self, alive_N: Tensor) -> None:
         self.turns_NTD = self.turns_NTD[alive_N]
         self.cache.keep(alive_N)
 
     def _norm(self, x_ND: Tensor) -> Tensor:
-        length_N1 = torch.linalg.vector_norm(x_ND, dim=1, keepdim=True)
-        mean_N1 = length_N1.square_().mul_(1 / x_ND.shape[1]).add_(self.eps)
-        return x_ND * mean_N1.rsqrt_()
+        """Divide by sqrt(sum x^2 + D eps); the factor sqrt(D) is in the weights that follow."""
+        return x_ND / torch.hypot(torch.linalg.vector_norm(x_ND, dim=1, keepdim=True), self.floor)
+
+    @staticmethod
+    def _product(x_ND: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return x_ND @ weight if bias is None else torch.addmm(bias, x_ND, weight)
 
 
 def _gather(layer: Any) -> _Layer:
@@ -150,14 +152,15 @@ def _gather(layer: Any) -> _Layer:
             rows = rows.view(-1, len(order))[:, order].flatten()
         weights.append(module.weight[rows])
         biases.append(None if module.bias is None else module.bias[rows])
-    qkv = torch.cat(weights) * layer.input_layernorm.weight
+    root = attention.q_proj.in_features**0.5  # what `_norm` leaves to the weights
+    qkv = torch.cat(weights) * (layer.input_layernorm.weight * root)
     given = [bias for bias in biases if bias is not None]
     gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
     return _Layer(
         qkv=qkv.T.contiguous(),
         qkv_bias=torch.cat(given) if given else None,
         out=attention.o_proj.weight.T.contiguous(),
-        gate_up=(gate_up * layer.post_attention_layernorm.weight).T.contiguous(),
+        gate_up=(gate_up * (layer.post_attention_layernorm.weight * root)).T.contiguous(),
         down=mlp.down_proj.weight.T.contiguous(),
         scale=attention.scaling,
     )
