@@ -209,8 +209,9 @@ def _other(
     """Train another selector by the same stages: supervision, RCE, refresh."""
     pipeline = shop.settings.pipeline
     model = replace(model, shots=shop.settings.model.shots)
-    how = {"model": model, "features": features}
-    first = shop.train_selector(f"{model.name}_sft", pipeline.sft, **how)
-    second = shop.train_selector(f"{model.name}_rce", pipeline.rce, first, **how)
-    third = shop.train_selector(f"{model.name}_grpo", pipeline.refresh, second, **how)
-    return shop.selector(third, model, features)
+    start: Path | None = None
+    stages = {"sft": pipeline.sft, "rce": pipeline.rce, "grpo": pipeline.refresh}
+    for stage, curriculum in stages.items():
+        name = f"{model.name}_{stage}"
+        start = shop.train_selector(name, curriculum, start, model=model, features=features)
+    return shop.selector(start, model, features)

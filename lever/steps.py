@@ -108,8 +108,10 @@ class Workshop:
         """Fingerprint of what a training's output depends on besides `parts`."""
         settings = self.settings
         trainer = settings.trainer
-        how = (trainer.lr, trainer.batch_size, trainer.accumulation, trainer.max_steps)
-        how = (*how, trainer.grad_clip, trainer.warmup, trainer.weight_decay, trainer.schedule)
+        how = (
+            *(trainer.lr, trainer.batch_size, trainer.accumulation, trainer.max_steps),
+            *(trainer.grad_clip, trainer.warmup, trainer.weight_decay, trainer.schedule),
+        )
         return fingerprint(
             self.data.fingerprint,
             self.setup.answerer.fingerprint,

@@ -55,11 +55,11 @@ def score_worlds(settings: Settings, seeds: Sequence[int], folder: Path) -> list
         runs = {}
         for seed in seeds:
             into = folder / f"seed{seed}"
-            args = (settings, seed, into)
             if workers > 1:
-                runs[pool.submit(logged_into, into, score_world, *args)] = seed
+                job = pool.submit(logged_into, into, score_world, settings, seed, into)
             else:
-                runs[pool.submit(score_world, *args)] = seed
+                job = pool.submit(score_world, settings, seed, into)
+            runs[job] = seed
         for done in as_completed(runs):
             found[runs[done]] = done.result()
             progress.one_more(f"world {runs[done]}")
