@@ -94,7 +94,9 @@ class FusedDecoder:
         products += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
         weights = list(decoder.parameters())
         return (
-            all(type(module) is nn.Linear for module in products)
+            # Autocast would round the residual stream, which the model's own layers keep.
+            not torch.is_autocast_enabled("cpu")
+            and all(type(module) is nn.Linear for module in products)
             and layer.self_attn.o_proj.bias is None
             and layer.mlp.gate_proj.bias is None
             and config.hidden_act == "silu"

@@ -72,6 +72,8 @@ def test_what_does_not_fit() -> None:
     fits = build_model()
     assert FusedDecoder.fits(fits.get_decoder(), fits.get_output_embeddings())
     assert not FusedDecoder.fits(fits.get_decoder(), nn.Sequential(fits.lm_head))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not FusedDecoder.fits(fits.get_decoder(), fits.get_output_embeddings())
 
 
 def test_a_model_that_does_not_fit_is_decoded_by_its_own_layers() -> None:
