@@ -93,6 +93,7 @@ def fit_ppo(run: PPORun, resume: Path | None = None) -> PromptPolicy:
             progress_bar=run.progress,
         )
         best.look()  # at what the last update made
+        model.logger.dump(model.num_timesteps)
     if config.keep_best and best.weights:
         model.policy.load_state_dict(best.weights)
     final = run.folder / "final_model"
