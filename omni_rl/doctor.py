@@ -59,19 +59,40 @@ def joined(one: Record, other: Record) -> Record:
     return replace(one, id=f"{one.id}+{other.id}", videos=(*one.videos, *other.videos))
 
 
-def gate(blank: Blank) -> Examine:
+def gate(blank: Blank, engine: bool = False) -> Examine:
     """Make the check of a run's first step.
 
     Args:
         blank: media that the run denies the model on purpose.
+        engine: an inference engine draws: look at what it is asked, too.
     """
 
     def check(
         policy: OmniPolicy, records: Sequence[Record], temperature: float, limits: DoctorConfig
     ) -> list[Finding]:
-        return examine(policy, records, temperature, limits.candidates, limits.max_new, blank=blank)
+        found = examine(
+            policy, records, temperature, limits.candidates, limits.max_new, blank=blank
+        )
+        return found + (_requests(policy, records, blank) if engine else [])
 
     return check
+
+
+def _requests(policy: OmniPolicy, records: Sequence[Record], blank: Blank) -> list[Finding]:
+    """Check what an engine is asked for each record."""
+    from omni_rl.engine import ChatWriter  # needs httpx, as runs with an engine do
+    from omni_rl.engine_checks import request_findings
+
+    media, write = policy.config.media, ChatWriter(policy.builder)
+    return [
+        one
+        for record in records
+        for one in request_findings(
+            write(record, ()),
+            expect(record, policy.processor, media, blank),
+            media.use_audio_in_video,
+        )
+    ]
 
 
 def examine(

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from core_rl.artifacts import cpu_seconds
 from core_rl.batches import shuffled_batches
-from core_rl.config import CurriculumConfig, PhaseKind, TrainerConfig
+from core_rl.config import CurriculumConfig, EngineKind, PhaseKind, TrainerConfig
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
@@ -142,7 +142,7 @@ def _fit(
         save=lambda target, metrics: policy.save(target, name, metrics),
         callbacks=callbacks,
         doctor=settings.doctor,
-        examine=gate(settings.data_mix.blank),
+        examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),
     )
     best = folder / "checkpoints" / "best"
     if best.exists():

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from core_rl.artifacts import write_text
-from core_rl.config import CurriculumConfig, OnFailure
+from core_rl.config import CurriculumConfig, EngineKind, OnFailure
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.hardware import is_main_process
@@ -161,7 +161,7 @@ def _one_step(
         describe=lambda record: {"id": record.id, "source": record.source},
         save=lambda target, metrics: None,
         doctor=replace(settings.doctor, enabled=True, on_failure=OnFailure.warn),
-        examine=gate(settings.data_mix.blank),
+        examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),
     )
     if not is_main_process():
         return []

@@ -12,6 +12,7 @@ from omni_rl.doctor import examine, joined, media_findings, probe_records
 from omni_rl.doctor_faults import HEALTHY, MEDIA_FAULTS, Fault
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record
+from omni_rl.signal_faults import SIGNAL_FAULTS, Find
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,15 @@ def test_a_planted_fault_is_named_first(fault: Fault, build, single, double) -> 
     assert found, "nothing failed"
     assert fault.says in found[0].cause
     assert found[0].cure
+
+
+@pytest.mark.parametrize(("name", "says", "find"), SIGNAL_FAULTS, ids=lambda value: str(value)[:20])
+def test_a_fault_of_weights_or_rewards_is_named_first(
+    name: str, says: str, find: Find, build, single
+) -> None:
+    found = failures(find(build(False), single))
+    assert found, "nothing failed"
+    assert says in found[0].cause
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
