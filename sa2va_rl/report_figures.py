@@ -67,7 +67,7 @@ def draw_gains(ax: Axes, found: Mapping[str, float], told: Mapping[str, str]) ->
     names = [f"{name_of(m, told)} ({found[f'dice/{m}']:.3f})" for m in methods]
     ax.set_yticks(places, names, fontsize=8)
     ax.set_xlabel("Dice points above the best fixed prompt, 95 % intervals")
-    ax.set_title("held-out pictures; blue: learned from the reward network alone")
+    ax.set_title("held-out pictures; blue: paid by the reward network")
 
 
 def draw_hacking(axes: Sequence[Axes], curves: pd.DataFrame) -> None:
