@@ -42,7 +42,7 @@ from tests.sa2va_rl.toy import PROMPTS, judge, masks, pictures, right_share
 
 
 def run(folder: Path, *kinds: PhaseKind, truth: bool = True, **selector: Any) -> SelectorRun:
-    train, val = pictures(8, truth=truth), pictures(6, first=50, truth=truth)
+    train, val = pictures(24, truth=truth), pictures(6, first=50, truth=truth)
     verdicts = [Verdicts(part, PROMPTS, masks, judge) for part in (train, val)]
     settings = Settings(
         model=Sa2VAModelConfig(prompts=list(PROMPTS)),
@@ -81,7 +81,7 @@ def test_either_phase_learns_the_choice(kind: PhaseKind, tmp_path: Path) -> None
 def test_a_phase_of_all_prompts_judges_all_of_them(tmp_path: Path) -> None:
     whole = run(tmp_path, PhaseKind.rce)
     fit_selector(whole)
-    assert whole.train.asked == 8 * 3
+    assert whole.train.asked == 24 * 3
     rows = pd.read_parquet(tmp_path / "samples.parquet")
     groups = rows.groupby(["step", "picture"]).size()
     assert set(groups) == {3}

@@ -28,7 +28,7 @@ SMALL = PPOConfig(
 
 
 def run(folder: Path, **changes: Any) -> PPORun:
-    train, val = pictures(8), pictures(6, first=50)
+    train, val = pictures(24), pictures(6, first=50)
     verdicts = [Verdicts(part, PROMPTS, masks, judge) for part in (train, val)]
     return PPORun(
         replace(SMALL, **changes),
