@@ -21,12 +21,15 @@ from omni_rl.config import OmniDataConfig, OmniModelConfig
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "exp").glob("*.yaml"))
 OPTIONS = sorted(
-    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "exp"
+    (path.parent.name, path.stem)
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("exp", "model")  # of models see OF_ONE_PIPELINE
 )
 # What an experiment or option asks the user for.
 NEEDS = {
     "omni_demo": ["video=clip.mp4", "question='Who waves?'"],
     "hf_doctor": ["path=folder"],
+    "sa2va_segment": ["image=picture.png"],
     "stage4_people_focus": ["paths.data=data"],
     "sa2va_annotations": ["paths.data=data"],
     "sa2va_folders": ["paths.data=data"],
@@ -87,9 +90,34 @@ def _task_of(experiment: str) -> str:
     return next(entry["override /task"] for entry in defaults if "override /task" in entry)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
-def test_every_experiment_takes_every_model(experiment: str, model: str) -> None:
+def _default(name: str, group: str) -> str:
+    """What an experiment overrides a group with; else what the main job has."""
+    for path in (CONF / "exp" / f"{name}.yaml", CONF / "config.yaml"):
+        for entry in OmegaConf.load(path).get("defaults", []):
+            if not isinstance(entry, str):
+                found = entry.get(f"override /{group}", entry.get(group))
+                if found:
+                    return str(found)
+    raise AssertionError(f"{name}: no {group}")
+
+
+def _node(model: str) -> str:
+    """The pipeline's own node that an option of `model` starts from."""
+    first = str(OmegaConf.load(CONF / "model" / f"{model}.yaml").defaults[0])
+    return first if first.startswith("/") else _node(first)
+
+
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+OF_ONE_PIPELINE = [
+    (name, model)
+    for name in EXPERIMENTS
+    for model in MODELS
+    if _node(model) == _node(_default(name, "model"))
+]
+
+
+@pytest.mark.parametrize(("experiment", "model"), OF_ONE_PIPELINE)
+def test_every_experiment_takes_every_model_of_its_pipeline(experiment: str, model: str) -> None:
     cfg = composed(f"+exp={experiment}", f"model={model}", *NEEDS.get(experiment, []))
     assert cfg.trainer.lr == cfg.model.lr
 
