@@ -71,7 +71,13 @@ def gate(blank: Blank, engine: bool = False) -> Examine:
         policy: OmniPolicy, records: Sequence[Record], temperature: float, limits: DoctorConfig
     ) -> list[Finding]:
         found = examine(
-            policy, records, temperature, limits.candidates, limits.max_new, blank=blank
+            policy,
+            records,
+            temperature,
+            limits.candidates,
+            limits.max_new,
+            blank=blank,
+            completions=False,  # a few first tokens are often the same, whatever is seen
         )
         return found + (_requests(policy, records, blank) if engine else [])
 
@@ -103,6 +109,7 @@ def examine(
     max_new: int = PROBE_TOKENS,
     seed: int = 0,
     blank: Blank = Blank.none,
+    completions: bool = True,
 ) -> list[Finding]:
     """Check drawing, scoring, prompts and media of a policy on a few records.
 
@@ -114,13 +121,16 @@ def examine(
         max_new: tokens of each.
         seed: of draws and noise.
         blank: media that the run denies the model on purpose.
+        completions: also draw again from noise and warn where completions stay the same.
 
     Returns:
         Findings; media first, because their causes are the deeper ones.
     """
     with overheard() as heard:
         few = min(max_new, PROBE_TOKENS)
-        found = media_findings(policy, records, temperature, candidates, few, seed, blank)
+        found = media_findings(
+            policy, records, temperature, candidates, few, seed, blank, completions
+        )
         try:
             found += check_policy(
                 policy,
@@ -143,6 +153,7 @@ def media_findings(
     max_new: int = PROBE_TOKENS,
     seed: int = 0,
     blank: Blank = Blank.none,
+    completions: bool = True,
 ) -> list[Finding]:
     """Check what reaches the model, what it changes, and what may be drawn; as `examine`."""
     media = policy.config.media
@@ -164,6 +175,8 @@ def media_findings(
         return [*found, _raised("media/raised", error)]
     with training_mode(policy), limited(policy, max_new):
         found += _ablated(policy, records, batch, actions, scored, temperature, seed)
+        if completions and any(row.items for row in batch):
+            found.append(_completions(policy, records, actions, temperature, seed))
     found.append(_suppressed(policy, records[0], temperature, seed))
     return found
 
@@ -224,19 +237,22 @@ def _ablated(
         least = float(moved_B[torch.tensor(sees)].min())
         blind = CAUSES["blind"]
         found.append(finding(check, least, f"> {MOVED:g}", least > MOVED, blind.says, blind.cure))
-    share = same_completions(policy, records, actions, temperature, seed)
-    found.append(
-        finding(
-            "media/completions_same",
-            share,
-            "< 1",
-            share < 1 or not any(row.items for row in batch),
-            "the same seed draws the same completions from noise: media hardly matter yet",
-            "compare with the blind baseline (data_mix.blank=all)",
-            Verdict.warn,
-        )
-    )
     return found
+
+
+def _completions(
+    policy: OmniPolicy, records: Sequence[Record], actions: Actions, temperature: float, seed: int
+) -> Finding:
+    share = same_completions(policy, records, actions, temperature, seed)
+    return finding(
+        "media/completions_same",
+        share,
+        "< 1",
+        share < 1,
+        "the same seed draws the same completions from noise: media hardly matter yet",
+        "compare with the blind baseline (data_mix.blank=all)",
+        Verdict.warn,
+    )
 
 
 def _suppressed(policy: OmniPolicy, record: Record, temperature: float, seed: int) -> Finding:
