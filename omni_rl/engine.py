@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 
 from core_rl.config import EngineKind, HardwareConfig, RolloutConfig
-from core_rl.hf.engine import EngineSampler
-from core_rl.hf.vllm import Chat, VLLMServer
+from core_rl.hf.engine import Chat, EngineSampler
 from core_rl.module import FreshSampler
 from core_rl.types import Sampler
 from omni_rl.policy import OmniPolicy
@@ -40,6 +39,8 @@ def build_sampler(policy: OmniPolicy, rollout: RolloutConfig, hardware: Hardware
             "rollout.engine.kind=vllm with hardware.zero_stage=3: no process holds whole weights; "
             "use hardware=gpu8_zero2 or rollout=g8"
         )
+    from core_rl.hf.vllm import VLLMServer  # needs httpx
+
     writer = ChatWriter(policy.builder)
     engine = VLLMServer(rollout.engine)
     return EngineSampler(engine, writer, rollout.num_generations, rollout.engine.weights)

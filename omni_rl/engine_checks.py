@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from core_rl.health import Finding, finding
-from core_rl.hf.vllm import Chat
+from core_rl.hf.engine import Chat
 from omni_rl.media_causes import CAUSES
 from omni_rl.media_expected import Expected
 

@@ -4,19 +4,78 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from core_rl.hardware import is_main_process
 from core_rl.hf.policy import EncodedPrompt, HFPolicy
-from core_rl.hf.vllm import Chat, Completion, Drawing, Engine
 from core_rl.types import Actions, Policy, Query
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One prompt as an engine takes it.
+
+    Attributes:
+        messages: turns in the form of the OpenAI chat API, media as data URLs.
+        prompt_ids: the tokens this prompt has here; the engine's must be the same.
+        options: more fields of the request, e.g. `mm_processor_kwargs`.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    prompt_ids: tuple[int, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How candidates are drawn.
+
+    Attributes:
+        count: candidates a prompt.
+        temperature: above 0, or 0 for the most probable one.
+        max_new: limit of new tokens.
+        stop_ids: ids that end a candidate.
+        suppress_ids: ids never drawn.
+    """
+
+    count: int
+    temperature: float
+    max_new: int
+    stop_ids: tuple[int, ...]
+    suppress_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One candidate: its tokens, the stop token included, and their log-probs."""
+
+    ids: tuple[int, ...]
+    logp: tuple[float, ...]
+
+
+class Engine(Protocol):
+    """Draws candidates and takes weights."""
+
+    def complete(self, chats: Sequence[Chat], drawing: Drawing) -> list[list[Completion]]:
+        """Return `drawing.count` candidates of each prompt."""
+        ...
+
+    def load_weights(self, folder: Path) -> None:
+        """Take the weights of a checkpoint folder."""
+        ...
+
+    def load_adapter(self, folder: Path) -> None:
+        """Draw with the adapters of a folder from now on."""
+        ...
+
 
 # Turns a query and its prompt's tokens into what the engine takes.
 WriteChat = Callable[[Query, tuple[int, ...]], Chat]

@@ -19,11 +19,11 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from core_rl.config import EngineConfig
+from core_rl.hf.engine import Chat, Completion, Drawing
 
 try:
     import httpx
@@ -39,64 +39,6 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MAX_WAIT = 30.0  # seconds between two attempts
 _NEVER = -100.0  # logit bias of a token that must not be drawn
-
-
-@dataclass(frozen=True)
-class Chat:
-    """One prompt as an engine takes it.
-
-    Attributes:
-        messages: turns in the form of the OpenAI chat API, media as data URLs.
-        prompt_ids: the tokens this prompt has here; the engine's must be the same.
-        options: more fields of the request, e.g. `mm_processor_kwargs`.
-    """
-
-    messages: Sequence[Mapping[str, Any]]
-    prompt_ids: tuple[int, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How candidates are drawn.
-
-    Attributes:
-        count: candidates a prompt.
-        temperature: above 0, or 0 for the most probable one.
-        max_new: limit of new tokens.
-        stop_ids: ids that end a candidate.
-        suppress_ids: ids never drawn.
-    """
-
-    count: int
-    temperature: float
-    max_new: int
-    stop_ids: tuple[int, ...]
-    suppress_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One candidate: its tokens, the stop token included, and their log-probs."""
-
-    ids: tuple[int, ...]
-    logp: tuple[float, ...]
-
-
-class Engine(Protocol):
-    """Draws candidates and takes weights."""
-
-    def complete(self, chats: Sequence[Chat], drawing: Drawing) -> list[list[Completion]]:
-        """Return `drawing.count` candidates of each prompt."""
-        ...
-
-    def load_weights(self, folder: Path) -> None:
-        """Take the weights of a checkpoint folder."""
-        ...
-
-    def load_adapter(self, folder: Path) -> None:
-        """Draw with the adapters of a folder from now on."""
-        ...
 
 
 class VLLMServer:
