@@ -31,7 +31,6 @@ from core_rl.config import (
     DoctorConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PhaseConfig,
     TrainerConfig,
 )
@@ -39,6 +38,7 @@ from core_rl.curriculum import Curriculum, Phase
 from core_rl.doctor import Doctor
 from core_rl.fit import fit
 from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.loss_config import LossConfig
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
 from core_rl.types import Actions

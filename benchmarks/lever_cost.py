@@ -30,29 +30,23 @@ from core_rl.config import (
     DoctorConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PathsConfig,
     PhaseConfig,
     PhaseKind,
-    RatioLevel,
     RewardConfig,
     RolloutConfig,
     TrainerConfig,
 )
+from core_rl.loss_config import LossConfig, RatioLevel
 from core_rl.rewards import WeightedReward
 from lever.answer_cache import CachedAnswerer
 from lever.answerers import Answerer, KernelICLAnswerer, Prompted
 from lever.beams import read_beams
 from lever.candidates import Candidate, CandidateRecord, GenMethod
-from lever.config import (
-    DEFAULT,
-    AnswererConfig,
-    BeamConfig,
-    LeverDataConfig,
-    RlDataConfig,
-)
+from lever.config import LeverDataConfig
 from lever.datasets import LeverData, load_data
 from lever.features import SlateQuery, pca_features
+from lever.generation_config import AnswererConfig, BeamConfig, RlDataConfig
 from lever.infoscore import generate_beams
 from lever.learn import Lessons, learn
 from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, PipelineConfig
@@ -61,6 +55,7 @@ from lever.rewards import Soft, StoredJudge
 from lever.rl_data import RlDataJob, generate_rl_data, propose, rl_data_key
 from lever.settings import Settings
 from lever.vqa import vqa_accuracy
+from lever.world_config import DEFAULT
 
 log = logging.getLogger("lever_cost")
 

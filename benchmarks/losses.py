@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.trl_env import trl_python
-from core_rl.config import KLKind, LossConfig, Objective, RatioLevel, Reduction
 from core_rl.kl import kl_per_step
+from core_rl.loss_config import KLKind, LossConfig, Objective, RatioLevel, Reduction
 from core_rl.losses import importance_ratio, policy_loss, reduce_steps
 
 FOLDER = Path("outputs/bench")

@@ -18,10 +18,11 @@ from benchmarks.clips import clip_records, omni_policy
 from benchmarks.text_model import prompts
 from benchmarks.worker import Gate, vowels
 from core_rl.batches import PhaseBatches, shuffled_batches
-from core_rl.config import CurriculumConfig, KLConfig, LossConfig, Reduction, TrainerConfig
+from core_rl.config import CurriculumConfig, TrainerConfig
 from core_rl.curriculum import Curriculum
 from core_rl.fit import quieten_lightning
 from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.loss_config import KLConfig, LossConfig, Reduction
 from core_rl.module import FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
 from core_rl.types import Actions, Query

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from core_rl.config import AdvantageConfig, AdvantageKind, Normalise
+from core_rl.loss_config import AdvantageConfig, AdvantageKind, Normalise
 from core_rl.types import Actions, RewardTable
 
 # Rewards closer than this are equal: what floating point leaves of a constant group.

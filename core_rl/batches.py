@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from core_rl.config import PhaseKind, Reduction
+from core_rl.config import PhaseKind
 from core_rl.curriculum import Curriculum, Phase
+from core_rl.loss_config import Reduction
 from core_rl.losses import count_steps, loss_mask
 from core_rl.module import Batch, GroupPolicyModule
 from core_rl.types import Group, Query

@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from core_rl.config import KLConfig, KLKind
+from core_rl.loss_config import KLConfig, KLKind
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from core_rl.advantages import is_mixed, moments
-from core_rl.config import LossConfig, Objective, RatioLevel, Reduction
+from core_rl.loss_config import LossConfig, Objective, RatioLevel, Reduction
 from core_rl.types import Actions, masked_mean
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core_rl.config import MismatchConfig, MismatchLevel, OverCap
+from core_rl.loss_config import MismatchConfig, MismatchLevel, OverCap
 from core_rl.types import masked_mean
 
 # Beyond e^20 the two have nothing in common; keeps inf out of the sums.

@@ -24,18 +24,11 @@ import torch
 from torch import Tensor
 
 from core_rl.advantages import group_advantages
-from core_rl.config import (
-    FlatGroups,
-    KLKind,
-    LossConfig,
-    PhaseKind,
-    RatioLevel,
-    Reduction,
-    TrainerConfig,
-)
+from core_rl.config import PhaseKind, TrainerConfig
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.hardware import mean_over_ranks
 from core_rl.kl import KLController, kl_per_step
+from core_rl.loss_config import FlatGroups, KLKind, LossConfig, RatioLevel, Reduction
 from core_rl.losses import (
     count_steps,
     importance_ratio,

@@ -19,6 +19,7 @@ from omegaconf import BooleanNode, DictConfig, IntegerNode, OmegaConf, StringNod
 from omegaconf.errors import OmegaConfBaseException
 
 from core_rl import config as core
+from core_rl.loss_config import LossConfig
 
 # Name of the node -> the dataclass, imported when Hydra starts.
 PIPELINE_NODES = {
@@ -34,9 +35,9 @@ PIPELINE_NODES = {
     "sa2va_compare_sizes": "sa2va_rl.config:CompareSizes",
     "sa2va_compare": "sa2va_rl.compare_config:CompareConfig",
     "lever_data": "lever.config:LeverDataConfig",
-    "lever_answerer": "lever.config:AnswererConfig",
-    "lever_beams": "lever.config:BeamConfig",
-    "lever_rl_data": "lever.config:RlDataConfig",
+    "lever_answerer": "lever.generation_config:AnswererConfig",
+    "lever_beams": "lever.generation_config:BeamConfig",
+    "lever_rl_data": "lever.generation_config:RlDataConfig",
     "lever_model": "lever.model_config:LeverModelConfig",
     "lever_learn": "lever.model_config:LearnConfig",
     "lever_choose": "lever.model_config:ChooseConfig",
@@ -54,7 +55,7 @@ ROOT: dict[str, Any] = {
     "data_mix": None,
     "reward": core.RewardConfig,
     "curriculum": core.CurriculumConfig,
-    "loss": core.LossConfig,
+    "loss": LossConfig,
     "rollout": core.RolloutConfig,
     "trainer": core.TrainerConfig,
     "hardware": core.HardwareConfig,

@@ -28,12 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from core_rl.stages import fingerprint
-from lever.config import (
-    ImageEncoderConfig,
-    ImageEncoderKind,
-    TextEncoderConfig,
-    TextEncoderKind,
-)
+from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
 from lever.embeddings import cached_rows, read_embeddings
 
 log = logging.getLogger(__name__)

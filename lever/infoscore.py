@@ -21,9 +21,9 @@ from core_rl.artifacts import write_json
 from core_rl.stages import fingerprint
 from lever.answerers import Answerer, Prompted
 from lever.beams import META, VERSION, Beam, BeamRecord, beam_entry
-from lever.config import BeamConfig, ConstructOrder, Split
 from lever.datasets import LeverData
 from lever.features import SlateQuery
+from lever.generation_config import BeamConfig, ConstructOrder, Split
 from lever.shards import Json, fill_shard
 
 

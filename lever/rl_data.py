@@ -26,9 +26,9 @@ from core_rl.types import Actions
 from lever.answerers import Answerer, Prompted
 from lever.beams import META, BeamRecord, pointers
 from lever.candidates import VERSION, Candidate, CandidateRecord, GenMethod, candidate_entry
-from lever.config import BeamsFrom, Matching, RlDataConfig
 from lever.datasets import LeverData
 from lever.features import SlateQuery
+from lever.generation_config import BeamsFrom, Matching, RlDataConfig
 from lever.infoscore import chosen_queries
 from lever.rewards import word_f1
 from lever.shards import Json, fill_shard

@@ -10,13 +10,14 @@ from core_rl.config import (
     DoctorConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PathsConfig,
     RewardConfig,
     RolloutConfig,
     TrainerConfig,
 )
-from lever.config import AnswererConfig, BeamConfig, LeverDataConfig, RlDataConfig
+from core_rl.loss_config import LossConfig
+from lever.config import LeverDataConfig
+from lever.generation_config import AnswererConfig, BeamConfig, RlDataConfig
 from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, PipelineConfig
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from core_rl.config import HardwareConfig, PathsConfig
 from lever.answer_cache import CachedAnswerer
 from lever.answerers import Answerer, KernelICLAnswerer, Prompted
-from lever.config import AnswererConfig, AnswererKind, TemplateKind
 from lever.datasets import LeverData
+from lever.generation_config import AnswererConfig, AnswererKind, TemplateKind
 from lever.templates import FLAMINGO, IDEFICS, ChatTemplate, Show, Shown, Template
 from lever.text_kernel import TextKernelAnswerer
 

@@ -20,9 +20,9 @@ from core_rl.config import CurriculumConfig
 from core_rl.stages import fingerprint, run_stage
 from lever.beams import BeamRecord, check_embedded, read_beams
 from lever.candidates import CandidateRecord, read_candidates
-from lever.config import Split
 from lever.datasets import LeverData, load_data
 from lever.features import Features, SlateQuery
+from lever.generation_config import Split
 from lever.infoscore import beams_key, generate_beams
 from lever.learn import Lessons, learn
 from lever.model_config import LeverModelConfig, PhaseData

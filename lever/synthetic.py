@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lever.config import SHIFTED, ShiftedRange, WorldSettings
+from lever.world_config import SHIFTED, ShiftedRange, WorldSettings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

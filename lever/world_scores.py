@@ -14,7 +14,7 @@ from core_rl.hardware import prepare
 from lever import choose
 from lever.arms import ARMS, PIPELINE
 from lever.choose import Slates
-from lever.config import Split
+from lever.generation_config import Split
 from lever.settings import Settings
 from lever.slates import SlatePolicy
 from lever.steps import Workshop

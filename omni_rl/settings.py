@@ -9,12 +9,12 @@ from core_rl.config import (
     DoctorConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PathsConfig,
     RewardConfig,
     RolloutConfig,
     TrainerConfig,
 )
+from core_rl.loss_config import LossConfig
 from omni_rl.config import OmniDataConfig, OmniModelConfig
 
 

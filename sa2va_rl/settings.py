@@ -9,11 +9,11 @@ from core_rl.config import (
     CurriculumConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PathsConfig,
     RolloutConfig,
     TrainerConfig,
 )
+from core_rl.loss_config import LossConfig
 from sa2va_rl.config import (
     PPOConfig,
     RewardFitConfig,

@@ -9,8 +9,9 @@ from statistics import fmean
 
 from core_rl.config import HardwareConfig, PathsConfig
 from lever.beams import BeamRecord, read_beams
-from lever.config import AnswererConfig, BeamConfig, LeverDataConfig
+from lever.config import LeverDataConfig
 from lever.datasets import load_data
+from lever.generation_config import AnswererConfig, BeamConfig
 from lever.infoscore import generate_beams
 from lever.setup_answerer import build_answerer
 

@@ -12,8 +12,9 @@ import torch
 from core_rl.config import HardwareConfig, PathsConfig
 from lever.beams import BeamRecord, read_beams
 from lever.candidates import CandidateRecord, read_candidates
-from lever.config import AnswererConfig, BeamConfig, BeamsFrom, LeverDataConfig, RlDataConfig
+from lever.config import LeverDataConfig
 from lever.datasets import LeverData, load_data
+from lever.generation_config import AnswererConfig, BeamConfig, BeamsFrom, RlDataConfig
 from lever.infoscore import generate_beams
 from lever.model_config import LeverModelConfig
 from lever.policies import build_features, build_policy, load_weights

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core_rl.advantages import group_advantages, is_mixed, mid_ranks, moments
-from core_rl.config import AdvantageConfig, AdvantageKind, Normalise
+from core_rl.loss_config import AdvantageConfig, AdvantageKind, Normalise
 from core_rl.types import Actions, RewardTable
 
 NAN = math.nan

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from core_rl.batches import PhaseBatches, shuffled_batches
-from core_rl.config import LossConfig, PhaseConfig, Reduction
+from core_rl.config import PhaseConfig
 from core_rl.curriculum import Curriculum, Phase
+from core_rl.loss_config import LossConfig, Reduction
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.types import Actions
 from tests.core_rl.toy import (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from core_rl.config import Reduction
+from core_rl.loss_config import Reduction
 from tests.core_rl import ddp_run
 
 pytestmark = pytest.mark.slow

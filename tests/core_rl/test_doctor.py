@@ -17,9 +17,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from core_rl.config import DoctorConfig, KLConfig, LoggerConfig, LossConfig, OnFailure
+from core_rl.config import DoctorConfig, LoggerConfig, OnFailure
 from core_rl.curriculum import Phase
 from core_rl.health import UnhealthyError
+from core_rl.loss_config import KLConfig, LossConfig
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.types import Actions, Group, Policy, StepLogProbs
 from tests.core_rl.toy import (

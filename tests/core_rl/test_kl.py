@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core_rl.config import KLConfig, KLKind, Reduction
 from core_rl.kl import KLController, kl_per_step
+from core_rl.loss_config import KLConfig, KLKind, Reduction
 from core_rl.losses import reduce_steps
 
 LOGITS = torch.tensor([0.2, -0.5, 1.1, 0.0], dtype=torch.float64)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core_rl.config import LossConfig, Objective, RatioLevel, Reduction
+from core_rl.loss_config import LossConfig, Objective, RatioLevel, Reduction
 from core_rl.losses import (
     count_steps,
     importance_ratio,

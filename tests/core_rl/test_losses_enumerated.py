@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core_rl.config import LossConfig, Objective, RatioLevel, Reduction
+from core_rl.loss_config import LossConfig, Objective, RatioLevel, Reduction
 from core_rl.losses import policy_loss
 
 REWARDS_9 = torch.tensor([0.3, -1.0, 0.0, 2.0, 0.1, 0.7, -0.4, 0.9, 1.5], dtype=torch.float64)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core_rl.config import LossConfig, MismatchConfig, MismatchLevel, OverCap
+from core_rl.loss_config import LossConfig, MismatchConfig, MismatchLevel, OverCap
 from core_rl.losses import policy_loss
 from core_rl.mismatch import mismatch_weights
 

@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core_rl.config import (
-    AdvantageConfig,
-    FlatGroups,
-    KLConfig,
-    LossConfig,
-    PhaseConfig,
-)
+from core_rl.config import PhaseConfig
 from core_rl.curriculum import Curriculum, Phase
+from core_rl.loss_config import AdvantageConfig, FlatGroups, KLConfig, LossConfig
 from core_rl.module import Batch, GroupPolicyModule
 from core_rl.types import Actions
 from tests.core_rl.toy import (

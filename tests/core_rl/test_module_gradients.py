@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core_rl.config import (
+from core_rl.loss_config import (
     AdvantageConfig,
     AdvantageKind,
     KLConfig,

@@ -19,20 +19,17 @@ from safetensors.torch import save_file
 from core_rl.advantages import group_advantages, is_mixed, moments
 from core_rl.batches import shuffled_batches
 from core_rl.config import (
-    AdvantageConfig,
     CurriculumConfig,
     HardwareConfig,
-    KLConfig,
     LoggerConfig,
-    LossConfig,
     PhaseConfig,
-    RatioLevel,
     Subset,
     TrainerConfig,
 )
 from core_rl.curriculum import CandidateSubset, Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.kl import KLController
+from core_rl.loss_config import AdvantageConfig, KLConfig, LossConfig, RatioLevel
 from core_rl.losses import importance_ratio, rce_weights
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
@@ -40,8 +37,9 @@ from core_rl.types import Actions, RewardTable
 from lever.answerers import KernelICLAnswerer, Prompted
 from lever.beams import pointers, read_beams
 from lever.candidates import Candidate, CandidateRecord, GenMethod, read_candidates
-from lever.config import BeamConfig, ConstructOrder, SamplerKind
+from lever.config import SamplerKind
 from lever.features import SlateQuery, mean_features, pca_features
+from lever.generation_config import BeamConfig, ConstructOrder
 from lever.hf_answerer import IGNORED, HFAnswerer
 from lever.infoscore import generate_beams, search_beams
 from lever.replay import StoredSampler

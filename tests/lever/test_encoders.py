@@ -10,12 +10,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lever.config import (
-    ImageEncoderConfig,
-    ImageEncoderKind,
-    TextEncoderConfig,
-    TextEncoderKind,
-)
+from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
 from lever.embeddings import write_embeddings
 from lever.encoders import (
     HFTexts,

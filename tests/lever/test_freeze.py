@@ -14,14 +14,13 @@ from core_rl.config import (
     CurriculumConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PhaseConfig,
     PhaseKind,
-    RatioLevel,
     TrainerConfig,
 )
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
+from core_rl.loss_config import LossConfig, RatioLevel
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
 from lever.answerers import KernelICLAnswerer

@@ -17,9 +17,10 @@ from core_rl.config import PathsConfig
 from lever.answer_cache import CachedAnswerer
 from lever.answerers import KernelICLAnswerer, Prompted
 from lever.beams import read_beams
-from lever.config import BeamConfig, ConstructOrder, LeverDataConfig, Split
+from lever.config import LeverDataConfig
 from lever.datasets import LeverData, load_data
 from lever.features import SlateQuery
+from lever.generation_config import BeamConfig, ConstructOrder, Split
 from lever.infoscore import chosen_queries, generate_beams, search_beams
 from tests.lever.counting import Noting, Scripted
 from tests.lever.worlds import SMALL

@@ -16,20 +16,16 @@ from safetensors.torch import save_file
 from core_rl.advantages import group_advantages
 from core_rl.batches import shuffled_batches
 from core_rl.config import (
-    AdvantageConfig,
-    AdvantageKind,
     CurriculumConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PhaseConfig,
     PhaseKind,
-    RatioLevel,
-    Reduction,
     TrainerConfig,
 )
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
+from core_rl.loss_config import AdvantageConfig, AdvantageKind, LossConfig, RatioLevel, Reduction
 from core_rl.losses import policy_loss
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward

@@ -19,8 +19,8 @@ from lever.answer_cache import CachedAnswerer
 from lever.answerers import KernelICLAnswerer, Prompted
 from lever.beams import BeamRecord, read_beams
 from lever.candidates import GenMethod, read_candidates
-from lever.config import BeamConfig, BeamsFrom, Matching, RlDataConfig
 from lever.features import pca_features
+from lever.generation_config import BeamConfig, BeamsFrom, Matching, RlDataConfig
 from lever.infoscore import generate_beams
 from lever.rl_data import RlDataJob, generate_rl_data, propose, retrieved, rl_data_key
 from lever.selector import MetricSelector

@@ -10,8 +10,8 @@ import pytest
 
 from core_rl.config import HardwareConfig, PathsConfig
 from lever.answerers import Prompted
-from lever.config import AnswererConfig, AnswererKind, TemplateKind
 from lever.datasets import LeverData
+from lever.generation_config import AnswererConfig, AnswererKind, TemplateKind
 from lever.setup_answerer import Setup, build_answerer, show_of, template_of
 from lever.templates import FLAMINGO, IDEFICS, ChatTemplate
 from tests.lever.test_datasets import load, small_config

@@ -12,7 +12,7 @@ import torch
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, Subset
 from lever import arms, choose
-from lever.config import Split
+from lever.generation_config import Split
 from lever.model_config import Best, LearnConfig
 from lever.steps import JUDGED, Workshop
 from tests.lever.workshop import OFFLINE, SFT, small_settings

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from lever.config import DEFAULT, SHIFTED, WorldSettings
 from lever.kernel import KernelReader
 from lever.synthetic import Floats, make_world, shifted_settings
 from lever.vqa import vqa_accuracy
+from lever.world_config import DEFAULT, SHIFTED, WorldSettings
 from tests.lever.worlds import SMALL, all_rewards, default_world, small_world
 
 QUERIES = 300

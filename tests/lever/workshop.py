@@ -8,20 +8,18 @@ from core_rl.config import (
     CurriculumConfig,
     DoctorConfig,
     HardwareConfig,
-    KLConfig,
-    KLKind,
     LoggerConfig,
-    LossConfig,
     PathsConfig,
     PhaseConfig,
     PhaseKind,
-    RatioLevel,
     RewardConfig,
     RolloutConfig,
     Subset,
     TrainerConfig,
 )
-from lever.config import AnswererConfig, BeamConfig, LeverDataConfig, RlDataConfig
+from core_rl.loss_config import KLConfig, KLKind, LossConfig, RatioLevel
+from lever.config import LeverDataConfig
+from lever.generation_config import AnswererConfig, BeamConfig, RlDataConfig
 from lever.model_config import (
     ChooseConfig,
     FeatureConfig,

@@ -6,9 +6,9 @@ import functools
 
 import numpy as np
 
-from lever.config import DEFAULT, WorldSettings
 from lever.kernel import KernelReader
 from lever.synthetic import Floats, World, make_world
+from lever.world_config import DEFAULT, WorldSettings
 
 SMALL = WorldSettings(
     demos=60,

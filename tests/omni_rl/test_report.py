@@ -20,12 +20,12 @@ from core_rl.config import (
     CurriculumConfig,
     HardwareConfig,
     LoggerConfig,
-    LossConfig,
     PathsConfig,
     RewardConfig,
     RolloutConfig,
     TrainerConfig,
 )
+from core_rl.loss_config import LossConfig
 from omni_rl import scenes
 from omni_rl.clip_views import clip_views
 from omni_rl.config import OmniDataConfig, OmniModelConfig, SourceConfig

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core_rl.config import CurriculumConfig, LossConfig, PhaseConfig, PhaseKind, TrainerConfig
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.curriculum import Curriculum
+from core_rl.loss_config import LossConfig
 from core_rl.module import FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
 from omni_rl.rewards import Format

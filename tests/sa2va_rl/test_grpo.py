@@ -11,19 +11,16 @@ import pandas as pd
 import pytest
 
 from core_rl.config import (
-    AdvantageConfig,
-    AdvantageKind,
     CurriculumConfig,
     HardwareConfig,
-    KLConfig,
     LoggerConfig,
-    LossConfig,
     PathsConfig,
     PhaseConfig,
     PhaseKind,
     RolloutConfig,
     TrainerConfig,
 )
+from core_rl.loss_config import AdvantageConfig, AdvantageKind, KLConfig, LossConfig
 from sa2va_rl.config import (
     PPOConfig,
     RewardFitConfig,

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from core_rl.config import EngineConfig, EngineKind, KLConfig, LossConfig, MismatchConfig
+from core_rl.config import EngineConfig, EngineKind
 from core_rl.hf.engine import Chat, Drawing, EngineSampler
 from core_rl.hf.policy import HFPolicy
 from core_rl.hf.vllm import VLLMServer
+from core_rl.loss_config import KLConfig, LossConfig, MismatchConfig
 from core_rl.mismatch import mismatch_weights
 from core_rl.types import Actions
 from tests.core_rl.hf.engine_server import EngineServer, serving
