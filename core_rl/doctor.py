@@ -128,6 +128,7 @@ class Doctor(Callback):
         self._began = 0  # the step at which the phase, or a resumed run, began
         self._due = True  # the first steps of a phase are always looked at
         self._early = True  # little was spent yet: the time to stop
+        self._drawn = True  # inside the step, so that the run's rewards judged it just now
         self._has_signal = False
         self._signals = 0  # optimiser steps so far that had a signal
         self._signals_before = 0  # those of them before the present phase
@@ -143,6 +144,7 @@ class Doctor(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
+        self._drawn = not isinstance(batch, Group)
         # The module enters a phase after this hook.
         phase = pl_module.curriculum.phase_at(trainer.global_step)
         if phase.index == self._phase:
@@ -222,7 +224,7 @@ class Doctor(Callback):
             starts = module.global_step == module.phase.start
             if starts or module.phase.config.minibatches == 1:
                 found += ratio_findings(module.policy, queries, few, temperature)
-            if self._early and self._step == module.phase.start:
+            if self._drawn and self._early and self._step == module.phase.start:
                 found += reward_findings(module.reward, group)
         elif self._signals > before[2]:
             first = before[1][chosen]

@@ -55,7 +55,7 @@ def told(*overrides: str) -> str:
         ("data_mix.ratios.social_iq=.9", "data_mix.ratios", "they sum to 1.4"),
         # unknown options
         ("hardware=gpu3", "hardware: gpu3", "did you mean gpu1? There are: cpu, gpu1"),
-        ("model=gpt", "model: gpt", "There are: humanomni_v2, omni_tiny, qwen2_5_omni_7b"),
+        ("model=gpt", "model: gpt", "There are: humanomni_v2, lever_gpt2"),
         ("+exp=stage4", "exp: stage4", "did you mean stage4_people_focus?"),
         ("exp=stage4_people_focus", "exp", "write +exp=stage4_people_focus"),
         ("ratios=social70", "ratios", "write +ratios=social70"),

@@ -69,7 +69,7 @@ def run(*args: str, output: Path, path: Path | None = None, **env: str) -> Answe
         ("trainer.lr=fast", "could not be converted to Float"),
         ("trainer.lr=-1", "trainer.lr=-1.0: expected above 0"),
         ("hardware=gpu3", "did you mean gpu1? There are: cpu, gpu1"),
-        ("+exp=stage4", "did you mean stage4_people_focus? There are: omni_demo"),
+        ("+exp=stage4", "did you mean stage4_people_focus? There are: hf_doctor"),
         ("trainer.lr=1e-3,1e-4", "put -m first"),
     ],
 )

@@ -18,6 +18,7 @@ from PIL import Image
 from core_rl.artifacts import SampleWriter
 from core_rl.config import (
     CurriculumConfig,
+    DoctorConfig,
     HardwareConfig,
     LoggerConfig,
     PathsConfig,
@@ -56,6 +57,7 @@ def settings(tmp_path: Path, generated: bool = True, seeds: int = 1) -> Settings
         rollout=RolloutConfig(),
         trainer=TrainerConfig(seeds=list(range(seeds))),
         hardware=HardwareConfig(),
+        doctor=DoctorConfig(),
         logger=LoggerConfig(),
         paths=PathsConfig(cache=str(tmp_path)),
     )

@@ -109,7 +109,9 @@ def test_the_weak_start_speaks_of_people_and_of_habit_as_often_as_it_says(family
         tales = [scenes.narrate(scene, WEAK, rng) for _ in range(1500)]
         habit = np.mean(["<think>it is usually so</think>" in tale for tale in tales])
         assert habit == pytest.approx(question.habit, abs=0.04)
-        people = np.mean([[c in tale for c in scenes.clauses(scene)] for tale in tales])
+        # The think part may name the same fact.
+        contexts = [tale.split("</context>")[0] for tale in tales]
+        people = np.mean([[c in text for c in scenes.clauses(scene)] for text in contexts])
         assert people == pytest.approx(WEAK.people, abs=0.03)
 
 
