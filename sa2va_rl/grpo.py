@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from core_rl.batches import shuffled_batches
-from core_rl.config import DoctorConfig, OnFailure, PhaseKind
+from core_rl.config import PhaseKind
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.hardware import prepare
@@ -87,8 +87,7 @@ def fit_selector(run: SelectorRun) -> PromptPolicy:
         logger=settings.logger,
         describe=lambda look: {"picture": look.picture},
         save=lambda target, _: save_policy(policy_of(selector), target),
-        # RCE's momentum carries over the first draws, which the gate would take for a wrong sign.
-        doctor=DoctorConfig(on_failure=OnFailure.warn),
+        doctor=settings.doctor,
     )
     best = run.folder / "checkpoints" / "best"
     if best.exists():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core_rl.config import (
     CurriculumConfig,
+    DoctorConfig,
     HardwareConfig,
     LoggerConfig,
     PathsConfig,
@@ -42,6 +43,7 @@ class Settings:
     hardware: HardwareConfig
     logger: LoggerConfig
     paths: PathsConfig
+    doctor: DoctorConfig = field(default_factory=DoctorConfig)
 
     @property
     def prompts(self) -> tuple[str, ...]:

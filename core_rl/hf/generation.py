@@ -14,9 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
-
-Layers = list[tuple[Tensor, Tensor]]  # (keys, values) of each decoder layer, [B, heads, P, D]
+from transformers.cache_utils import DynamicCache
 
 
 @contextmanager
@@ -63,26 +61,6 @@ def hidden_states_only(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         del head.forward  # the class's own shows again
-
-
-def cache_layers(cache: DynamicCache) -> Layers:
-    """List the keys and values of a cache, with their graph."""
-    layers = []
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer), "a prompt is cached in full, layer by layer"
-        assert layer.keys is not None and layer.values is not None
-        layers.append((layer.keys, layer.values))
-    return layers
-
-
-def expand_cache(layers: Layers, times: int) -> DynamicCache:
-    """Build a cache in which every row of `layers` stands `times` times; gradients flow back."""
-    cache = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        cache.update(
-            keys.repeat_interleave(times, dim=0), values.repeat_interleave(times, dim=0), index
-        )
-    return cache
 
 
 def suppression(suppress: Tensor | None, size: int, device: torch.device) -> Tensor | None:

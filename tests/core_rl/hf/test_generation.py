@@ -7,8 +7,6 @@ import torch
 from torch import nn
 
 from core_rl.hf.generation import (
-    cache_layers,
-    expand_cache,
     generation_mode,
     last_logits_only,
     log_softmax_masked,
@@ -152,28 +150,6 @@ def test_the_hook_on_the_head_goes_away_after_an_error() -> None:
     with pytest.raises(KeyError), last_logits_only(model):
         raise KeyError
     assert model(input_ids=torch.arange(5).view(1, 5)).logits.shape[1] == 5
-
-
-def test_an_expanded_cache_repeats_rows_and_passes_gradients() -> None:
-    model = build_model()
-    out = model(input_ids=torch.arange(10).view(2, 5), use_cache=True)
-    layers = cache_layers(out.past_key_values)
-    expanded = cache_layers(expand_cache(layers, 3))
-    assert len(layers) == 2
-    for (keys, values), (many_keys, many_values) in zip(layers, expanded, strict=True):
-        for one, many in ((keys, many_keys), (values, many_values)):
-            assert torch.equal(many, one.repeat_interleave(3, 0))
-    expanded[1][1].sum().backward()
-    assert model.model.layers[1].self_attn.v_proj.weight.grad.abs().sum() > 0
-
-
-def test_growing_one_expanded_cache_leaves_the_prompt_alone() -> None:
-    model = build_model()
-    layers = cache_layers(model(input_ids=torch.arange(10).view(2, 5)).past_key_values)
-    cache = expand_cache(layers, 2)
-    model(input_ids=torch.full((4, 3), 7), past_key_values=cache)
-    assert cache.get_seq_length() == 8
-    assert all(keys.shape[-2] == 5 for keys, _ in layers)
 
 
 def test_log_probs_are_of_scaled_logits_without_the_suppressed() -> None:
