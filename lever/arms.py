@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from core_rl.config import CurriculumConfig, PhaseKind, Subset
 from lever.candidates import Candidate, CandidateRecord, GenMethod
+from lever.config import DataKind
 from lever.features import FeatureTable
 from lever.model_config import (
     FeatureConfig,
@@ -82,13 +83,7 @@ def rce_longer(shop: Workshop) -> SlatePolicy:
 
 
 def knows_latents(shop: Workshop) -> SlatePolicy:
-    """A ceiling: the metric on the true latent facts instead of embeddings.
-
-    Raises:
-        ValueError: the data are not a generated world.
-    """
-    if shop.data.world is None:
-        raise ValueError(f"pipeline.arms: knows_latents: {shop.data.name} has no latent facts")
+    """A ceiling: the metric on the true latent facts of a generated world, not on embeddings."""
     model = replace(_metric(), name="knows_latents")
     return _other(shop, model, FeatureTable(latent_rows(shop)))
 
@@ -136,6 +131,26 @@ ARMS: Mapping[str, Arm] = {
     "gpt2": gpt2,
     "mlp": mlp,
 }
+
+
+def check_arms(names: Sequence[str], kind: DataKind) -> None:
+    """Refuse what could not be trained, before anything is.
+
+    Args:
+        names: of `pipeline.arms`.
+        kind: of the data.
+
+    Raises:
+        ValueError: an unknown name, or one that needs a generated world where there is none.
+    """
+    unknown = sorted(set(names) - set(ARMS))
+    if unknown:
+        raise ValueError(f"pipeline.arms={unknown}: expected names among {sorted(ARMS)}")
+    if knows_latents.__name__ in names and kind is not DataKind.synthetic:
+        raise ValueError(
+            f"pipeline.arms={list(names)}: knows_latents needs the facts behind generated "
+            f"questions, which data_mix.kind={kind.value} has not: leave it out"
+        )
 
 
 def latent_rows(shop: Workshop) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 from core_rl.artifacts import peak_rss_gib, write_text
 from core_rl.parallel import Progress, executor, logged_into
-from lever.arms import ARMS
+from lever.arms import check_arms
 from lever.score_table import compare
 from lever.settings import Settings
 from lever.world_scores import WorldScores, score_world
@@ -31,9 +31,7 @@ def run(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         What `lever.score_table.compare` returns.
     """
     settings = Settings(**groups)
-    unknown = sorted(set(settings.pipeline.arms) - set(ARMS))
-    if unknown:
-        raise ValueError(f"pipeline.arms={unknown}: expected names among {sorted(ARMS)}")
+    check_arms(settings.pipeline.arms, settings.data_mix.kind)
     seeds = [seed + offset for offset in settings.trainer.seeds]
     worlds = score_worlds(settings, seeds, folder)
     metrics, text = compare(worlds)
