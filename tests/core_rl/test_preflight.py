@@ -133,7 +133,7 @@ def test_fields_that_name_files_are_found_wherever_they_stand(tmp_path: Path) ->
         "task": {"model": {"path": "/never/asked"}},
         "model": {"name": "a/b", "path": "org/model", "system_prompt": "Say /this/ now."},
         "data_mix": {"sources": {"one": {"path": "one.yaml"}}, "masks": "/data/masks"},
-        "answerer": {"url": "http://host/v1", "cache": "/tmp/cache.sqlite"},
+        "answerer": {"url": "http://host/v1", "cache": "/made/cache.sqlite"},
         "files": {"pictures": "", "name": "COCO_{image_id:012d}.jpg"},
         "paths": {"output": "/made/by/the/run", "data": None},
     }
