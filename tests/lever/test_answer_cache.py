@@ -3,53 +3,25 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from lever.answer_cache import CachedAnswerer
-from lever.answerers import Answerer, KernelICLAnswerer, Prompted
+from lever.answerers import KernelICLAnswerer, Prompted
+from tests.lever.counting import Noting
 from tests.lever.worlds import small_world
 
 
-class Counting:
-    """Passes on to a real answerer and notes every prompt in a file."""
-
-    def __init__(self, answerer: Answerer, notes: Path) -> None:
-        self.answerer = answerer
-        self.notes = notes
-
-    @property
-    def fingerprint(self) -> str:
-        return self.answerer.fingerprint
-
-    @property
-    def asked(self) -> list[str]:
-        return self.notes.read_text().splitlines() if self.notes.exists() else []
-
-    def note(self, prompts: Sequence[Prompted]) -> None:
-        with self.notes.open("a") as notes:
-            notes.writelines(f"{prompt}\n" for prompt in prompts)
-
-    def generate(self, prompts: Sequence[Prompted]) -> list[str]:
-        self.note(prompts)
-        return self.answerer.generate(prompts)
-
-    def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
-        self.note(prompts)
-        return self.answerer.answer_logprob(prompts, answers)
-
-
 @pytest.fixture
-def counting(tmp_path: Path) -> Counting:
-    return Counting(KernelICLAnswerer(small_world()), tmp_path / "asked.txt")
+def counting(tmp_path: Path) -> Noting:
+    return Noting(KernelICLAnswerer(small_world()), tmp_path / "asked.txt")
 
 
 PROMPTS = [Prompted(70, (i, j)) for i in range(4) for j in range(4) if i != j]
 
 
-def test_each_prompt_is_asked_once_whatever_is_repeated(tmp_path: Path, counting: Counting) -> None:
+def test_each_prompt_is_asked_once_whatever_is_repeated(tmp_path: Path, counting: Noting) -> None:
     cached = CachedAnswerer(counting, tmp_path / "cache.sqlite", batch_size=5)
     plain = counting.answerer.generate(PROMPTS)
     assert cached.generate(PROMPTS + PROMPTS) == plain + plain
@@ -60,7 +32,7 @@ def test_each_prompt_is_asked_once_whatever_is_repeated(tmp_path: Path, counting
     assert len(counting.asked) == 12
 
 
-def test_log_probabilities_come_back_to_the_last_bit(tmp_path: Path, counting: Counting) -> None:
+def test_log_probabilities_come_back_to_the_last_bit(tmp_path: Path, counting: Noting) -> None:
     cached = CachedAnswerer(counting, tmp_path / "cache.sqlite")
     answers = [f"name{i} value{i}" for i in range(len(PROMPTS))]
     plain = counting.answerer.answer_logprob(PROMPTS, answers)
@@ -72,7 +44,7 @@ def test_log_probabilities_come_back_to_the_last_bit(tmp_path: Path, counting: C
 
 
 def test_order_template_generation_and_answerer_each_make_another_key(
-    tmp_path: Path, counting: Counting
+    tmp_path: Path, counting: Noting
 ) -> None:
     path = tmp_path / "cache.sqlite"
     CachedAnswerer(counting, path).generate([Prompted(70, (1, 2))])
@@ -85,7 +57,7 @@ def test_order_template_generation_and_answerer_each_make_another_key(
     plain.generate([Prompted(70, (2, 1)), Prompted(71, (1, 2)), Prompted(70, (12,)), Prompted(70)])
     assert (plain.calls, plain.hits) == (4, 0)
 
-    class Renamed(Counting):
+    class Renamed(Noting):
         fingerprint = "another"
 
     renamed = CachedAnswerer(Renamed(counting.answerer, counting.notes), path)
@@ -93,19 +65,16 @@ def test_order_template_generation_and_answerer_each_make_another_key(
     assert renamed.calls == 1
 
 
-def test_a_kill_neither_loses_nor_doubles_a_call(tmp_path: Path, counting: Counting) -> None:
+def test_a_kill_neither_loses_nor_doubles_a_call(tmp_path: Path, counting: Noting) -> None:
     script = f"""
-import os, signal
 from pathlib import Path
-from tests.lever.test_answer_cache import *
+from lever.answer_cache import CachedAnswerer
+from lever.answerers import KernelICLAnswerer
+from tests.lever.counting import Noting
+from tests.lever.test_answer_cache import PROMPTS
+from tests.lever.worlds import small_world
 
-class Dying(Counting):
-    def generate(self, prompts):
-        if len(self.asked) >= 6:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().generate(prompts)
-
-answerer = Dying(KernelICLAnswerer(small_world()), Path({str(counting.notes)!r}))
+answerer = Noting(KernelICLAnswerer(small_world()), Path({str(counting.notes)!r}), dies_at=6)
 CachedAnswerer(answerer, {str(tmp_path / "cache.sqlite")!r}, batch_size=3).generate(PROMPTS)
 """
     root = Path(__file__).parents[2]
@@ -118,7 +87,7 @@ CachedAnswerer(answerer, {str(tmp_path / "cache.sqlite")!r}, batch_size=3).gener
     assert sorted(counting.asked) == sorted(map(str, PROMPTS))
 
 
-def test_a_failing_batch_keeps_what_came_before(tmp_path: Path, counting: Counting) -> None:
+def test_a_failing_batch_keeps_what_came_before(tmp_path: Path, counting: Noting) -> None:
     cached = CachedAnswerer(counting, tmp_path / "cache.sqlite", batch_size=2)
     with pytest.raises(ValueError, match="expected the form"):
         cached.answer_logprob(PROMPTS[:4], ["name0 value0"] * 3 + ["dog"])
@@ -127,7 +96,7 @@ def test_a_failing_batch_keeps_what_came_before(tmp_path: Path, counting: Counti
     assert cached.calls == 2
 
 
-def test_a_file_of_another_kind_is_an_error(tmp_path: Path, counting: Counting) -> None:
+def test_a_file_of_another_kind_is_an_error(tmp_path: Path, counting: Noting) -> None:
     path = tmp_path / "cache.sqlite"
     path.write_text("this is a text and not a data base, " * 100)
     with pytest.raises(ValueError, match="not an answer cache"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from core_rl.advantages import group_advantages, is_mixed, moments
-from core_rl.batches import shuffled_batches
-from core_rl.config import (
-    CurriculumConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PhaseConfig,
-    Subset,
-    TrainerConfig,
-)
-from core_rl.curriculum import CandidateSubset, Curriculum, Phase
-from core_rl.fit import fit
+from core_rl.config import PhaseConfig, Subset
+from core_rl.curriculum import CandidateSubset
 from core_rl.kl import KLController
-from core_rl.loss_config import AdvantageConfig, KLConfig, LossConfig, RatioLevel
+from core_rl.loss_config import AdvantageConfig, KLConfig, RatioLevel
 from core_rl.losses import importance_ratio, rce_weights
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.rewards import WeightedReward
 from core_rl.types import Actions, RewardTable
 from lever.answerers import KernelICLAnswerer, Prompted
 from lever.beams import pointers, read_beams
@@ -43,12 +30,13 @@ from lever.generation_config import BeamConfig, ConstructOrder
 from lever.hf_answerer import IGNORED, HFAnswerer
 from lever.infoscore import generate_beams, search_beams
 from lever.replay import StoredSampler
-from lever.rewards import LiveJudge, Soft, StoredJudge
+from lever.rewards import Soft, StoredJudge
 from lever.selector import MetricSelector, PointerSelector
 from lever.templates import ChatTemplate
 from tests.lever.counting import Scripted
 from tests.lever.test_datasets import load, small_config
 from tests.lever.tiny_vlm import item, tiny_vlm
+from tests.lever.training import train
 
 DATA = load(small_config())
 POOL = (3, 7, 1, 12)
@@ -243,45 +231,16 @@ def test_defect_8_the_best_is_the_highest_held_out_reward(tmp_path: Path) -> Non
     L.seed_everything(0)
     assert DATA.world is not None
     model = selector()
-    judge = LiveJudge(KernelICLAnswerer(DATA.world), DATA.answers)
-    settings = TrainerConfig(
-        lr=0.05,
-        schedule="constant",
-        warmup=0.0,
-        batch_size=6,
-        val_every=2,
-        checkpoint_every=1000,
-        progress=False,
-    )
-    module = GroupPolicyModule(
-        model,
-        WeightedReward({"soft": Soft(judge)}, {"soft": 1.0}),
-        Curriculum.resolve(CurriculumConfig([PhaseConfig(steps=24)]), 1),
-        LossConfig(ratio_level=RatioLevel.sequence_sum),
-        settings,
-        FreshSampler(8),
-    )
-
-    def stream(phase: Phase) -> Iterator[Batch]:
-        return shuffled_batches(list(DATA.train), 6, seed=phase.index)
-
-    def save(target: Path, metrics: dict[str, float]) -> None:
-        target.mkdir(parents=True)
-        kept = {name: str(value) for name, value in metrics.items()}
-        save_file(model.state_dict(), target / "policy.safetensors", kept)
-
     held = Held()
-    fit(
-        module,
-        stream,
-        [list(DATA.train)],
+    train(
+        model,
+        DATA.world,
+        DATA.train,
+        [PhaseConfig(steps=24)],
         tmp_path,
-        trainer=settings,
-        hardware=HardwareConfig(),
-        logger=LoggerConfig(kind="none"),
-        describe=lambda query: {"query": query.query},
-        save=save,
+        held_out=[list(DATA.train)],
         callbacks=[held],
+        val_every=2,
     )
     with safe_open(tmp_path / "checkpoints" / "best" / "policy.safetensors", "pt") as file:
         best = float(file.metadata()["val/reward"])

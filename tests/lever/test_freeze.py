@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from core_rl.batches import shuffled_batches
-from core_rl.config import (
-    CurriculumConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PhaseConfig,
-    PhaseKind,
-    TrainerConfig,
-)
-from core_rl.curriculum import Curriculum, Phase
-from core_rl.fit import fit
-from core_rl.loss_config import LossConfig, RatioLevel
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.rewards import WeightedReward
-from lever.answerers import KernelICLAnswerer
+from core_rl.config import PhaseConfig, PhaseKind
 from lever.features import mean_features
 from lever.freeze import FreezeBackbone
-from lever.rewards import LiveJudge, Soft
 from lever.selector import MetricSelector, PointerSelector
 from lever.slates import SlatePolicy
 from tests.lever.test_datasets import load, small_config
+from tests.lever.training import train
 
 DATA = load(small_config())
 HEADS = ("query_proj", "pool_proj", "gate")
@@ -40,39 +25,14 @@ def moved_by(model: SlatePolicy, kind: PhaseKind, folder: Path) -> set[str]:
     assert DATA.world is not None
     torch.manual_seed(0)
     before: dict[str, Tensor] = {name: w.clone() for name, w in model.state_dict().items()}
-    judge = LiveJudge(KernelICLAnswerer(DATA.world), DATA.answers)
-    settings = TrainerConfig(
-        lr=0.01,
-        warmup=0.0,
-        schedule="constant",
-        batch_size=6,
-        val_every=1000,
-        checkpoint_every=1000,
-        progress=False,
-    )
-    module = GroupPolicyModule(
+    train(
         model,
-        WeightedReward({"soft": Soft(judge)}, {"soft": 1.0}),
-        Curriculum.resolve(CurriculumConfig([PhaseConfig(kind, steps=4)]), 1),
-        LossConfig(ratio_level=RatioLevel.sequence_sum),
-        settings,
-        FreshSampler(8),
-    )
-
-    def stream(phase: Phase) -> Iterator[Batch]:
-        return shuffled_batches(list(DATA.train), 6, seed=phase.index)
-
-    fit(
-        module,
-        stream,
-        (),
+        DATA.world,
+        DATA.train,
+        [PhaseConfig(kind, steps=4)],
         folder,
-        trainer=settings,
-        hardware=HardwareConfig(),
-        logger=LoggerConfig(kind="none"),
-        describe=lambda query: {"query": query.query},
-        save=lambda target, metrics: None,
         callbacks=[FreezeBackbone()],
+        lr=0.01,
     )
     after = model.state_dict()
     return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}

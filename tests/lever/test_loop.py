@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,15 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import save_file
 
 from core_rl.advantages import group_advantages
-from core_rl.batches import shuffled_batches
-from core_rl.config import (
-    CurriculumConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PhaseConfig,
-    PhaseKind,
-    TrainerConfig,
-)
-from core_rl.curriculum import Curriculum, Phase
-from core_rl.fit import fit
+from core_rl.config import PhaseConfig, PhaseKind
 from core_rl.loss_config import AdvantageConfig, AdvantageKind, LossConfig, RatioLevel, Reduction
 from core_rl.losses import policy_loss
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.rewards import WeightedReward
 from core_rl.types import RewardTable
-from lever.answerers import KernelICLAnswerer
 from lever.features import SlateQuery, pca_features
-from lever.rewards import LiveJudge, Soft
 from lever.selector import MetricSelector
+from tests.lever.training import train
 from tests.lever.worlds import all_rewards, small_world
 
 WORLD = small_world()
@@ -94,51 +79,9 @@ class Ratios(Callback):
 def test_rce_then_grpo_learns_from_the_answerer_alone(tmp_path: Path) -> None:
     L.seed_everything(0)
     model = policy()
-    answers = {query: WORLD.answers_of(query) for query in WORLD.train}
-    judge = LiveJudge(KernelICLAnswerer(WORLD), answers)
-    plan = [
-        PhaseConfig(PhaseKind.rce, steps=10),
-        PhaseConfig(PhaseKind.grpo, steps=30),
-    ]
-    settings = TrainerConfig(
-        lr=0.05,
-        schedule="constant",
-        warmup=0.0,
-        batch_size=6,
-        val_every=1000,
-        checkpoint_every=1000,
-        progress=False,
-    )
-    module = GroupPolicyModule(
-        model,
-        WeightedReward({"soft": Soft(judge)}, {"soft": 1.0}),
-        Curriculum.resolve(CurriculumConfig(plan), 1),
-        LossConfig(ratio_level=RatioLevel.sequence_sum),
-        settings,
-        FreshSampler(8),
-    )
-
-    def stream(phase: Phase) -> Iterator[Batch]:
-        return shuffled_batches(TRAIN, 6, seed=phase.index)
-
-    def save(target: Path, metrics: dict[str, float]) -> None:
-        target.mkdir(parents=True)
-        save_file(model.state_dict(), target / "policy.safetensors")
-
-    before = expected_reward(model).mean().item()
-    ratios = Ratios()
-    fit(
-        module,
-        stream,
-        (),
-        tmp_path,
-        trainer=settings,
-        hardware=HardwareConfig(),
-        logger=LoggerConfig(kind="none"),
-        describe=lambda query: {"query": query.query},
-        save=save,
-        callbacks=[ratios],
-    )
+    before, ratios = expected_reward(model).mean().item(), Ratios()
+    plan = [PhaseConfig(PhaseKind.rce, steps=10), PhaseConfig(PhaseKind.grpo, steps=30)]
+    train(model, WORLD, TRAIN, plan, tmp_path, callbacks=[ratios])
     assert len(ratios.seen) == 30
     # Drawn fresh for each update: the sampler and the training pass say the same.
     assert max(ratios.seen) <= 1e-4

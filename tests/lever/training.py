@@ -1,0 +1,70 @@
+"""A selector in the shared loop, rewarded live by the answers of a generated world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import save_file
+
+from core_rl.batches import shuffled_batches
+from core_rl.config import CurriculumConfig, HardwareConfig, LoggerConfig, PhaseConfig
+from core_rl.curriculum import Curriculum, Phase
+from core_rl.fit import fit
+from core_rl.loss_config import LossConfig, RatioLevel
+from core_rl.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.rewards import WeightedReward
+from lever.answerers import KernelICLAnswerer
+from lever.features import SlateQuery
+from lever.rewards import LiveJudge, Soft
+from lever.slates import SlatePolicy
+from lever.synthetic import World
+from tests.core_rl import toy
+
+
+def train(
+    model: SlatePolicy,
+    world: World,
+    queries: Sequence[SlateQuery],
+    plan: Sequence[PhaseConfig],
+    folder: Path,
+    held_out: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
+    **changes: Any,
+) -> None:
+    """Train on six queries a step, eight fresh candidates each; `changes` are the trainer's."""
+    settings = toy.settings(batch_size=6, **changes)
+    judge = LiveJudge(
+        KernelICLAnswerer(world), {one.query: world.answers_of(one.query) for one in queries}
+    )
+    module = GroupPolicyModule(
+        model,
+        WeightedReward({"soft": Soft(judge)}, {"soft": 1.0}),
+        Curriculum.resolve(CurriculumConfig(list(plan)), 1),
+        LossConfig(ratio_level=RatioLevel.sequence_sum),
+        settings,
+        FreshSampler(8),
+    )
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        return shuffled_batches(queries, 6, seed=phase.index)
+
+    def save(target: Path, metrics: dict[str, float]) -> None:
+        target.mkdir(parents=True)
+        kept = {name: str(value) for name, value in metrics.items()}
+        save_file(model.state_dict(), target / "policy.safetensors", kept)
+
+    fit(
+        module,
+        stream,
+        held_out,
+        folder,
+        trainer=settings,
+        hardware=HardwareConfig(),
+        logger=LoggerConfig(kind="none"),
+        describe=lambda query: {"query": query.query},
+        save=save,
+        callbacks=callbacks,
+    )
