@@ -25,8 +25,6 @@ REAL = [
     "paths.data=FOLDER",
 ]
 OVERRIDE = re.compile(r"\+?[a-z_]+(\.[a-z_]+)*=\S+")
-
-
 # What the pages of the other pipelines are about.
 OTHERS = {"lever": ["+exp=lever"], "sa2va": ["+exp=sa2va"]}
 
@@ -100,6 +98,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         titles = re.findall(r"^#+ (.*)$", place.read_text(), re.MULTILINE)
         slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
         assert not anchor or anchor in slugs, target
+
+
+def test_the_readme_names_every_experiment_and_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    experiments = [path.stem for path in (ROOT / "conf" / "exp").glob("*.yaml")]
+    assert [name for name in experiments if f"`{name}`" not in text] == []
+    assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text] == []
 
 
 def test_the_planted_typo_is_found() -> None:
