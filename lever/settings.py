@@ -5,24 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from core_rl.config import (
-    CurriculumConfig,
-    DoctorConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PathsConfig,
-    RewardConfig,
-    RolloutConfig,
-    TrainerConfig,
-)
-from core_rl.loss_config import LossConfig
+from core_rl.config import RewardConfig
+from core_rl.settings import LoopSettings
 from lever.config import LeverDataConfig
 from lever.generation_config import AnswererConfig, BeamConfig, RlDataConfig
 from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, PipelineConfig
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(LoopSettings):
     """What the configuration groups of a run say."""
 
     model: LeverModelConfig
@@ -34,14 +25,6 @@ class Settings:
     choose: ChooseConfig
     pipeline: PipelineConfig
     reward: RewardConfig
-    curriculum: CurriculumConfig
-    loss: LossConfig
-    rollout: RolloutConfig
-    trainer: TrainerConfig
-    hardware: HardwareConfig
-    logger: LoggerConfig
-    doctor: DoctorConfig
-    paths: PathsConfig
 
     @property
     def cache(self) -> Path:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from core_rl.config import (
-    CurriculumConfig,
-    DoctorConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PathsConfig,
-    RolloutConfig,
-    TrainerConfig,
-)
-from core_rl.loss_config import LossConfig
+from core_rl.settings import LoopSettings
 from sa2va_rl.config import (
     PPOConfig,
     RewardFitConfig,
@@ -26,8 +17,8 @@ from sa2va_rl.config import (
 from sa2va_rl.prompts import PROMPTS, check_prompts
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(LoopSettings):
     """What the configuration groups of a run say."""
 
     model: Sa2VAModelConfig
@@ -36,14 +27,6 @@ class Settings:
     reward_fit: RewardFitConfig
     ppo: PPOConfig
     selector: SelectorConfig
-    curriculum: CurriculumConfig
-    loss: LossConfig
-    rollout: RolloutConfig
-    trainer: TrainerConfig
-    hardware: HardwareConfig
-    logger: LoggerConfig
-    paths: PathsConfig
-    doctor: DoctorConfig = field(default_factory=DoctorConfig)
 
     @property
     def prompts(self) -> tuple[str, ...]:
