@@ -7,6 +7,7 @@ while Hydra composes; ranges in `__post_init__`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -16,6 +17,11 @@ def require(ok: bool, name: str, value: object, expected: str) -> None:
     """Raise ValueError naming the field, its value and what was expected unless `ok`."""
     if not ok:
         raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
+def is_address(text: str | None) -> bool:
+    """Whether a text is the base of a server, such as http://localhost:8000/v1."""
+    return re.match(r"https?://[^\s/]+(?:/\S*)?$", text or "") is not None
 
 
 class PhaseKind(Enum):
@@ -106,7 +112,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.url.startswith(("http://", "https://")),
+            is_address(self.url),
             "rollout.engine.url",
             self.url,
             "an address such as http://localhost:8000",

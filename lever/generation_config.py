@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import require
+from core_rl.config import is_address, require
 
 
 class AnswererKind(Enum):
@@ -60,12 +60,16 @@ class AnswererConfig:
         if self.kind is AnswererKind.hf:
             require(self.path is not None, "answerer.path", self.path, "a local folder or a hub id")
         if self.kind is AnswererKind.api:
-            for name in ("url", "model"):
-                value = getattr(self, name)
-                require(value is not None, f"answerer.{name}", value, "a value for a server")
-        for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("num_beams", 1)):
+            server = "the base of an OpenAI-compatible server, such as http://localhost:8000/v1"
+            require(is_address(self.url), "answerer.url", self.url, server)
+            require(self.model is not None, "answerer.model", self.model, "its name at the server")
+        for name in ("batch_size", "max_new_tokens", "num_beams", "concurrency"):
             value = getattr(self, name)
-            require(value >= least, f"answerer.{name}", value, f"at least {least}")
+            require(value >= 1, f"answerer.{name}", value, "at least 1")
+        for name in ("retries", "backoff"):
+            value = getattr(self, name)
+            require(value >= 0, f"answerer.{name}", value, "0 or more")
+        require(self.timeout > 0, "answerer.timeout", self.timeout, "above 0")
         require(
             0 <= self.min_new_tokens <= self.max_new_tokens,
             "answerer.min_new_tokens",

@@ -116,19 +116,22 @@ def _hf(
 
 
 def _api(config: AnswererConfig, data: LeverData, template: Template, show: Show) -> Answerer:
-    from lever.api_answerer import ApiAnswerer, Endpoint
+    from core_rl.endpoint import Endpoint
+    from lever.api_answerer import ApiAnswerer
 
     assert config.url is not None and config.model is not None
     endpoint = Endpoint(
-        config.url,
-        config.model,
-        config.key_env,
-        config.concurrency,
-        config.timeout,
-        config.retries,
-        config.backoff,
+        name="answerer.url",
+        url=config.url,
+        cure="what was answered before is kept: run again to go on",
+        key_env=config.key_env,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+        retries=config.retries,
+        backoff=config.backoff,
     )
-    return ApiAnswerer(endpoint, show, template, config.max_new_tokens, data.items_fingerprint)
+    items = data.items_fingerprint
+    return ApiAnswerer(endpoint, config.model, show, template, config.max_new_tokens, items)
 
 
 def _generation(config: AnswererConfig) -> dict[str, Any]:

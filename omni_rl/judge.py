@@ -1,21 +1,17 @@
 """A client for a judging language model behind an OpenAI-compatible endpoint.
 
-A judge must never stop a run: requests are retried, a whole batch has a deadline, and what could
-not be asked or understood is None and counted.  Replies that were understood are kept on disk, so a
-killed run does not pay for them twice.  The key comes from the environment only, so that no
-written configuration can hold it, and it is never logged.
+A judge must never stop a run: requests are repeated (see `core_rl.endpoint`), a whole batch has a
+deadline, and what could not be asked or understood is None and counted.  Replies that were
+understood are kept on disk, so a killed run does not pay for them twice.  The key comes from the
+environment only, so that no written configuration can hold it, and it is never logged.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
-import math
 import os
-import random
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,17 +19,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-try:
-    import httpx
-except ImportError as error:
-    raise ImportError("a judge needs httpx: pip install 'people-focus-rl[judge]'") from error
+from core_rl.config import is_address
+from core_rl.endpoint import Client, Endpoint, EndpointError, Response
 
 log = logging.getLogger(__name__)
-# One line a request would drown the run's own log.
-logging.getLogger("httpx").setLevel(logging.WARNING)
-
-_MAX_WAIT = 60.0  # seconds between two attempts, also when the server asks for more
-_RETRIED_STATUS = frozenset({408, 409, 425, 429})
 
 Parse = Callable[[str], float | None]
 
@@ -114,8 +103,8 @@ class Judge:
         url: base such as `https://host/v1`; null: the environment variable API at each call.
         key_env: environment variable that holds the key; unset for servers without one.
         timeout: seconds for one request.
-        retries: further attempts after transport errors, 408, 409, 425, 429 and 5xx.
-        backoff: seconds before the first retry, doubled for each further one, with jitter.
+        retries: further attempts where they may help.
+        backoff: seconds before the first of them, doubled for each further one, with jitter.
         concurrency: requests under way at a time in one batch.
         deadline: seconds for a whole batch; prompts not answered by then are None.
         max_tokens: longest reply.
@@ -146,8 +135,6 @@ class Judge:
             if getattr(self, name) < 0:
                 raise ValueError(f"judge {name}={getattr(self, name)}: expected 0 or more")
         self._replies = ReplyCache(Path(self.cache)) if self.cache else None
-        # Its own generator: jitter must not move the run's random numbers.
-        self._random = random.Random()
 
     async def ask_many(self, prompts: Sequence[str | None], parse: Parse) -> list[float | None]:
         """Judge a batch of prompts, equal ones once.
@@ -171,61 +158,29 @@ class Judge:
         return [None if prompt is None else known[prompt] for prompt in prompts]
 
     async def _ask_missing(self, prompts: list[str], parse: Parse) -> dict[str, float | None]:
-        endpoint, headers = self._endpoint(), self._headers()
-        self.counts.asked += len(prompts)
         problems: Counter[str] = Counter()
-        gate = asyncio.Semaphore(self.concurrency)
+
+        async def judge(client: Client, prompt: str) -> float | None:
+            try:
+                reply = await client.ask("chat/completions", self._body(prompt), _content)
+            except EndpointError as error:
+                self.counts.failed += 1
+                problems[error.problem] += 1
+                return None
+            return self._keep(prompt, reply, parse, problems)
+
         # The client belongs to the event loop of this call; loops differ from call to call.
-        async with httpx.AsyncClient(headers=headers) as client:
-
-            async def judge(prompt: str) -> float | None:
-                async with gate:
-                    reply = await self._reply(client, endpoint, prompt, problems)
-                return None if reply is None else self._keep(prompt, reply, parse, problems)
-
-            tasks = {asyncio.create_task(judge(prompt)): prompt for prompt in prompts}
-            done, late = await asyncio.wait(tasks, timeout=self.deadline)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        if late:
-            self.counts.failed += len(late)
-            problems["deadline"] += len(late)
+        async with Client(self._endpoint()) as client:
+            self.counts.asked += len(prompts)
+            tasks = await client.each(prompts, judge, self.deadline)
+        self.counts.retried += client.repeated
+        if late := sum(task.cancelled() for task in tasks):
+            self.counts.failed += late
+            problems["deadline"] += late
         if problems:
             log.warning("judge %s: of %d prompts %s", self.model, len(prompts), dict(problems))
-        values: dict[str, float | None] = dict.fromkeys(prompts)
-        values.update({tasks[task]: task.result() for task in done})
-        return values
-
-    async def _reply(
-        self, client: httpx.AsyncClient, endpoint: str, prompt: str, problems: Counter[str]
-    ) -> str | None:
-        """Ask once and, where that may help, again; None when nothing came of it."""
-        problem, wait = "", 0.0
-        for attempt in range(self.retries + 1):
-            if attempt:
-                self.counts.retried += 1
-                await asyncio.sleep(wait)
-            wait = min(_MAX_WAIT, self.backoff * 2**attempt * self._random.uniform(0.5, 1.5))
-            try:
-                # httpx bounds each read only; a server that drips would hold us for ever.
-                async with asyncio.timeout(self.timeout):
-                    response = await client.post(
-                        endpoint, json=self._body(prompt), timeout=self.timeout
-                    )
-            except (httpx.HTTPError, TimeoutError) as error:
-                # The name only: the message of a malformed header quotes the key.
-                problem = type(error).__name__
-                continue
-            if response.is_success:
-                return _content(response)
-            problem = f"status {response.status_code}"
-            if not (response.is_server_error or response.status_code in _RETRIED_STATUS):
-                break
-            wait = max(wait, _seconds(response.headers.get("retry-after")))
-        self.counts.failed += 1
-        problems[problem] += 1
-        return None
+        values = [None if task.cancelled() else task.result() for task in tasks]
+        return dict(zip(prompts, values, strict=True))
 
     def _body(self, prompt: str) -> dict[str, object]:
         # Garbled completions may hold halves of characters, which no request can carry.
@@ -253,25 +208,23 @@ class Judge:
     def _key(self, prompt: str) -> str:
         return hashlib.sha256(json.dumps([self.model, prompt]).encode()).hexdigest()
 
-    def _endpoint(self) -> str:
+    def _endpoint(self) -> Endpoint:
         url = (self.url or os.environ.get("API", "")).strip().rstrip("/")
-        if not re.match(r"https?://[^\s/]+(?:/\S*)?$", url):
+        if not is_address(url):
             raise ValueError(
                 "the judge has no endpoint: set its `url` or the environment variable API to the "
                 "base of an OpenAI-compatible server, such as https://host/v1"
             )
-        return url if url.endswith("/chat/completions") else f"{url}/chat/completions"
-
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.key_env, "").strip()
-        if not key:
-            return {}
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError(
-                f"environment variable {self.key_env}: expected a key of plain characters without "
-                "blanks or line breaks"
-            )
-        return {"Authorization": f"Bearer {key}"}
+        return Endpoint(
+            name="judge.url",
+            url=url.removesuffix("/chat/completions"),
+            cure="is it the base of an OpenAI-compatible server?",
+            key_env=self.key_env,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            retries=self.retries,
+            backoff=self.backoff,
+        )
 
 
 def api_wanted(setting: bool | None = None) -> bool:
@@ -290,19 +243,10 @@ def api_wanted(setting: bool | None = None) -> bool:
     raise ValueError(f"environment variable USE_API_REWARD={value!r}: expected true or false")
 
 
-def _content(response: httpx.Response) -> str:
+def _content(response: Response) -> str:
     """Return the text of a reply; empty, which nothing can parse, where it is malformed."""
     try:
         content = response.json()["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError):
         return ""
     return content if isinstance(content, str) else ""
-
-
-def _seconds(retry_after: str | None) -> float:
-    """Read a Retry-After header in seconds; 0 where it is absent or a date."""
-    try:
-        seconds = float(retry_after or 0)
-    except ValueError:
-        return 0.0
-    return min(max(seconds, 0.0), _MAX_WAIT) if math.isfinite(seconds) else 0.0

@@ -14,30 +14,16 @@ answers in the same form; it has not been run against vLLM on a GPU.
 from __future__ import annotations
 
 import itertools
-import logging
 import random
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core_rl.config import EngineConfig
+from core_rl.endpoint import Client, Endpoint, Response, ask_all
 from core_rl.hf.engine import Chat, Completion, Drawing
 
-try:
-    import httpx
-except ImportError as error:
-    raise ImportError(
-        "rollout.engine.kind=vllm needs httpx: pip install 'people-focus-rl[judge]'"
-    ) from error
-
-log = logging.getLogger(__name__)
-# One line a request would drown the run's own log.
-logging.getLogger("httpx").setLevel(logging.WARNING)
-
-_RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_MAX_WAIT = 30.0  # seconds between two attempts
 _NEVER = -100.0  # logit bias of a token that must not be drawn
 
 
@@ -48,51 +34,58 @@ class VLLMServer:
         config: its address and how patient to be.
 
     Raises:
-        ValueError: the server cannot be reached or refuses a request; the message says what it
+        EndpointError: the server cannot be reached or refuses a request; the message says what it
             answered.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self._client = httpx.Client(base_url=config.url.rstrip("/"), timeout=config.timeout)
+        self._endpoint = Endpoint(
+            name="rollout.engine.url",
+            url=config.url,
+            cure="is the server up, and started with VLLM_SERVER_DEV_MODE=1?",
+            concurrency=config.concurrency,
+            timeout=config.timeout,
+            retries=config.retries,
+        )
         self._model = config.model or self._first_model()
         self._adapter: str | None = None
         self._adapters = 0
 
     def complete(self, chats: Sequence[Chat], drawing: Drawing) -> list[list[Completion]]:
-        with ThreadPoolExecutor(min(self.config.concurrency, max(len(chats), 1))) as pool:
-            # Drawn here, in order: the threads would take them as they come.
-            seeds = [random.getrandbits(31) for _ in chats]
-            return list(pool.map(self._complete, chats, seeds, [drawing] * len(chats)))
+        # Drawn here, in order: requests would take them as they come.
+        seeded = [(chat, random.getrandbits(31)) for chat in chats]
+        return ask_all(self._endpoint, seeded, partial(self._complete, drawing))
 
     def load_weights(self, folder: Path) -> None:
         where = str(folder.resolve())
-        self._post(
-            "/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": where}}
-        )
+        self._ask("collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": where}})
         # What is kept of prompts was computed with the old weights.
-        self._post("/reset_prefix_cache", {})
+        self._ask("reset_prefix_cache", {})
 
     def load_adapter(self, folder: Path) -> None:
         before = self._adapter
         self._adapters += 1
         self._adapter = f"policy-{self._adapters}"
-        self._post(
-            "/v1/load_lora_adapter",
+        self._ask(
+            "v1/load_lora_adapter",
             {"lora_name": self._adapter, "lora_path": str(folder.resolve())},
         )
         if before is not None:
-            self._post("/v1/unload_lora_adapter", {"lora_name": before})
+            self._ask("v1/unload_lora_adapter", {"lora_name": before})
 
     def _first_model(self) -> str:
-        listed = self._request("GET", "/v1/models", None).json().get("data", [])
+        listed = self._ask("v1/models", None).get("data")
         if not listed:
             raise ValueError(f"{self.config.url}/v1/models lists no model: is it a vLLM server?")
         return str(listed[0]["id"])
 
-    def _complete(self, chat: Chat, seed: int, drawing: Drawing) -> list[Completion]:
-        answer = self._post(
-            "/v1/chat/completions",
+    async def _complete(
+        self, drawing: Drawing, client: Client, seeded: tuple[Chat, int]
+    ) -> list[Completion]:
+        chat, seed = seeded
+        answer = await client.ask(
+            "v1/chat/completions",
             {
                 "model": self._adapter or self._model,
                 "messages": list(chat.messages),
@@ -109,6 +102,7 @@ class VLLMServer:
                 "skip_special_tokens": False,
                 **chat.options,
             },
+            _fields,
         )
         self._check_prompt(chat, answer.get("prompt_token_ids"))
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
@@ -131,32 +125,18 @@ class VLLMServer:
                 "media settings of this run"
             )
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        content = self._request("POST", path, body)
-        try:
-            return dict(content.json())
-        except ValueError:  # some routes answer with plain text or nothing
-            return {}
-
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
-        problem = ""
-        for attempt in range(self.config.retries + 1):
-            if attempt:
-                time.sleep(min(_MAX_WAIT, 0.5 * 2**attempt) * random.uniform(0.5, 1.0))
-            try:
-                answer = self._client.request(method, path, json=body)
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}: {error}"
-                continue
-            if answer.is_success:
-                return answer
-            problem = f"status {answer.status_code}: {answer.text[:300]}"
-            if answer.status_code not in _RETRIED_STATUS:
-                break
-        raise ValueError(
-            f"rollout.engine.url={self.config.url}: {method} {path}: {problem}; is the server up, "
-            "and started with VLLM_SERVER_DEV_MODE=1?"
+    def _ask(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        [answer] = ask_all(
+            self._endpoint, [body], lambda client, one: client.ask(path, one, _fields)
         )
+        return answer
+
+
+def _fields(answer: Response) -> dict[str, Any]:
+    try:
+        return dict(answer.json())
+    except ValueError:  # some routes answer with plain text or nothing
+        return {}
 
 
 def _completion(choice: Mapping[str, Any], drawing: Drawing) -> Completion:

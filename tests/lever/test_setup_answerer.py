@@ -85,6 +85,10 @@ def test_a_model_and_a_server_are_asked_with_their_settings(tmp_path: Path) -> N
     [
         ({"kind": AnswererKind.hf}, "answerer.path=None"),
         ({"kind": AnswererKind.api, "url": "http://a/v1"}, "answerer.model=None"),
+        ({"kind": AnswererKind.api, "url": "localhost:8000", "model": "m"}, "answerer.url="),
+        ({"concurrency": 0}, "answerer.concurrency=0"),
+        ({"retries": -1}, "answerer.retries=-1"),
+        ({"timeout": 0}, "answerer.timeout=0"),
         ({"num_beams": 0}, "answerer.num_beams=0"),
         ({"min_new_tokens": 9}, "answerer.min_new_tokens=9"),
         ({"min_pixels": 0}, "answerer.min_pixels=0"),

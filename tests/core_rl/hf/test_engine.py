@@ -111,7 +111,7 @@ def test_a_prompt_that_the_engine_reads_differently_is_refused(
 def test_a_busy_server_is_asked_again_and_a_wrong_one_is_named(
     server: EngineServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core_rl.hf.vllm.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("core_rl.endpoint.MAX_WAIT", 0.0)
     drawing = Drawing(2, 1.0, 5, tuple(build_policy().stop_ids.tolist()), (*range(1, 60, 4), 258))
     ids = tuple(build_policy().tokenizer("hi")["input_ids"])
     patient = VLLMServer(config(server, retries=2))

@@ -1,0 +1,215 @@
+"""Ask a server over HTTP: many requests at a time, and again those that may yet be answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+try:
+    import httpx
+except ImportError as error:
+    raise ImportError(
+        "a judge, answerer.kind=api and rollout.engine.kind=vllm ask a server, which needs httpx: "
+        "pip install 'people-focus-rl[judge]'"
+    ) from error
+
+# One line a request would drown the run's own log.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+MAX_WAIT = 60.0  # seconds between two attempts, also where the server asks for more
+PASSING = frozenset({408, 409, 425, 429})  # statuses that may pass, beside every 5xx
+SAID = 300  # characters of a refusal that are worth quoting
+
+Response = httpx.Response
+Item = TypeVar("Item")
+T = TypeVar("T")
+
+
+class EndpointError(ValueError):
+    """A server did not answer, or not with what was asked for.
+
+    Attributes:
+        problem: in two words, without anything that the server said.
+    """
+
+    def __init__(self, message: str, problem: str = "") -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server and how patiently it is asked; the settings it is made of check their ranges.
+
+    Attributes:
+        name: of the setting that holds `url`, for messages.
+        url: base such as `http://localhost:8000/v1`.
+        cure: what to do when it does not answer, for messages.
+        key_env: environment variable that holds the key; empty or unset for servers without one.
+        concurrency: items asked about at a time.
+        timeout: seconds for one request.
+        retries: further attempts after transport errors and statuses that may pass.
+        backoff: seconds before the first of them, doubled for each further one, with jitter.
+    """
+
+    name: str
+    url: str
+    cure: str
+    key_env: str = ""
+    concurrency: int = 8
+    timeout: float = 60.0
+    retries: int = 4
+    backoff: float = 1.0
+
+
+class Client:
+    """Requests to an endpoint from one event loop; to be used in `async with`.
+
+    Args:
+        endpoint: the server.
+
+    Attributes:
+        repeated: requests that were made again.
+
+    Raises:
+        ValueError: the key cannot be sent.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.repeated = 0
+        self._http = httpx.AsyncClient(
+            headers=_authorization(endpoint.key_env),
+            timeout=endpoint.timeout,
+            limits=httpx.Limits(max_connections=endpoint.concurrency),
+        )
+        # Its own generator: jitter must not move the run's random numbers.
+        self._random = random.Random()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def ask(
+        self, path: str, body: Mapping[str, Any] | None, read: Callable[[Response], T]
+    ) -> T:
+        """Send one request and, where that may help, send it again.
+
+        Args:
+            path: behind the base, without a slash in front.
+            body: goes as JSON by POST; None asks by GET.
+            read: takes what is wanted out of a reply; its ValueError or TypeError counts as a
+                failed attempt.
+
+        Raises:
+            EndpointError: no attempt succeeded.
+        """
+        method = "GET" if body is None else "POST"
+        url = f"{self.endpoint.url.rstrip('/')}/{path}"
+        problem, said, wait = "", "", 0.0
+        for attempt in range(self.endpoint.retries + 1):
+            if attempt:
+                await asyncio.sleep(wait)
+                self.repeated += 1
+            jitter = self._random.uniform(0.5, 1.5)
+            wait = min(MAX_WAIT, self.endpoint.backoff * 2**attempt * jitter)
+            try:
+                # httpx bounds each read only; a server that drips would hold us for ever.
+                async with asyncio.timeout(self.endpoint.timeout):
+                    response = await self._http.request(method, url, json=body)
+                if response.is_success:
+                    return read(response)
+            except (httpx.HTTPError, TimeoutError, ValueError, TypeError) as error:
+                # The name only: the message of a malformed header quotes the key.
+                problem, said = type(error).__name__, ""
+                continue
+            problem, said = f"status {response.status_code}", f": {response.text[:SAID]}"
+            if not (response.is_server_error or response.status_code in PASSING):
+                break
+            wait = max(wait, _seconds(response.headers.get("retry-after")))
+        raise EndpointError(
+            f"{self.endpoint.name}={self.endpoint.url}: {method} /{path}: {problem}{said}; "
+            f"{self.endpoint.cure}",
+            problem,
+        )
+
+    async def each(
+        self,
+        items: Sequence[Item],
+        ask: Callable[[Client, Item], Coroutine[Any, Any, T]],
+        deadline: float | None = None,
+    ) -> list[asyncio.Task[T]]:
+        """Ask about every item, as many at a time as the endpoint allows.
+
+        Args:
+            items: what to ask about.
+            ask: makes the requests for one of them.
+            deadline: seconds for all of them; None waits for as long as it takes.
+
+        Returns:
+            A task an item, every one done: with a result or an error, or cancelled where the
+            deadline came first.
+        """
+        gate = asyncio.Semaphore(self.endpoint.concurrency)
+
+        async def one(item: Item) -> T:
+            async with gate:
+                return await ask(self, item)
+
+        tasks = [asyncio.create_task(one(item)) for item in items]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=deadline)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
+
+
+def ask_all(
+    endpoint: Endpoint,
+    items: Sequence[Item],
+    ask: Callable[[Client, Item], Coroutine[Any, Any, T]],
+) -> list[T]:
+    """Ask about every item and wait for all answers, which come in the order of the items.
+
+    Raises:
+        EndpointError: one of them was not answered; the others were waited for.
+    """
+
+    async def run() -> list[T]:
+        # The client belongs to the event loop of this call; loops differ from call to call.
+        async with Client(endpoint) as client:
+            tasks = await client.each(items, ask)
+        return [task.result() for task in tasks]
+
+    return asyncio.run(run())
+
+
+def _authorization(key_env: str) -> dict[str, str]:
+    """Make the header that carries the key, which comes from the environment only."""
+    key = os.environ.get(key_env, "").strip()
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError(
+            f"environment variable {key_env}: expected a key of plain characters without blanks or "
+            "line breaks"
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Read a Retry-After header in seconds; 0 where it is absent or a date."""
+    try:
+        seconds = float(retry_after or 0)
+    except ValueError:
+        return 0.0
+    return min(max(seconds, 0.0), MAX_WAIT) if math.isfinite(seconds) else 0.0
