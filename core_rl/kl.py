@@ -128,6 +128,13 @@ class KLController(nn.Module):
         noted = torch.stack([kl.detach() * size, torch.as_tensor(size).to(kl)]).float()
         self._observed = self._observed.to(noted.device) + noted
 
+    def observed(self) -> tuple[Tensor, Tensor]:
+        """Mean KL of all ranks since the last optimiser step, and its size, as `observe` has it."""
+        noted = self._observed.to(self.weight.device, copy=True)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(noted)  # every rank must hold the same weight
+        return noted[0] / noted[1].clamp(min=1e-9), noted[1]
+
     def step(self, global_step: int) -> bool:
         """Act on what was observed since the last optimiser step, averaged over ranks.
 
@@ -141,11 +148,9 @@ class KLController(nn.Module):
         if global_step <= int(self.last_step):
             return False
         self.last_step.fill_(global_step)
-        noted, self._observed = self._observed, torch.zeros(2)
-        if dist.is_available() and dist.is_initialized():
-            noted = noted.to(self.weight.device)  # a rank without a group never left the CPU
-            dist.all_reduce(noted)  # every rank must hold the same weight
-        return self.update(noted[0] / noted[1]) if noted[1] > 0 else False
+        kl, size = self.observed()
+        self._observed = torch.zeros(2)
+        return self.update(kl) if size > 0 else False
 
     def update(self, kl: float | Tensor) -> bool:
         """Take in the mean KL of one optimiser step; `step` does so from what was observed.

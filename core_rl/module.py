@@ -26,22 +26,12 @@ from torch import Tensor
 from core_rl.advantages import group_advantages
 from core_rl.config import PhaseKind, TrainerConfig
 from core_rl.curriculum import Curriculum, Phase
-from core_rl.hardware import mean_over_ranks
-from core_rl.kl import KLController, kl_per_step
-from core_rl.loss_config import FlatGroups, KLKind, LossConfig, RatioLevel, Reduction
-from core_rl.losses import (
-    count_steps,
-    importance_ratio,
-    loss_mask,
-    policy_loss,
-    rce_loss,
-    rce_weights,
-    reduce_steps,
-)
-from core_rl.mismatch import mismatch_weights
+from core_rl.kl import KLController
+from core_rl.loss_config import FlatGroups, LossConfig
 from core_rl.optim import build_optimizer, build_schedule
+from core_rl.phase_loss import PhaseLoss
 from core_rl.rewards import WeightedReward, rollout_stats
-from core_rl.types import Actions, Group, Policy, Query, Sampler, StepLogProbs, masked_mean
+from core_rl.types import Actions, Group, Policy, Query, Sampler
 
 Batch = Sequence[Query] | Group
 
@@ -98,11 +88,9 @@ class GroupPolicyModule(L.LightningModule):
         self.loss = loss
         self.settings = trainer
         self.sampler = sampler
-        self.max_completion = max_completion
         self.controller = KLController(loss.kl, temperature)
+        self.phase_loss = PhaseLoss(loss, self.controller, max_completion)
         self.phase: Phase = curriculum.phase_at(0)
-        # Kept out of the module tree: it neither trains nor belongs into a checkpoint of weights.
-        self._reference: list[Any] = []
         self._restored: dict[str, Tensor] | None = None
         self.last_group: Group | None = None
         self._noted: dict[str, list[float]] = {}
@@ -112,21 +100,25 @@ class GroupPolicyModule(L.LightningModule):
     def on_train_start(self) -> None:
         phase = self.curriculum.phase_at(self.global_step)
         if self._restored is None or phase.start == self.global_step:
+            self.controller.step(self.global_step)  # on what the step before a resume observed
             self.begin_phase(phase)
             return
         self.phase = phase
         self._take_reference()
-        for reference in self._reference:
+        for reference in self.references:
             reference.load_state_dict(self._restored)
         self._restored = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A resumed phase must keep the reference it began with.
-        for reference in self._reference:
+        # A resumed phase must keep the reference it began with, and act on its last KL.
+        for reference in self.references:
             checkpoint["reference"] = reference.state_dict()
+        checkpoint["kl_observed"] = self.controller.observed()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint.get("reference")
+        if "kl_observed" in checkpoint:
+            self.controller.observe(*checkpoint["kl_observed"])
         # Of a run that had ended: with more steps asked for, its last batch is not the last one.
         more = self.curriculum.total_steps > checkpoint["global_step"]
         if more:
@@ -147,12 +139,12 @@ class GroupPolicyModule(L.LightningModule):
 
     def _take_reference(self) -> None:
         needed = self.phase.config.kind is PhaseKind.grpo and self.loss.kl.weight > 0
-        self._reference = [self.policy.frozen_copy()] if needed else []
+        self.phase_loss.reference = self.policy.frozen_copy() if needed else None
 
     @property
     def references(self) -> Sequence[Any]:
         """The reference of the KL term, where the phase has one."""
-        return tuple(self._reference)
+        return () if self.phase_loss.reference is None else (self.phase_loss.reference,)
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -171,25 +163,22 @@ class GroupPolicyModule(L.LightningModule):
         temperature = self._temperature_of(rollout.group)
         scores = self.policy.log_probs(rollout.prompt, rollout.group.actions, temperature)
         if self.phase.config.kind is PhaseKind.rce:
-            loss = self._rce(rollout.group, scores)
+            loss, stats = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
         else:
-            loss = self._grpo(rollout.group, scores)
+            loss, stats = self.phase_loss.grpo(rollout.group, scores, temperature)
         self._log_noted()
-        self.log("train/loss", loss.detach(), batch_size=1)
+        for name, value in {**stats, "loss": loss.detach()}.items():
+            self.log(f"train/{name}", value, batch_size=1)
         return loss
 
     def roll_out(self, queries: Sequence[Query]) -> Rollout:
         """Draw, judge and compare candidates of fresh queries."""
-        rollout = self._draw(queries)
-        attempts = 0
         advantage = self.loss.advantage
-        while (
-            advantage.flat_groups is FlatGroups.resample
-            and attempts < advantage.max_resamples
-            and not rollout.group.mixed_B.any()
-        ):
+        resamples = advantage.flat_groups is FlatGroups.resample
+        for _ in range(1 + advantage.max_resamples * resamples):
             rollout = self._draw(queries)
-            attempts += 1
+            if rollout.group.mixed_B.any():
+                break
         stats = rollout_stats(rollout.group.rewards, rollout.group.actions)
         self._note({**stats, "rollout/temperature": self.temperature})
         return rollout
@@ -223,91 +212,9 @@ class GroupPolicyModule(L.LightningModule):
             queries, actions, rewards, advantages_BGT, mixed_B, temperature=self.temperature
         )
 
-    def _rce(self, group: Group, scores: StepLogProbs) -> Tensor:
-        tau = self.phase.tau(self.global_step)
-        weights_BG = rce_weights(
-            group.rewards.total_BG.to(scores.logp_BGT.device),
-            tau,
-            zscore=self.phase.config.zscore_scores,
-            valid_BG=group.actions.mask_BGT.any(-1),
-        )
-        self.log("train/tau", tau, batch_size=1)
-        return rce_loss(scores.logp_BGT, group.actions.mask_BGT, weights_BG)
-
-    def _grpo(self, group: Group, scores: StepLogProbs) -> Tensor:
-        actions = group.actions
-        assert actions.logp_BGT is not None, "GRPO needs the log-probs its candidates were drawn at"
-        mask_BGT = loss_mask(actions, self.loss.mask_truncated)
-        normalizer = group.normalizer
-        if normalizer is None:
-            normalizer = self.normalizer(float(count_steps(mask_BGT, group.mixed_B)))
-        loss, stats = policy_loss(
-            scores.logp_BGT,
-            actions.logp_BGT,
-            group.advantages_BGT,
-            mask_BGT,
-            group.mixed_B,
-            self.loss,
-            self.max_completion,
-            normalizer,
-            self._engine_weights(actions),
-        )
-        self._log_many({f"train/{name}": value for name, value in stats.items()})
-        if self._reference:
-            loss = loss + self._kl_term(group, scores, mask_BGT, normalizer)
-        return loss
-
-    def _engine_weights(self, actions: Actions) -> Tensor | None:
-        if actions.engine_logp_BGT is None:
-            return None
-        assert actions.logp_BGT is not None
-        weight_BGT, stats = mismatch_weights(
-            actions.logp_BGT, actions.engine_logp_BGT, actions.mask_BGT, self.loss.mismatch
-        )
-        self._log_many({f"train/{name}": value for name, value in stats.items()})
-        return weight_BGT
-
     def normalizer(self, steps: float) -> float:
-        """What `dapo` divides by: learning steps a micro-batch, over all processes."""
-        if self.loss.reduction is not Reduction.dapo:
-            return steps
-        return mean_over_ranks(steps, self.device)
-
-    def _kl_term(
-        self, group: Group, scores: StepLogProbs, mask_BGT: Tensor, normalizer: float
-    ) -> Tensor:
-        """Weigh the KL to the policy at the start of the phase; reduced as the policy loss is."""
-        assert group.actions.logp_BGT is not None
-        reference = self._reference[0]
-        with torch.no_grad():
-            prompt = reference.encode(group.queries)
-            ref = reference.log_probs(prompt, group.actions, self._temperature_of(group))
-        kl_BGT = kl_per_step(
-            scores.logp_BGT,
-            ref.logp_BGT,
-            self.loss.kl.kind,
-            scores.all_logp_BGTK,
-            ref.all_logp_BGTK,
-            mask_BGT,
-            # With the ratio's graph the estimators have the gradient of KL(pi || ref).
-            importance_ratio(scores.logp_BGT, group.actions.logp_BGT, mask_BGT, RatioLevel.token)
-            if self.loss.kl.kind in (KLKind.k1, KLKind.k3)
-            else None,
-        )
-        learning_BGT = mask_BGT & group.mixed_B.view(-1, 1, 1)
-        measured = masked_mean(kl_BGT.detach(), learning_BGT)
-        self.controller.observe(measured, learning_BGT.any().float())
-        weight = self.controller.weight.clone()
-        self._log_many({"train/kl": measured, "train/kl_weight": weight})
-        reduced = reduce_steps(
-            kl_BGT,
-            mask_BGT,
-            group.mixed_B,
-            self.loss.reduction,
-            self.max_completion,
-            normalizer,
-        )
-        return weight * reduced
+        """See `core_rl.phase_loss.PhaseLoss.normalizer`."""
+        return self.phase_loss.normalizer(steps, self.device)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         norms = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
@@ -342,10 +249,6 @@ class GroupPolicyModule(L.LightningModule):
             mean = torch.tensor(values).nanmean()
             self.log(name, mean, prog_bar=name in shown, batch_size=1)
         self._noted.clear()
-
-    def _log_many(self, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            self.log(name, value, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.policy, self.settings.lr, self.settings.weight_decay)

@@ -1,4 +1,4 @@
-"""Gradients of the loop's training step against exact ones, on a policy that can be enumerated."""
+"""Losses of a training step: gradients against exact ones, on a policy that can be enumerated."""
 
 from __future__ import annotations
 
