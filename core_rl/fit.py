@@ -66,23 +66,18 @@ def fit(
     """
     quieten_lightning()
     resumed = resume_point(trainer.resume)
-    rewards = tuple(f"reward/{name}" for name in module.reward.functions)
+    loggers = build_logger(logger, folder)
+    rewards = (f"reward/{name}" for name in module.reward.functions)
     watching: list[Callback] = [
         TrainLog(trainer.log_every, (*SHOWN, *rewards)),
         Samples(folder, describe, debug_path(logger, folder)),
         Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints, resumed),
         DeviceUse(),
         *callbacks,
+        *_doctor(doctor or DoctorConfig(), folder, held_out, examine, describe),
+        *([LearningRateMonitor("step")] if loggers else []),
+        *([TQDMProgressBar(refresh_rate=1, leave=True)] if trainer.progress else []),
     ]
-    doctor = doctor or DoctorConfig()
-    if doctor.enabled:
-        spare = [query for batch in held_out[:1] for query in batch]
-        watching.append(Doctor(doctor, folder, spare, examine, describe))
-    loggers = build_logger(logger, folder)
-    if loggers:
-        watching.append(LearningRateMonitor("step"))
-    if trainer.progress:
-        watching.append(TQDMProgressBar(refresh_rate=1, leave=True))
     runner = L.Trainer(
         **trainer_kwargs(hardware),
         **_schedule(module, trainer, bool(held_out)),
@@ -91,14 +86,22 @@ def fit(
         default_root_dir=folder,
     )
     batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
-    runner.fit(
-        module,
-        train_dataloaders=batches,
-        val_dataloaders=_loader(held_out),
-        ckpt_path=resumed,
-        weights_only=True,
-    )
+    runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
     return runner
+
+
+def _doctor(
+    limits: DoctorConfig,
+    folder: Path,
+    held_out: Sequence[Any],
+    examine: Examine,
+    describe: Describe,
+) -> list[Callback]:
+    """Watch the run's health, unless the settings forbid it."""
+    if not limits.enabled:
+        return []
+    spare = [query for batch in held_out[:1] for query in batch]
+    return [Doctor(limits, folder, spare, examine, describe)]
 
 
 def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool) -> dict[str, Any]:

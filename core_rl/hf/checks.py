@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from core_rl.health import Finding, failed
 from core_rl.hf.explain import Hypothesis
-from core_rl.hf.parity import Case, Drawn, Inputs, gap_between, unpadded_rows, watch_cache
+from core_rl.hf.parity import Case, Drawn, Gap, Inputs, gap_between, unpadded_rows, watch_cache
 from core_rl.hf.parity_checks import cache_finding, parity_findings
 from core_rl.hf.policy import HFPolicy
 from core_rl.hf.prompt_checks import batch_findings, template_findings, tokenizer_findings
@@ -78,41 +79,52 @@ def diagnose(
         return broken  # nothing can be drawn
     alone = unpadded_rows(inputs) if rows is None else list(rows)
     stops = _stop_ids(model, tokenizer) if stop_ids is None else list(stop_ids)
-    found = batch_findings(inputs, alone, tokenizer.pad_token_id)
-    found += tokenizer_findings(
+    batch, owners = dict(inputs), list(range(len(alone)))
+    found = _prompt_findings(model, tokenizer, batch, alone, stops, suppress_ids)
+    draw = draw or partial(
+        _generate, temperature=temperature, suppress_ids=suppress_ids, stop_ids=stops
+    )
+    drawn = _drawn(draw, model, batch, max_new)
+    suppressed = _suppressed(suppress_ids, drawn.ids_NT)
+    case = Case(model, alone, drawn.ids_NT, drawn.mask_NT, temperature, suppressed, batch, owners)
+    found += [cache_finding(drawn), *sampling_findings(case, drawn.logp_NT, stops, max_new)]
+    scored, repeat = (None, None) if score is None else _scored(score, model, batch, drawn)
+    return found + parity_findings(case, drawn.logp_NT, scored, repeat, hypotheses)
+
+
+def _prompt_findings(
+    model: Any,
+    tokenizer: Any,
+    batch: Inputs,
+    rows: Sequence[Inputs],
+    stop_ids: Sequence[int],
+    suppress_ids: Sequence[int],
+) -> list[Finding]:
+    """Check what is known before anything is drawn."""
+    return batch_findings(batch, rows, tokenizer.pad_token_id) + tokenizer_findings(
         tokenizer,
         vocabulary=model.get_input_embeddings().num_embeddings,
-        stop_ids=stops,
+        stop_ids=stop_ids,
         suppress_ids=suppress_ids,
     )
-    batch = dict(inputs)
+
+
+def _drawn(draw: Draw, model: nn.Module, batch: Inputs, max_new: int) -> Drawn:
+    """Draw, and look at the cache where the draw itself says nothing of it."""
     with torch.random.fork_rng(_cuda_devices(model)), watch_cache(model) as watch:
-        if draw is None:
-            drawn = _generate(model, batch, max_new, temperature, suppress_ids, stops)
-        else:
-            drawn = draw(model, batch, max_new)
+        drawn = draw(model, batch, max_new)
         if drawn.cache_length is None:
             drawn = replace(drawn, cache_length=watch.length)
-    case = Case(
-        model,
-        alone,
-        drawn.ids_NT,
-        drawn.mask_NT,
-        temperature,
-        _suppressed(suppress_ids, drawn.ids_NT),
-        batch,
-        list(range(len(alone))),
-    )
-    found.append(cache_finding(drawn))
-    found += sampling_findings(case, drawn.logp_NT, stops, max_new)
-    if score is None:
-        return found + parity_findings(case, drawn.logp_NT, None, None, hypotheses)
+    return drawn
+
+
+def _scored(score: Score, model: nn.Module, batch: Inputs, drawn: Drawn) -> tuple[Tensor, Gap]:
+    """Score what was drawn, and say how far a second time differs."""
     with torch.random.fork_rng(_cuda_devices(model)):
         scored, again = (
             score(model, batch, drawn.ids_NT, drawn.mask_NT).detach() for _ in range(2)
         )
-    repeat = gap_between(scored, again, drawn.mask_NT)
-    return found + parity_findings(case, drawn.logp_NT, scored, repeat, hypotheses)
+    return scored, gap_between(scored, again, drawn.mask_NT)
 
 
 def _generate(
@@ -191,13 +203,8 @@ def check_policy(
     with torch.random.fork_rng(_cuda_devices(policy)), training_mode(policy):
         rows = [_on_device(policy.collate([query]), policy) for query in queries]
         batch = _on_device(policy.collate(queries), policy)
-        found = batch_findings(batch, rows, tokenizer.pad_token_id)
-        found += tokenizer_findings(
-            tokenizer,
-            vocabulary=policy.model.get_input_embeddings().num_embeddings,
-            stop_ids=policy.stop_ids.tolist(),
-            suppress_ids=policy.suppress_ids.tolist(),
-        )
+        stops, never = policy.stop_ids.tolist(), policy.suppress_ids.tolist()
+        found = _prompt_findings(policy.model, tokenizer, batch, rows, stops, never)
         found += template_findings(tokenizer, [row["input_ids"][0].tolist() for row in rows])
         with torch.no_grad(), limited(policy, max_new), watch_cache(policy.model) as watch:
             actions = policy.sample(policy.encode(queries), candidates, temperature)
@@ -214,7 +221,7 @@ def check_policy(
         b, g = torch.tensor(chosen, device=scored.device).T
         found.append(cache_finding(replace(drawn, cache_length=length)))
         found += text_findings(tokenizer, actions)
-        found += sampling_findings(case, drawn.logp_NT, policy.stop_ids.tolist(), limit)
+        found += sampling_findings(case, drawn.logp_NT, stops, limit)
         return found + parity_findings(case, drawn.logp_NT, scored[b, g], repeat, hypotheses)
 
 
