@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,11 @@ from core_rl.types import Actions
 from tests.core_rl.hf.engine_server import EngineServer, serving
 from tests.core_rl.hf.text_policy import QUERIES, TextPolicy, build_policy, gradients
 from tests.core_rl.toy import grpo, module_of, phases
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    random.seed(1)  # the seeds that the engine is asked with come from here
 
 
 @pytest.fixture
