@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -68,40 +69,66 @@ def single_mask(answer: Prediction, height: int, width: int) -> NDArray[np.bool_
     return mask_HW
 
 
-class CLIPSegSegmenter:
-    """CLIPSeg (Lueddecke and Ecker, 2022): one probability map for a picture and a text.
+@dataclass(frozen=True)
+class MapSegmenter(ABC):
+    """A model of transformers that gives one map of logits for a picture and a text.
 
-    Args:
-        model: a `CLIPSegForImageSegmentation`.
-        processor: its `CLIPSegProcessor`.
+    Attributes:
+        model: put into evaluation mode.
+        reader: its processor or tokenizer.
         name: of the weights, for the fingerprint.
         threshold: probability above which a pixel is in the mask, in (0, 1).
     """
 
-    def __init__(self, model: Any, processor: Any, name: str, threshold: float = 0.5) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold={threshold!r}: expected a number between 0 and 1")
-        self.model = model.eval()
-        self.processor = processor
-        self.name = name
-        self.threshold = threshold
+    kind: ClassVar[str]
+
+    model: Any
+    reader: Any
+    name: str
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold={self.threshold!r}: expected a number between 0 and 1")
+        self.model.eval()
 
     @property
     def fingerprint(self) -> str:
-        return digest("clipseg", self.name, self.threshold)
+        return digest(self.kind, self.name, self.threshold)
+
+    @abstractmethod
+    def logits(self, image: Image.Image, text: str) -> Tensor:
+        """Map of what the text names, of any size; text beyond the model's longest is cut."""
 
     @torch.no_grad()
     def predict_forward(self, image: Image.Image, text: str) -> Prediction:
-        """Segment what the text names; text beyond the model's longest is cut."""
-        inputs = self.processor(
-            text=[text],
-            images=[image.convert("RGB")],
-            return_tensors="pt",
-            padding=True,
-            truncation=True,
+        """Bring the map to the picture's size and cut it off."""
+        logits = self.logits(image.convert("RGB"), text)
+        full_11HW = torch.nn.functional.interpolate(
+            logits.reshape(1, 1, *logits.shape[-2:]).float(),
+            (image.height, image.width),
+            mode="bilinear",
+            align_corners=False,
         )
-        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
-        return _from_logits(self.model(**inputs).logits, image, self.threshold)
+        map_HW = full_11HW.sigmoid()[0, 0].cpu().numpy()
+        return Prediction(
+            prediction="[SEG]",
+            prediction_masks=[(map_HW > self.threshold)[None]],
+            probability_maps=[map_HW[None]],
+        )
+
+
+class CLIPSegSegmenter(MapSegmenter):
+    """CLIPSeg (Lueddecke and Ecker, 2022): a `CLIPSegForImageSegmentation`, its processor."""
+
+    kind = "clipseg"
+
+    def logits(self, image: Image.Image, text: str) -> Tensor:
+        inputs = self.reader(
+            text=[text], images=[image], return_tensors="pt", padding=True, truncation=True
+        )
+        found: Tensor = self.model(**inputs.to(self.model.device)).logits
+        return found
 
 
 def load_clipseg(
@@ -116,64 +143,31 @@ def load_clipseg(
     )
 
 
-class Sam3Segmenter:
-    """SAM 3 (Carion et al., 2025), by its map of everything that the text names.
+class Sam3Segmenter(MapSegmenter):
+    """SAM 3 (Carion et al., 2025) by its map of all that a text names: a `Sam3Model`, a tokenizer.
 
     Pictures are brought to the model's size here: its own processor needs torchvision.
-
-    Args:
-        model: a `Sam3Model`.
-        tokenizer: its `CLIPTokenizer`.
-        name: of the weights, for the fingerprint.
-        threshold: probability above which a pixel is in the mask, in (0, 1).
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, threshold: float = 0.5) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold={threshold!r}: expected a number between 0 and 1")
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.name = name
-        self.threshold = threshold
+    kind = "sam3"
 
-    @property
-    def fingerprint(self) -> str:
-        return digest("sam3", self.name, self.threshold)
-
-    @torch.no_grad()
-    def predict_forward(self, image: Image.Image, text: str) -> Prediction:
-        """Segment what the text names; text beyond the model's longest is cut."""
+    def logits(self, image: Image.Image, text: str) -> Tensor:
         config, device = self.model.config, self.model.device
-        side = config.image_size
-        small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+        small = image.resize((config.image_size,) * 2, Image.Resampling.BILINEAR)
         pixels_HWC = torch.from_numpy(np.array(small)).to(device, self.model.dtype)
-        words = self.tokenizer(
+        words = self.reader(
             text,
             return_tensors="pt",
             padding="max_length",
             truncation=True,
             max_length=config.text_config.max_position_embeddings,
         )
-        answer = self.model(
+        found: Tensor = self.model(
             pixel_values=(pixels_HWC.permute(2, 0, 1)[None] / 127.5 - 1),
             input_ids=words["input_ids"].to(device),
             attention_mask=words["attention_mask"].to(device),
-        )
-        return _from_logits(answer.semantic_seg, image, self.threshold)
-
-
-def _from_logits(logits: Tensor, image: Image.Image, threshold: float) -> Prediction:
-    """Bring one map of logits to the picture's size and cut it off."""
-    small_11HW = logits.reshape(1, 1, *logits.shape[-2:]).float()
-    full_11HW = torch.nn.functional.interpolate(
-        small_11HW, (image.height, image.width), mode="bilinear", align_corners=False
-    )
-    map_HW = full_11HW.sigmoid()[0, 0].cpu().numpy()
-    return Prediction(
-        prediction="[SEG]",
-        prediction_masks=[(map_HW > threshold)[None]],
-        probability_maps=[map_HW[None]],
-    )
+        ).semantic_seg
+        return found
 
 
 def load_sam3(

@@ -186,7 +186,7 @@ def test_clipseg_reads_the_text_and_repeats_itself(clipseg: CLIPSegSegmenter) ->
 
 def test_clipseg_threshold_is_checked(clipseg: CLIPSegSegmenter) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        CLIPSegSegmenter(clipseg.model, clipseg.processor, "tiny", threshold=0.0)
+        CLIPSegSegmenter(clipseg.model, clipseg.reader, "tiny", threshold=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -247,4 +247,4 @@ def test_sam3_reads_the_text_and_repeats_itself(sam3: Sam3Segmenter) -> None:
     np.testing.assert_array_equal(maps[0], maps[1])
     assert np.abs(maps[0] - maps[2]).max() > 1e-7
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Sam3Segmenter(sam3.model, sam3.tokenizer, "tiny", threshold=1.0)
+        Sam3Segmenter(sam3.model, sam3.reader, "tiny", threshold=1.0)
