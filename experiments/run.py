@@ -8,6 +8,7 @@ Only Hydra is imported before the configuration has passed its checks.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -33,6 +34,8 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     """Run the task of a checked configuration; its run folder is `folder`."""
     from core_rl import artifacts, hardware, preflight
 
+    # A bar is for a terminal: in a file it is one long line.
+    cfg.trainer.progress = cfg.trainer.progress and sys.stderr.isatty()
     values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
     if hardware.is_main_process() and preflight.before_run(values, folder):

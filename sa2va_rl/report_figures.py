@@ -109,6 +109,7 @@ def draw_row(axes: Sequence[Axes], row: SheetRow, titled: bool) -> None:
     if titled:
         axes[0].set_title("picture")
         axes[1].set_title("truth")
+        axes[1].set_xlabel("masks: green is right,\nred is wrong, blue is missed", fontsize=7)
     for ax, shown in zip(axes[2:], row.shown, strict=True):
         ax.imshow(overlay(row, shown.mask_HW))
         if titled:

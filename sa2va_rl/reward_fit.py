@@ -19,7 +19,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from core_rl.config import HardwareConfig, LoggerConfig, TrainerConfig
 from core_rl.fit import build_logger, quieten_lightning
@@ -29,7 +35,7 @@ from sa2va_rl.config import RewardNetConfig
 from sa2va_rl.data import Sample
 from sa2va_rl.env import Masks
 from sa2va_rl.reward_metrics import judge_metrics, probe_table
-from sa2va_rl.reward_net import RewardNet, inputs_of
+from sa2va_rl.reward_net import RewardNet, covered, flattened
 from sa2va_rl.reward_pairs import Pair, probe_pairs, prompt_pairs
 
 log = logging.getLogger(__name__)
@@ -47,28 +53,32 @@ class PairSet(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, samples: Sequence[Sample], pairs: Iterable[Pair], side: int) -> None:
-        flat: dict[int, Tensor] = {}
         masks, pictures, kinds, labels = [], [], [], []
         for pair in pairs:
-            inputs_2SS = inputs_of(samples[pair.picture].image_HWC, [pair.mask_HW], side)[0]
-            flat.setdefault(pair.picture, inputs_2SS[0])
-            masks.append((inputs_2SS[1] * 255).round().to(torch.uint8))
+            [cover_SS] = covered([pair.mask_HW], side)
+            masks.append((cover_SS * 255).round().to(torch.uint8))
             pictures.append(pair.picture)
             kinds.append(pair.kind)
             labels.append(pair.label)
-        self.flat = flat
+        self.flat_PSS = torch.stack([flattened(sample.image_HWC, side) for sample in samples])
         self.masks_NSS = torch.stack(masks)
-        self.pictures = pictures
+        self.pictures_N = torch.tensor(pictures)
         self.kinds = kinds
         self.labels_N = torch.tensor(labels)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.kinds)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return one pair 2SS and its label."""
-        mask_SS = self.masks_NSS[index] / 255.0
-        return torch.stack([self.flat[self.pictures[index]], mask_SS]), self.labels_N[index]
+    def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
+        """Return a pair 2SS and its label, or for places N pairs N2SS and labels N."""
+        flat = self.flat_PSS[self.pictures_N[index]]
+        pairs = torch.stack([flat, self.masks_NSS[index] / 255.0], dim=-3)
+        return pairs, self.labels_N[index]
+
+    def batches(self, size: int, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Load `size` pairs at a time, gathered at once."""
+        order = RandomSampler(self) if shuffle else SequentialSampler(self)
+        return DataLoader(self, sampler=BatchSampler(order, size, False), batch_size=None)
 
 
 class RewardNetModule(L.LightningModule):
@@ -85,7 +95,7 @@ class RewardNetModule(L.LightningModule):
 
     def __init__(self, net: RewardNet, trainer_config: TrainerConfig, num_prompts: int) -> None:
         super().__init__()
-        self.net = net
+        self.net = net.to(memory_format=torch.channels_last)
         self.trainer_config = trainer_config
         self.num_prompts = num_prompts
         self.best: dict[str, Tensor] = {}
@@ -94,7 +104,9 @@ class RewardNetModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         pairs_N2SS, labels_N = batch
-        loss = F.mse_loss(self.net.quality(_turned(pairs_N2SS)), labels_N)
+        # Channels last: a third less time in convolutions on a CPU.
+        turned_N2SS = _turned(pairs_N2SS).contiguous(memory_format=torch.channels_last)
+        loss = F.mse_loss(self.net.quality(turned_N2SS), labels_N)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -197,12 +209,12 @@ def fit_reward_net(
         num_sanity_val_steps=0,
     ).fit(
         module,
-        DataLoader(learn_set, trainer.batch_size, shuffle=True),
-        DataLoader(held_set, trainer.batch_size),
+        learn_set.batches(trainer.batch_size, shuffle=True),
+        held_set.batches(trainer.batch_size),
     )
     if module.best:  # empty where `max_steps` ended before the first validation
         module.net.load_state_dict(module.best)
-    net = module.net.cpu().eval()
+    net = module.net.cpu().to(memory_format=torch.contiguous_format).eval()
     metrics = evaluate_reward_net(net, val, prompts, masks, seed)
     log.info("reward network: %s %.3f on validation", CHOSEN_BY, metrics[CHOSEN_BY])
     return Fitted(net, metrics)
@@ -227,5 +239,5 @@ def evaluate_reward_net(
 
 @torch.no_grad()
 def _scores(net: RewardNet, pairs: PairSet) -> np.ndarray:
-    batches = [net.quality(inputs_N2SS) for inputs_N2SS, _ in DataLoader(pairs, 64)]
+    batches = [net.quality(inputs_N2SS) for inputs_N2SS, _ in pairs.batches(64)]
     return torch.cat(batches).double().numpy()

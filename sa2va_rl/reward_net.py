@@ -73,27 +73,39 @@ def _block(inside: int, outside: int) -> tuple[nn.Module, ...]:
 
 
 def inputs_of(image_HWC: NDArray[np.uint8], masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
-    """Bring a picture and its masks to pairs N2SS.
+    """Bring a picture and its masks to pairs N2SS: `flattened` and `covered`."""
+    cover_NSS = covered(masks, side)
+    flat_SS = flattened(image_HWC, side).to(cover_NSS)
+    return torch.stack([flat_SS.expand_as(cover_NSS), cover_NSS], dim=1)
 
-    Channel 0 is the grey picture less its mean over a wide square, times `CONTRAST`; channel 1 the
-    share of each pixel that the mask covers.
+
+def flattened(image_HWC: NDArray[np.uint8], side: int) -> Tensor:
+    """Bring a picture to SS: grey, less its mean over a wide square, times `CONTRAST`.
 
     Args:
         image_HWC: RGB, 0 to 255.
-        masks: of the same size; a float tensor NHW of soft masks keeps its graph.
         side: of the result, in pixels.
     """
     grey_HW = torch.from_numpy(image_HWC.mean(axis=2, dtype=np.float32) / 255.0)
     small_11SS = F.adaptive_avg_pool2d(grey_HW[None, None], side)
     window = 2 * round(side * SHADES / 2) + 1
-    shades_11SS = F.avg_pool2d(
-        F.pad(small_11SS, (window // 2,) * 4, mode="replicate"), window, stride=1
-    )
-    flat_11SS = CONTRAST * (small_11SS - shades_11SS)
+    padded_11SS = F.pad(small_11SS, (window // 2,) * 4, mode="replicate")
+    # A mean over columns of means over rows: as the square at once, in a tenth of the time.
+    rows_11SS = F.avg_pool2d(padded_11SS, (1, window), stride=1)
+    shades_11SS = F.avg_pool2d(rows_11SS, (window, 1), stride=1)
+    return CONTRAST * (small_11SS - shades_11SS)[0, 0]
+
+
+def covered(masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
+    """Bring masks to NSS: the share of each pixel that a mask covers.
+
+    Args:
+        masks: of one size; a float tensor NHW of soft masks keeps its graph.
+        side: of the result, in pixels.
+    """
     if not isinstance(masks, Tensor):
         masks = torch.from_numpy(np.stack(masks).astype(np.float32))
-    masks_N1SS = F.adaptive_avg_pool2d(masks[:, None], side)
-    return torch.cat([flat_11SS.to(masks).expand(len(masks), -1, -1, -1), masks_N1SS], dim=1)
+    return F.adaptive_avg_pool2d(masks[:, None], side)[:, 0]
 
 
 class RewardNetJudge:

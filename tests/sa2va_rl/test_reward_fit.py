@@ -111,4 +111,17 @@ def test_nothing_is_written_where_the_command_was_typed(
 def test_pairs_of_one_picture_share_it() -> None:
     mask_HW = np.zeros((64, 64), dtype=bool)
     pairs = [Pair(0, kind, mask_HW, 0.0) for kind in ("one", "two")]
-    assert len(PairSet(TRAIN, pairs, 48).flat) == 1
+    assert len(PairSet(TRAIN[:1], pairs, 48).flat_PSS) == 1
+
+
+def test_pairs_gathered_at_once_are_those_gathered_singly(masks: MaskCache) -> None:
+    pair_set = PairSet(TRAIN[:2], prompt_pairs(TRAIN[:2], FOUR, masks, SMALL.label), SMALL.side)
+    batches = list(pair_set.batches(3))
+    singly = [pair_set[place] for place in range(len(pair_set))]
+    torch.testing.assert_close(
+        torch.cat([x for x, _ in batches]), torch.stack([x for x, _ in singly])
+    )
+    torch.testing.assert_close(
+        torch.cat([y for _, y in batches]), torch.stack([y for _, y in singly])
+    )
+    assert [len(y) for _, y in batches] == [3, 3, 2]

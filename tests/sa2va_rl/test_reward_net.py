@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from sa2va_rl.angiograms import DEFAULT, draw_samples
 from sa2va_rl.config import RewardNetConfig
 from sa2va_rl.reward_metrics import probe_table
 from sa2va_rl.reward_net import (
+    CONTRAST,
     SETTINGS,
+    SHADES,
     RewardNet,
     RewardNetJudge,
+    flattened,
     inputs_of,
     load_reward_net,
     save_reward_net,
@@ -122,3 +126,15 @@ def test_it_learns_to_tell_the_truth_from_spoiled_masks() -> None:
     assert all(
         table["truth"][0] > table[kind][0] for kind in ("full", "empty", "shifted", "foreign")
     )
+
+
+def test_shades_are_means_over_a_square() -> None:
+    image_HWC, _ = picture()
+    side = 48
+    window = 2 * round(side * SHADES / 2) + 1
+    small_SS = F.adaptive_avg_pool2d(
+        torch.from_numpy(image_HWC.mean(axis=2, dtype=np.float32) / 255.0)[None, None], side
+    )[0, 0].numpy()
+    shades_SS = ndimage.uniform_filter(small_SS, window, mode="nearest")
+    expected_SS = torch.from_numpy(CONTRAST * (small_SS - shades_SS))
+    torch.testing.assert_close(flattened(image_HWC, side), expected_SS, atol=1e-5, rtol=0)
