@@ -6,7 +6,6 @@ add: features against files, influence by ablation, and what may be drawn at all
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,9 @@ from omni_rl.media_expected import Expected, expect
 from omni_rl.media_probes import (
     MEDIA_HYPOTHESES,
     MOVED,
+    PROBE_TOKENS,
     VALUES,
+    Probe,
     draw,
     forbidden_drawn,
     movement,
@@ -38,9 +39,8 @@ from omni_rl.media_probes import (
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record
 
-log = logging.getLogger(__name__)
-
-PROBE_TOKENS = 8  # of each candidate at most: what media change shows in the first ones
+# What a record must show for the values of that name in `VALUES` to be there.
+MEDIA_OF = {"video": {"video", "image"}, "audio": {"audio"}, "both": {"video", "image", "audio"}}
 
 
 def probe_records(records: Sequence[Record], count: int = 2) -> list[Record]:
@@ -70,15 +70,14 @@ def gate(blank: Blank, engine: bool = False) -> Examine:
     def check(
         policy: OmniPolicy, records: Sequence[Record], temperature: float, limits: DoctorConfig
     ) -> list[Finding]:
-        found = examine(
-            policy,
-            records,
+        probe = Probe(
             temperature,
             limits.candidates,
             limits.max_new,
             blank=blank,
             completions=False,  # a few first tokens are often the same, whatever is seen
         )
+        found = examine(policy, records, probe)
         return found + (_requests(policy, records, blank) if engine else [])
 
     return check
@@ -101,43 +100,27 @@ def _requests(policy: OmniPolicy, records: Sequence[Record], blank: Blank) -> li
     ]
 
 
-def examine(
-    policy: OmniPolicy,
-    records: Sequence[Record],
-    temperature: float = 1.0,
-    candidates: int = 2,
-    max_new: int = PROBE_TOKENS,
-    seed: int = 0,
-    blank: Blank = Blank.none,
-    completions: bool = True,
-) -> list[Finding]:
+def examine(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list[Finding]:
     """Check drawing, scoring, prompts and media of a policy on a few records.
 
     Args:
         policy: as a training step would use it; every flag is restored.
         records: one to three; two show what is mixed up between samples.
-        temperature: of the run.
-        candidates: a record, two at least.
-        max_new: tokens of each.
-        seed: of draws and noise.
-        blank: media that the run denies the model on purpose.
-        completions: also draw again from noise and warn where completions stay the same.
+        probe: how it is looked at.
 
     Returns:
         Findings; media first, because their causes are the deeper ones.
     """
     with overheard() as heard:
-        few = min(max_new, PROBE_TOKENS)
-        found = media_findings(
-            policy, records, temperature, candidates, few, seed, blank, completions
-        )
+        few = min(probe.max_new, PROBE_TOKENS)
+        found = media_findings(policy, records, replace(probe, max_new=few))
         try:
             found += check_policy(
                 policy,
                 records,
-                candidates=candidates,
-                temperature=temperature,
-                max_new=max_new,
+                candidates=probe.candidates,
+                temperature=probe.temperature,
+                max_new=probe.max_new,
                 hypotheses=MEDIA_HYPOTHESES,
             )
         except Exception as error:  # a fault may raise anywhere; the table must still be printed
@@ -145,39 +128,31 @@ def examine(
     return found + heard.findings()
 
 
-def media_findings(
-    policy: OmniPolicy,
-    records: Sequence[Record],
-    temperature: float = 1.0,
-    candidates: int = 2,
-    max_new: int = PROBE_TOKENS,
-    seed: int = 0,
-    blank: Blank = Blank.none,
-    completions: bool = True,
-) -> list[Finding]:
+def media_findings(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list[Finding]:
     """Check what reaches the model, what it changes, and what may be drawn; as `examine`."""
     media = policy.config.media
-    batch = tuple(expect(record, policy.processor, media, blank) for record in records)
+    batch = tuple(expect(record, policy.processor, media, probe.blank) for record in records)
     scene = Scene(policy.model, policy.processor, media, batch)
     actions, scored, error = None, None, None
-    with training_mode(policy), limited(policy, max_new), recorded(policy) as recorder:
+    with training_mode(policy), limited(policy, probe.max_new), recorded(policy) as recorder:
         try:
             recorder.stage = "drawing"
-            actions = draw(policy, records, candidates, temperature, seed)
+            actions = draw(policy, records, probe)
             recorder.stage = "scoring"
             with torch.no_grad():
-                scored = policy.log_probs(policy.encode(records), actions, temperature).logp_BGT
+                scores = policy.log_probs(policy.encode(records), actions, probe.temperature)
+                scored = scores.logp_BGT
         except Exception as raised:  # what was recorded before says why
             error = raised
     found = _audited(recorder, scene)
     if error is not None or actions is None or scored is None:
         assert error is not None
         return [*found, _raised("media/raised", error)]
-    with training_mode(policy), limited(policy, max_new):
-        found += _ablated(policy, records, batch, actions, scored, temperature, seed)
-        if completions and any(row.items for row in batch):
-            found.append(_completions(policy, records, actions, temperature, seed))
-    found.append(_suppressed(policy, records[0], temperature, seed))
+    with training_mode(policy), limited(policy, probe.max_new):
+        found += _ablated(policy, records, batch, actions, scored, probe)
+        if probe.completions and any(row.items for row in batch):
+            found.append(_completions(policy, records, actions, probe))
+    found.append(_suppressed(policy, records[0], probe))
     return found
 
 
@@ -215,25 +190,17 @@ def _ablated(
     batch: Sequence[Expected],
     actions: Actions,
     scored_BGT: Tensor,
-    temperature: float,
-    seed: int,
+    probe: Probe,
 ) -> list[Finding]:
     """Log-probs must move when media become noise; that completions do is only usual."""
     found = []
     for kind, names in VALUES.items():
-        sees = [
-            any(item.kind in ("video", "image") for item in row.items)
-            if kind == "video"
-            else any(item.kind == "audio" for item in row.items)
-            if kind == "audio"
-            else bool(row.items)
-            for row in batch
-        ]
+        sees = [any(item.kind in MEDIA_OF[kind] for item in row.items) for row in batch]
         check = f"media/{kind}_moves"
         if not any(sees):
             found.append(skipped(check, f"no {'media' if kind == 'both' else kind} in the records"))
             continue
-        moved_B = movement(policy, records, actions, scored_BGT, temperature, names, seed)
+        moved_B = movement(policy, records, actions, scored_BGT, names, probe)
         least = float(moved_B[torch.tensor(sees)].min())
         blind = CAUSES["blind"]
         found.append(finding(check, least, f"> {MOVED:g}", least > MOVED, blind.says, blind.cure))
@@ -241,9 +208,9 @@ def _ablated(
 
 
 def _completions(
-    policy: OmniPolicy, records: Sequence[Record], actions: Actions, temperature: float, seed: int
+    policy: OmniPolicy, records: Sequence[Record], actions: Actions, probe: Probe
 ) -> Finding:
-    share = same_completions(policy, records, actions, temperature, seed)
+    share = same_completions(policy, records, actions, probe)
     return finding(
         "media/completions_same",
         share,
@@ -255,10 +222,10 @@ def _completions(
     )
 
 
-def _suppressed(policy: OmniPolicy, record: Record, temperature: float, seed: int) -> Finding:
+def _suppressed(policy: OmniPolicy, record: Record, probe: Probe) -> Finding:
     check, cause = "media/forbidden_drawn", CAUSES["sampled"]
     try:
-        drawn = float(forbidden_drawn(policy, record, temperature, seed))
+        drawn = float(forbidden_drawn(policy, record, probe))
     except (RuntimeError, ValueError) as error:
         # A model may choke on what should not have been drawn; with nothing left free it did not.
         if policy.suppress_ids.numel():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.generation import log_softmax_masked
 from core_rl.hf.policy import EncodedPrompt, Inputs
 from core_rl.types import Actions, Query, StepLogProbs
@@ -134,7 +135,7 @@ def forgetful(reentrant: bool) -> Spoil:
 
     def spoil(policy: OmniPolicy) -> OmniPolicy:
         other = turned_into(Generates)(policy)
-        other.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        checkpoint_activations(other.model, reentrant)
         return other
 
     return spoil

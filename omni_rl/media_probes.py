@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from core_rl.hf.checks import limited
 from core_rl.hf.explain import Explanation, Hypothesis
 from core_rl.hf.parity import Case, gap_between, plain_logits
 from core_rl.types import Actions
+from omni_rl.config import Blank
 from omni_rl.media_calls import thinker_of
 from omni_rl.media_causes import CAUSES
 from omni_rl.policy import OmniPolicy
@@ -29,7 +31,29 @@ VALUES = {
     "both": ("pixel_values_videos", "pixel_values", "input_features"),
 }
 MOVED = 1e-4  # nats; a policy that sees moves by far more, one that does not by nothing
+PROBE_TOKENS = 8  # of a candidate at most: what media change shows in the first ones
 FORCED = 80.0  # added to a logit, it is drawn for certain unless it is masked
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a policy is looked at.
+
+    Attributes:
+        temperature: of the run.
+        candidates: a record, two at least.
+        max_new: tokens of each.
+        seed: of draws and noise.
+        blank: media that the run denies the model on purpose.
+        completions: also draw again from noise and warn where completions stay the same.
+    """
+
+    temperature: float = 1.0
+    candidates: int = 2
+    max_new: int = PROBE_TOKENS
+    seed: int = 0
+    blank: Blank = Blank.none
+    completions: bool = True
 
 
 # -- are media seen? -------------------------------------------------------------------------------
@@ -64,24 +88,23 @@ def movement(
     records: Sequence[Record],
     actions: Actions,
     scored_BGT: Tensor,
-    temperature: float,
     names: Sequence[str],
-    seed: int,
+    probe: Probe,
 ) -> Tensor:
     """Largest change of a log-prob, for each record, when the named features become noise, [B]."""
-    with noisy(policy, names, seed):
-        changed = policy.log_probs(policy.encode(records), actions, temperature).logp_BGT
+    with noisy(policy, names, probe.seed):
+        changed = policy.log_probs(policy.encode(records), actions, probe.temperature).logp_BGT
     gap_BGT = torch.where(actions.mask_BGT, (changed - scored_BGT).abs(), 0.0)
     return gap_BGT.flatten(1).amax(1).float().cpu()
 
 
 @torch.no_grad()
 def same_completions(
-    policy: OmniPolicy, records: Sequence[Record], actions: Actions, temperature: float, seed: int
+    policy: OmniPolicy, records: Sequence[Record], actions: Actions, probe: Probe
 ) -> float:
     """Share of candidates that the same seed draws again although all media are noise."""
-    with noisy(policy, VALUES["both"], seed):
-        again = draw(policy, records, actions.num_candidates, temperature, seed)
+    with noisy(policy, VALUES["both"], probe.seed):
+        again = draw(policy, records, probe)
     steps = min(again.ids_BGT.shape[-1], actions.ids_BGT.shape[-1])
     same = (again.ids_BGT[..., :steps] == actions.ids_BGT[..., :steps]) | ~(
         actions.mask_BGT[..., :steps] | again.mask_BGT[..., :steps]
@@ -90,21 +113,19 @@ def same_completions(
 
 
 @torch.no_grad()
-def draw(
-    policy: OmniPolicy, records: Sequence[Record], candidates: int, temperature: float, seed: int
-) -> Actions:
+def draw(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> Actions:
     """Draw candidates from a fixed seed; the run's own random state does not move."""
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        return policy.sample(policy.encode(records), candidates, temperature)
+        torch.manual_seed(probe.seed)
+        return policy.sample(policy.encode(records), probe.candidates, probe.temperature)
 
 
 # -- what may be drawn -----------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def forbidden_drawn(policy: OmniPolicy, record: Record, temperature: float, seed: int) -> int:
+def forbidden_drawn(policy: OmniPolicy, record: Record, probe: Probe) -> int:
     """Count special tokens that can be drawn: ids left free, and those drawn when made tempting.
 
     Their logits are raised beyond all others, so that sampling takes them unless it masks them.
@@ -124,7 +145,7 @@ def forbidden_drawn(policy: OmniPolicy, record: Record, temperature: float, seed
     handle = policy.model.get_output_embeddings().register_forward_hook(raised)
     try:
         with limited(policy, 2):
-            actions = draw(policy, [record], 2, temperature, seed)
+            actions = draw(policy, [record], replace(probe, candidates=2))
     finally:
         handle.remove()
     return len(free) + int((torch.isin(actions.ids_BGT, ids) & actions.mask_BGT).sum())

@@ -15,11 +15,12 @@ from core_rl.hf.policy import EncodedPrompt
 from core_rl.signal_checks import reference_findings, weight_findings
 from core_rl.types import Actions, RewardTable
 from omni_rl.doctor import examine
+from omni_rl.media_probes import Probe
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record
 
 Find = Callable[[OmniPolicy, Sequence[Record]], list[Finding]]
-MAX_NEW = 4
+PROBE = Probe(max_new=4)
 
 
 def _stale(policy: OmniPolicy, records: Sequence[Record]) -> list[Finding]:
@@ -35,7 +36,7 @@ def _stale(policy: OmniPolicy, records: Sequence[Record]) -> list[Finding]:
     with torch.no_grad():
         for parameter in policy.model.get_decoder().parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    return examine(policy, records, max_new=MAX_NEW)
+    return examine(policy, records, PROBE)
 
 
 def _other_template(policy: OmniPolicy, records: Sequence[Record]) -> list[Finding]:
@@ -45,7 +46,7 @@ def _other_template(policy: OmniPolicy, records: Sequence[Record]) -> list[Findi
         "{%- if add_generation_prompt -%}", "{%- if false -%}"
     )
     processor = replace(policy.processor, tokenizer=tokenizer)
-    return examine(OmniPolicy(policy.model, processor, policy.config), records, max_new=MAX_NEW)
+    return examine(OmniPolicy(policy.model, processor, policy.config), records, PROBE)
 
 
 def _nan(policy: OmniPolicy, records: Sequence[Record]) -> list[Finding]:

@@ -26,7 +26,7 @@ from omni_rl.records import Record
 from omni_rl.rollout import describe_first, greedy_texts
 from omni_rl.scenes import WEAK, retell
 from omni_rl.settings import Settings
-from omni_rl.warm_start import check_start, start_policy
+from omni_rl.warm_start import check_start, learning_policy
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     """
     prepare(settings.hardware, seed)
     splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
-    policy = _start(settings, seed)
+    policy = learning_policy(settings, seed)
     numbers: dict[str, float] = {}
     if settings.model.path is None and settings.model.warm_start != "none":
         numbers |= check_start(policy, settings, seed)
@@ -114,19 +114,10 @@ def run_control(
     settings = replace(settings, trainer=quiet(settings.trainer))
     prepare(settings.hardware, seed)
     splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
-    policy = _start(settings, seed)
+    policy = learning_policy(settings, seed)
     CONTROLS[name](policy, settings, splits, seed, folder / name, budget)
     policy.blank(settings.data_mix.blank)
     return score_records(splits.test, greedy_texts(policy, splits.test), seed)
-
-
-def _start(settings: Settings, seed: int) -> OmniPolicy:
-    spans = sorted(set(settings.reward.spans.values()))
-    policy = start_policy(settings, seed, spans)
-    policy.blank(settings.data_mix.blank)
-    if settings.hardware.activation_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-    return policy
 
 
 def _more_supervision(

@@ -22,6 +22,7 @@ import pandas as pd
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.curriculum import Phase
+from core_rl.hf.checkpointing import checkpoint_activations
 from omni_rl import drawing, scenes, tiny
 from omni_rl.config import TinyConfig
 from omni_rl.data import generated_split, with_instructions
@@ -71,6 +72,15 @@ def _start_policy(settings: Settings, seed: int, spans: Sequence[str]) -> OmniPo
         log.info("making a warm start (%s); later runs reuse it", folder)
         make_warm_start(settings, seed, folder)
     return load_policy(model, folder, spans)
+
+
+def learning_policy(settings: Settings, seed: int) -> OmniPolicy:
+    """Start as training by reward does: with its spans, its media and its checkpointing."""
+    policy = start_policy(settings, seed, sorted(set(settings.reward.spans.values())))
+    policy.blank(settings.data_mix.blank)
+    if settings.hardware.activation_checkpointing:
+        checkpoint_activations(policy.model)
+    return policy
 
 
 def cached_folder(settings: Settings, seed: int) -> Path:

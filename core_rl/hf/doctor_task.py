@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core_rl.config import DoctorConfig, HardwareConfig, OnFailure
 from core_rl.health import UnhealthyError, failed
 from core_rl.health_report import write_findings
+from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.checks import Score, diagnose
 from core_rl.hf.parity import Inputs
 from core_rl.hf.policy import switch_dropout_off
@@ -94,7 +95,7 @@ def put_into(model: Any, state: str) -> None:
     switch_dropout_off(model)
     model.train(state != "eval")
     if state.startswith("train_checkpointing"):
-        model.gradient_checkpointing_enable({"use_reentrant": state.endswith("reentrant")})
+        checkpoint_activations(model, reentrant=state.endswith("reentrant"))
 
 
 def rendered(tokenizer: Any, prompts: Sequence[str]) -> list[str]:

@@ -26,11 +26,12 @@ from core_rl.preflight import preflight
 from core_rl.rewards import WeightedReward
 from omni_rl.data import generated_split
 from omni_rl.doctor import gate, joined, media_findings, probe_records
+from omni_rl.media_probes import Probe
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record, keep_decodable
 from omni_rl.settings import Settings
 from omni_rl.sources import read_source
-from omni_rl.warm_start import start_policy
+from omni_rl.warm_start import learning_policy
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def doctor(folder: Path, seed: int, side_by_side: bool, **groups: Any) -> dict[s
         UnhealthyError: a check failed, unless `doctor.on_failure=warn`.
     """
     settings = Settings(**groups)
-    policy = _policy(settings, seed)
+    policy = learning_policy(settings, seed)
     records = some_records(settings, seed)
     found = preflight(_plain(settings))
     found += _two_clips(policy, records, settings, seed)
@@ -87,14 +88,6 @@ def some_records(settings: Settings, seed: int) -> list[Record]:
     return [*first, *(record for record in records if all(record is not one for one in first))]
 
 
-def _policy(settings: Settings, seed: int) -> OmniPolicy:
-    policy = start_policy(settings, seed, sorted(set(settings.reward.spans.values())))
-    policy.blank(settings.data_mix.blank)
-    if settings.hardware.activation_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-    return policy
-
-
 def _plain(settings: Settings) -> dict[str, Any]:
     """The groups as plain values, as `core_rl.preflight` reads them."""
     return {name: asdict(group) for name, group in vars(settings).items()}
@@ -109,15 +102,14 @@ def _two_clips(
     if len(with_clips) < 2:
         return [Finding(check, None, "fewer than two clips", Verdict.skipped)]
     pair = [joined(with_clips[0], with_clips[1]), with_clips[1]]
+    probe = Probe(
+        settings.rollout.temperature,
+        max_new=settings.doctor.max_new,
+        seed=seed,
+        blank=settings.data_mix.blank,
+    )
     try:
-        found = media_findings(
-            policy,
-            pair,
-            settings.rollout.temperature,
-            max_new=settings.doctor.max_new,
-            seed=seed,
-            blank=settings.data_mix.blank,
-        )
+        found = media_findings(policy, pair, probe)
     except ValueError as error:  # two clips may be longer than a prompt may be
         return [Finding(check, None, str(error)[:120], Verdict.skipped)]
     return [replace(one, check=one.check.replace("media/", "two_clips/")) for one in found]

@@ -17,6 +17,7 @@ from core_rl.health_report import page
 from omni_rl.config import TinyConfig
 from omni_rl.doctor import examine, joined, media_findings
 from omni_rl.doctor_faults import HEALTHY, MEDIA_FAULTS, Fault
+from omni_rl.media_probes import Probe
 from omni_rl.policy import OmniPolicy, untrained_policy
 from omni_rl.records import Record
 from omni_rl.settings import Settings
@@ -99,9 +100,9 @@ def selftest(
 def _media_row(fault: Fault, bench: Bench, max_new: int) -> dict[str, Any]:
     policy = fault.spoil(bench.policy(fault.together))
     records = bench.double if fault.clips == 2 else bench.single
-    found = media_findings(policy, records, max_new=max_new)
+    found = media_findings(policy, records, Probe(max_new=max_new))
     if not _failures(found):
-        found = examine(policy, records, max_new=max_new)
+        found = examine(policy, records, Probe(max_new=max_new))
     return _row(fault.name, fault.says, found)
 
 
@@ -129,7 +130,7 @@ def _alarms(
         (name, one)
         for name, spoil in HEALTHY.items()
         for one in examine(
-            spoil(bench.policy(together=bool(seed % 2))), records, max_new=max_new, seed=seed
+            spoil(bench.policy(together=bool(seed % 2))), records, Probe(max_new=max_new, seed=seed)
         )
         if one.verdict in (Verdict.fail, Verdict.warn)
     ]

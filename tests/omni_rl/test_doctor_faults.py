@@ -6,13 +6,22 @@ import copy
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from core_rl.health import Finding, Verdict
 from omni_rl.doctor import examine, joined, media_findings, probe_records
 from omni_rl.doctor_faults import HEALTHY, MEDIA_FAULTS, Fault
+from omni_rl.media_probes import Probe
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record
 from omni_rl.signal_faults import SIGNAL_FAULTS, Find
+
+PROBE = Probe(max_new=4)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)  # no test may hang on what the ones before it drew
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +49,8 @@ def test_a_planted_fault_is_named_first(fault: Fault, build, single, double) -> 
     records = double if fault.clips == 2 else single
     policy = fault.spoil(build(fault.together))
     # Looking for the cause of a gap between log-probs is slow: where media tell, it is left out.
-    found = failures(media_findings(policy, records, max_new=4)) or failures(
-        examine(policy, records, max_new=4)
+    found = failures(media_findings(policy, records, PROBE)) or failures(
+        examine(policy, records, PROBE)
     )
     assert found, "nothing failed"
     assert fault.says in found[0].cause
@@ -60,7 +69,7 @@ def test_a_fault_of_weights_or_rewards_is_named_first(
 @pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
 @pytest.mark.parametrize("name", HEALTHY)
 def test_nothing_is_said_of_a_healthy_policy(name: str, together: bool, build, double) -> None:
-    found = examine(HEALTHY[name](build(together)), double, max_new=4)
+    found = examine(HEALTHY[name](build(together)), double, PROBE)
     assert [one for one in found if one.verdict in (Verdict.fail, Verdict.warn)] == []
 
 
@@ -69,7 +78,7 @@ def test_the_policy_is_left_as_it_was(build, double) -> None:
     before = copy.deepcopy(policy.state_dict())
     modes = [module.training for module in policy.modules()]
     limits, collate = policy.max_completion, policy.collate
-    examine(policy, double, max_new=4)
+    examine(policy, double, PROBE)
     assert [module.training for module in policy.modules()] == modes
     assert (policy.max_completion, policy.collate) == (limits, collate)
     assert all((policy.state_dict()[name] == value).all() for name, value in before.items())
