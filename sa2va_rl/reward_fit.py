@@ -95,7 +95,7 @@ class RewardNetModule(L.LightningModule):
 
     def __init__(self, net: RewardNet, trainer_config: TrainerConfig, num_prompts: int) -> None:
         super().__init__()
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net
         self.trainer_config = trainer_config
         self.num_prompts = num_prompts
         self.best: dict[str, Tensor] = {}
@@ -214,7 +214,7 @@ def fit_reward_net(
     )
     if module.best:  # empty where `max_steps` ended before the first validation
         module.net.load_state_dict(module.best)
-    net = module.net.cpu().to(memory_format=torch.contiguous_format).eval()
+    net = module.net.cpu().eval()
     metrics = evaluate_reward_net(net, val, prompts, masks, seed)
     log.info("reward network: %s %.3f on validation", CHOSEN_BY, metrics[CHOSEN_BY])
     return Fitted(net, metrics)
