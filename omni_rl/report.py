@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core_rl.artifacts import git_revision, write_text
 from core_rl.figures import save_png, style, svg_uri
+from core_rl.pages import render
 from core_rl.stats import Interval
 from omni_rl import figures
 from omni_rl.clip_views import clip_views, jpeg_uri, one_a_source
@@ -79,7 +78,9 @@ def write_report(
         images = [(alt, svg_uri(figure)) for alt, figure in drawn]
         overview = figures.overview(pairs, gains, curves, one_a_source(clips))
         save_png(overview, folder / "report.png")
-    page = _template().render(
+    page = render(
+        "omni_rl",
+        "stage4.html.j2",
         name=f"{settings.model.name} on {settings.data_mix.name}",
         generated=settings.data_mix.generated,
         findings=findings(settings, metrics, records),
@@ -246,15 +247,3 @@ def configuration(settings: Settings) -> list[tuple[str, str]]:
 
 def _interval(metrics: Mapping[str, float], name: str) -> Interval:
     return Interval(*(metrics[f"{name}{end}"] for end in ("", "_low", "_high")))
-
-
-def _template() -> Any:
-    # Completions are whatever a policy wrote: everything is escaped.
-    environment = Environment(
-        loader=PackageLoader("omni_rl"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")

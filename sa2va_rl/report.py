@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core_rl.artifacts import write_text
 from core_rl.figures import save_png, style, svg_uri
+from core_rl.pages import render
 from sa2va_rl import report_figures as figures
 from sa2va_rl.compare import FIXED, LEARNED, TEST
 from sa2va_rl.compare_table import name_of
@@ -126,14 +126,9 @@ def write_report(
         images = [(alt, svg_uri(figure)) for alt, figure in [*drawn, ("masks", sheet)]]
         save_png(sheet, folder / "sheet.png")
         save_png(figures.overview(rows[:ON_OVERVIEW], found, told, curves), folder / "report.png")
-    environment = Environment(
-        loader=PackageLoader("sa2va_rl"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("compare.html.j2").render(
+    page = render(
+        "sa2va_rl",
+        "compare.html.j2",
         name=name,
         generated=generated,
         findings=findings(found, told, seeds),
