@@ -19,7 +19,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from core_rl.artifacts import write_json
 from core_rl.callbacks import Describe
 from core_rl.config import DoctorConfig, OnFailure, PhaseKind
 from core_rl.degeneration import RewardWatch, degeneration_findings
@@ -33,6 +32,7 @@ from core_rl.health import (
     health_metrics,
     health_table,
 )
+from core_rl.health_report import Round, round_of, warn_of, write_rounds
 from core_rl.losses import loss_mask
 from core_rl.module import Batch, GroupPolicyModule
 from core_rl.signal_agreement import (
@@ -136,7 +136,7 @@ class Doctor(Callback):
         self._before: WeightSample | None = None
         # Rollouts seen: their rewards (which stay one object), old log-probs, signals until then.
         self._seen: dict[int, tuple[RewardTable, Tensor, int]] = {}
-        self._rounds: list[dict[str, Any]] = []
+        self._rounds: list[Round] = []
 
     # -- before the first step ---------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class Doctor(Callback):
         """Look at the candidates that a step is about to learn from."""
         prompts = [str(self.describe(query).get("prompt", "")) for query in group.queries[:2]]
         found = degeneration_findings(group.actions, self.limits, prompts)
-        temperature = module.temperature if group.temperature is None else group.temperature
+        temperature = module.temperature_of(group)
         chosen = slice(0, 1), slice(0, self.limits.candidates)
         few, queries = rows_of(group.actions, *chosen), group.queries[:1]
         found += advantage_findings(group, has_spans=bool(module.reward.spans))
@@ -277,7 +277,7 @@ class Doctor(Callback):
             or module.phase.config.kind is not PhaseKind.grpo
         ):
             return []
-        temperature = module.temperature if group.temperature is None else group.temperature
+        temperature = module.temperature_of(group)
         with _as_in_training(trainer, module):
             mask_BGT = loss_mask(group.actions, module.loss.mask_truncated)
             return direction_findings(module.policy, group, mask_BGT, temperature)
@@ -301,17 +301,11 @@ class Doctor(Callback):
 
     def _keep(self, step: int, found: Sequence[Finding]) -> None:
         """Write `health.json`: the first rounds, the last, and the newest that were not well."""
-        self._rounds.append(
-            {
-                "step": step,
-                "healthy": not failed(found),
-                "findings": [{**vars(one), "verdict": one.verdict.value} for one in found],
-            }
-        )
+        self._rounds.append(round_of(step, found))
         first, rest = self._rounds[: 1 + EARLY_STEPS], self._rounds[1 + EARLY_STEPS :]
         sick = [one for one in rest[:-1] if not one["healthy"]]
         self._rounds = [*first, *sick[-KEPT_ROUNDS:], *rest[-1:]]
-        write_json(self.folder / "health.json", {"rounds": self._rounds})
+        write_rounds(self.folder, self._rounds)
 
 
 @contextmanager
@@ -346,5 +340,4 @@ def _tell(step: int, found: Sequence[Finding]) -> None:
     if failed(found):
         shown = health_table(found)[["check", "figure", "expected", "verdict"]]
         log.warning("doctor, step %d\n%s", step, shown.to_string(index=False))
-    for one in bad:
-        log.warning("%s %s: %s -> %s", one.verdict.value, one.check, one.cause, one.cure)
+    warn_of(bad)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from core_rl.artifacts import write_json, write_text
-from core_rl.health import Finding, Verdict, health_metrics, health_table
+from core_rl.health import Finding, Verdict, failed, health_metrics, health_table
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,37 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3em .7em; border-bottom: 1px solid #ddd; }
 td { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
+
+FILE = "health.json"
+Round = Mapping[str, Any]  # `step`, `healthy` and the `findings` of one round of checks
+
+
+def round_of(step: int, found: Sequence[Finding]) -> Round:
+    """Lay out one round of checks as plain values."""
+    rows = [{**vars(one), "verdict": one.verdict.value} for one in found]
+    return {"step": step, "healthy": not failed(found), "findings": rows}
+
+
+def write_rounds(folder: Path, rounds: Sequence[Round]) -> None:
+    """Write `health.json` of a run."""
+    write_json(folder / FILE, {"rounds": list(rounds)})
+
+
+def read_rounds(folder: Path) -> list[Finding]:
+    """Read the findings of every round in `health.json`."""
+    rounds = json.loads((folder / FILE).read_text(encoding="utf-8"))["rounds"]
+    return [
+        Finding(**(row | {"verdict": Verdict(row["verdict"])}))
+        for one in rounds
+        for row in one["findings"]
+    ]
+
+
+def warn_of(found: Sequence[Finding]) -> None:
+    """Log each finding that is not well, its cause and its cure."""
+    for one in found:
+        if one.verdict in (Verdict.fail, Verdict.warn):
+            log.warning("%s %s: %s -> %s", one.verdict.value, one.check, one.cause, one.cure)
 
 
 def write_findings(folder: Path, found: Sequence[Finding], title: str) -> dict[str, float]:
@@ -35,8 +68,7 @@ def write_findings(folder: Path, found: Sequence[Finding], title: str) -> dict[s
         `health/well`.
     """
     table = health_table(found)
-    rows = [{**vars(one), "verdict": one.verdict.value} for one in found]
-    write_json(folder / "health.json", {"rounds": [{"step": 0, "findings": rows}]})
+    write_rounds(folder, [round_of(0, found)])
     text = text_of(found)
     write_text(folder / "doctor.txt", text + "\n")
     write_text(folder / "doctor.html", page(title, {"": table}))

@@ -160,7 +160,7 @@ class GroupPolicyModule(L.LightningModule):
         else:
             rollout = self.roll_out(batch)
         self.last_group = rollout.group
-        temperature = self._temperature_of(rollout.group)
+        temperature = self.temperature_of(rollout.group)
         scores = self.policy.log_probs(rollout.prompt, rollout.group.actions, temperature)
         if self.phase.config.kind is PhaseKind.rce:
             loss, stats = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
@@ -188,7 +188,8 @@ class GroupPolicyModule(L.LightningModule):
         """At which candidates are drawn and scored; follows KL where `loss.kl` says so."""
         return float(self.controller.temperature)
 
-    def _temperature_of(self, group: Group) -> float:
+    def temperature_of(self, group: Group) -> float:
+        """At which a group is scored: as it was drawn, also where that was some steps ago."""
         return self.temperature if group.temperature is None else group.temperature
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from core_rl import environment
-from core_rl.artifacts import write_json, write_text
+from core_rl.artifacts import write_text
 from core_rl.footprint import (
     GIB,
     Plan,
@@ -36,6 +36,7 @@ from core_rl.health import (
     health_table,
     skipped,
 )
+from core_rl.health_report import round_of, warn_of, write_rounds
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +64,13 @@ def before_run(config: Config, folder: Path) -> bool:
     if mode == "off":
         return False
     found = preflight(config, thorough=mode == "only")
-    for one in found:
-        if one.verdict in (Verdict.fail, Verdict.warn):
-            log.warning("%s %s: %s -> %s", one.verdict.value, one.check, one.cause, one.cure)
+    warn_of(found)
     if mode != "only":
         return False
     table = health_table(found).to_string(index=False)
     log.info("before the run\n%s", table)
     write_text(folder / "preflight.txt", table + "\n")
-    rows = [{**vars(one), "verdict": one.verdict.value} for one in found]
-    write_json(folder / "health.json", {"rounds": [{"step": 0, "findings": rows}]})
+    write_rounds(folder, [round_of(0, found)])
     if failed(found):
         raise UnhealthyError(found)
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.hardware import is_main_process
 from core_rl.health import Finding, UnhealthyError, Verdict, failed
-from core_rl.health_report import page, write_findings
+from core_rl.health_report import page, read_rounds, write_findings
 from core_rl.hf.checks import training_mode
 from core_rl.hf.generation import generation_mode
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
@@ -157,12 +156,7 @@ def _one_step(
     )
     if not is_main_process():
         return []
-    rounds = json.loads((folder / "health.json").read_text(encoding="utf-8"))["rounds"]
-    return [
-        Finding(**(row | {"verdict": Verdict(row["verdict"])}))
-        for one in rounds
-        for row in one["findings"]
-    ]
+    return read_rounds(folder)
 
 
 # -- side by side ----------------------------------------------------------------------------------
