@@ -35,12 +35,13 @@ from lever.policies import load_weights, save_policy
 from lever.replay import StoredSampler
 from lever.settings import Settings
 from lever.slates import SlatePolicy
-from lever.watch import LowestKL, SourceMetrics
+from lever.watch import HighestDrawn, LowestKL, SourceMetrics
 
 log = logging.getLogger(__name__)
 
 VAL_BATCH = 64
-LOWEST_KL = "lowest_kl"
+# Folder of the checkpoint that each rule keeps.
+KEPT = {Best.drawn: "best_drawn", Best.reward: "best", Best.kl: "lowest_kl", Best.last: "last"}
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,7 @@ def learn(
         order = shuffled_batches(lessons.train, size, seed + phase.index)
         return (_batch(module, phase.config, queries, lessons) for queries in order)
 
-    extra: list[Callback] = [SourceMetrics(lessons.val, lessons.beams), *callbacks]
-    if settings.learn.freeze_backbone_in_grpo:
-        extra.append(FreezeBackbone())
-    if settings.learn.best is Best.kl:
-        lowest = folder / "checkpoints" / LOWEST_KL
-        extra.append(LowestKL(passes, lambda: _save(policy, settings, lowest, {})))
+    watching = _watching(policy, lessons, settings, folder / "checkpoints", passes)
     fit(
         module,
         stream,
@@ -138,17 +134,35 @@ def learn(
         logger=settings.logger,
         describe=lambda query: {"query": query.query},
         save=lambda target, metrics: _save(policy, settings, target, metrics),
-        callbacks=extra,
+        callbacks=(*watching, *callbacks),
         doctor=settings.doctor,
     )
     _finish(policy, settings, folder)
     return policy
 
 
+def _watching(
+    policy: SlatePolicy, lessons: Lessons, settings: Settings, checkpoints: Path, passes: int
+) -> list[Callback]:
+    """What logs published metrics, freezes, and keeps the checkpoint that `learn.best` names."""
+    best = settings.learn.best
+
+    def save() -> None:
+        _save(policy, settings, checkpoints / KEPT[best], {})
+
+    found: list[Callback] = [SourceMetrics(lessons.val, lessons.beams)]
+    if settings.learn.freeze_backbone_in_grpo:
+        found.append(FreezeBackbone())
+    if best is Best.kl:
+        found.append(LowestKL(passes, save))
+    elif best is Best.drawn and lessons.val:
+        found.append(HighestDrawn(lessons.val, settings.rollout.num_generations, save))
+    return found
+
+
 def _finish(policy: SlatePolicy, settings: Settings, folder: Path) -> None:
     """Leave the chosen checkpoint in the policy and under `final`."""
-    names = {Best.reward: "best", Best.kl: LOWEST_KL, Best.last: "last"}
-    chosen = folder / "checkpoints" / names[settings.learn.best]
+    chosen = folder / "checkpoints" / KEPT[settings.learn.best]
     if chosen.is_dir():
         load_weights(policy, settings.model, chosen)
     _save(policy, settings, folder / "checkpoints" / "final", {})

@@ -1,4 +1,4 @@
-"""What is watched while a selector learns: the published run's metrics, and KL by pass."""
+"""What is watched while a selector learns: the published run's metrics, and which pass to keep."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from core_rl.config import PhaseKind
 from core_rl.module import GroupPolicyModule
+from core_rl.rewards import WeightedReward
 from core_rl.types import Group, masked_mean
 from lever.beam_groups import beam_group
 from lever.beams import BeamRecord
 from lever.features import SlateQuery
+from lever.slates import SlatePolicy
 
 log = logging.getLogger(__name__)
 
@@ -138,5 +140,47 @@ class LowestKL(Callback):
             self._seen.clear()
             if mean < self.lowest:
                 self.lowest = mean
-                self.save()
+                if trainer.is_global_zero:
+                    self.save()
                 log.info("KL %.4f: the lowest pass so far", mean)
+
+
+@torch.no_grad()
+def drawn_reward(
+    policy: SlatePolicy, reward: WeightedReward, queries: Sequence[SlateQuery], draws: int
+) -> float:
+    """Mean reward of slates drawn from a policy, `draws` a query; always by the same numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        actions = policy.sample(policy.encode(queries), draws)
+    return float(reward.score(queries, actions).total_BG.nanmean())
+
+
+class HighestDrawn(Callback):
+    """Keep the policy whose drawn slates earn most on held-out queries.
+
+    Logs `lever/val_drawn` (see `drawn_reward`) with each validation.
+
+    Args:
+        val: held-out queries.
+        draws: of slates, a query.
+        save: writes the policy.
+    """
+
+    def __init__(self, val: Sequence[SlateQuery], draws: int, save: Callable[[], None]) -> None:
+        self.val = val
+        self.draws = draws
+        self.save = save
+        self.highest = -math.inf
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, GroupPolicyModule)
+        drawn = drawn_reward(pl_module.policy, pl_module.reward, self.val, self.draws)
+        pl_module.log("lever/val_drawn", drawn, batch_size=len(self.val))
+        if drawn > self.highest:
+            self.highest = drawn
+            if trainer.is_global_zero:
+                self.save()
+            log.info("drawn slates earn %.4f on held-out queries: the most so far", drawn)

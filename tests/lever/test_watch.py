@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from core_rl.config import RewardConfig
 from core_rl.types import Actions
 from lever.beam_groups import beam_group
 from lever.beams import Beam, BeamRecord
@@ -18,6 +19,7 @@ from lever.model_config import Best
 from lever.reward_setup import build_judge, build_reward
 from lever.slates import SlatePolicy, SlatePrompt
 from lever.steps import Workshop
+from lever.watch import drawn_reward
 from tests.lever.workshop import REFRESH, SFT, small_settings
 
 PUBLISHED = {
@@ -123,5 +125,37 @@ def test_supervision_raises_the_likelihood_of_the_beams(tmp_path: Path) -> None:
         settings = replace(shop.settings, learn=replace(shop.settings.learn, best=Best.last))
         learn(policy, shop.lessons, reward, SFT, settings, tmp_path / "run", 0)
         assert likelihood() > before
+    finally:
+        shop.close()
+
+
+class Drawn(Callback):
+    """The mean reward of drawn slates at each validation."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.seen.append(float(trainer.callback_metrics["lever/val_drawn"]))
+
+
+def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
+    shop = Workshop.open(small_settings(tmp_path), seed=0)
+    try:
+        assert shop.settings.learn.best is Best.drawn
+        policy, drawn = shop.selector(), Drawn()
+        judge = build_judge(shop.data, shop.setup.answerer, references=True)
+        sure = RewardConfig(
+            {"sure": {"_target_": "lever.rewards.AnswerProbability"}}, {"sure": 1.0}
+        )
+        reward = build_reward(sure, judge, shop.data, policy.features)
+        # At this rate the last pass is not the best one.
+        fast = replace(shop.settings, trainer=replace(shop.settings.trainer, lr=0.2))
+        learn(policy, shop.lessons, reward, SFT, fast, tmp_path / "run", 0, callbacks=[drawn])
+        assert len(drawn.seen) == 3
+        assert drawn.seen[-1] < max(drawn.seen)
+        draws = shop.settings.rollout.num_generations
+        kept = drawn_reward(policy, reward, shop.data.val, draws)
+        assert kept == pytest.approx(max(drawn.seen), rel=1e-5)
     finally:
         shop.close()
