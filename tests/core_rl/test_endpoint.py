@@ -4,87 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from core_rl import endpoint
 from core_rl.endpoint import Client, Endpoint, EndpointError, Response, ask_all
+from tests.local_server import LocalServer, Reply, running
 
 KEY = "sk-very-secret-0123456789"
-# The how manieth request for an item this is, and the item -> status, headers, body; None hangs.
-Script = Callable[[int, Any], tuple[int, dict[str, str], str] | None]
+# How often this item was asked about, and the item -> the answer; None hangs.
+Script = Callable[[int, Any], Reply | None]
 
 
-def well(item: object) -> tuple[int, dict[str, str], str]:
-    return 200, {}, json.dumps({"of": item})
+def well(item: object) -> Reply:
+    return Reply(body=json.dumps({"of": item}).encode())
 
 
-def refused(status: int, **headers: str) -> tuple[int, dict[str, str], str]:
-    return status, headers, f"no, says {KEY}"
+def refused(status: int, **headers: str) -> Reply:
+    return Reply(status, f"no, says {KEY}".encode(), headers)
 
 
-class Server(ThreadingHTTPServer):
+class Server(LocalServer):
     """Answers as the script says and remembers what was asked."""
 
-    daemon_threads = True
-
     def __init__(self, script: Script) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__()
         self.script = script
         self.asked: list[tuple[str, str, Any]] = []  # method, path, item
         self.keys: list[str | None] = []
-        self.stop = threading.Event()
-        self.lock = threading.Lock()
 
     def endpoint(self, **changes: Any) -> Endpoint:
-        url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-        return Endpoint("a.url", url, "look at it", **{"backoff": 0.001, **changes})
+        return Endpoint("a.url", f"{self.url}/v1", "look at it", **{"backoff": 0.001, **changes})
+
+    def reply(self, method: str, path: str, headers: Mapping[str, str], body: str) -> Reply | None:
+        item = json.loads(body) if body else None
+        with self.lock:
+            self.asked.append((method, path, item))
+            self.keys.append(headers.get("Authorization"))
+            times = self.asked.count((method, path, item))
+        return self.script(times, item)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self._answer("GET", None)
-
-    def do_POST(self) -> None:
-        self._answer("POST", json.loads(self.rfile.read(int(self.headers["content-length"]))))
-
-    def _answer(self, method: str, item: Any) -> None:
-        with self.server.lock:
-            self.server.asked.append((method, self.path, item))
-            self.server.keys.append(self.headers.get("authorization"))
-            times = self.server.asked.count((method, self.path, item))
-        planned = self.server.script(times, item)
-        if planned is None:
-            self.server.stop.wait(20)
-            return
-        status, headers, body = planned
-        self.send_response(status)
-        for name, value in {**headers, "content-length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output quiet."""
-
-
-@contextmanager
-def serving(script: Script) -> Iterator[Server]:
-    server = Server(script)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.stop.set()
-        server.shutdown()
-        server.server_close()
+def serving(script: Script) -> AbstractContextManager[Server]:
+    return running(Server(script))
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +109,7 @@ def test_a_refusal_is_not(status: int) -> None:
 
 
 def test_a_reply_that_cannot_be_read_is_a_failed_attempt() -> None:
-    with serving(lambda times, item: (200, {}, "<html>") if times < 2 else well(item)) as server:
+    with serving(lambda times, item: Reply(body=b"<html>") if times < 2 else well(item)) as server:
         assert ask_all(server.endpoint(retries=1), [1], ask) == [1]
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
+
+from tests.local_server import LocalServer, Reply, running
 
 Json = dict[str, Any]
 # How often this body came and the path -> a status instead of an answer, or None to answer.
@@ -45,24 +45,38 @@ def text_of(messages: list[Json]) -> str:
     return "".join(said)
 
 
-class CompletionServer(ThreadingHTTPServer):
+class CompletionServer(LocalServer):
     """Answers, and remembers what it was asked."""
 
-    daemon_threads = True
-
     def __init__(self, plan: Plan, scores: bool) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__()
         self.plan = plan
         self.scores = scores
         self.bodies: list[Json] = []
         self.keys: list[str | None] = []
         self.times: Counter[str] = Counter()
         self.under_way = self.most_under_way = 0
-        self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{super().url}/v1"
+
+    def reply(self, method: str, path: str, headers: Mapping[str, str], body: str) -> Reply:
+        with self.lock:
+            self.times[body] += 1
+            self.bodies.append(json.loads(body))
+            self.keys.append(headers.get("Authorization"))
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            status = self.plan(self.times[body], path)
+            if status is not None:
+                return Reply(status, b"out of order")
+            make = {"/v1/completions": self.complete, "/v1/chat/completions": self.chat}
+            return Reply(body=json.dumps(make[path](json.loads(body))).encode())
+        finally:
+            with self.lock:
+                self.under_way -= 1
 
     def complete(self, body: Json) -> Json:
         """Reply to /v1/completions."""
@@ -99,45 +113,8 @@ class CompletionServer(ThreadingHTTPServer):
         return reply
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: CompletionServer
-
-    def do_POST(self) -> None:
-        server = self.server
-        raw = self.rfile.read(int(self.headers["content-length"])).decode()
-        with server.lock:
-            server.times[raw] += 1
-            server.bodies.append(json.loads(raw))
-            server.keys.append(self.headers.get("authorization"))
-            server.under_way += 1
-            server.most_under_way = max(server.most_under_way, server.under_way)
-        try:
-            status = server.plan(server.times[raw], self.path)
-            make = {"/v1/completions": server.complete, "/v1/chat/completions": server.chat}
-            content = b"out of order" if status else b""
-            if status is None:
-                content = json.dumps(make[self.path](json.loads(raw))).encode()
-            self.send_response(status or 200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-        finally:
-            with server.lock:
-                server.under_way -= 1
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output quiet."""
-
-
-@contextmanager
 def serving(
     plan: Plan = lambda times, path: None, scores: bool = True
-) -> Iterator[CompletionServer]:
+) -> AbstractContextManager[CompletionServer]:
     """Serve in a thread until the block ends."""
-    server = CompletionServer(plan, scores)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    return running(CompletionServer(plan, scores))

@@ -14,7 +14,7 @@ from lever.answer_cache import CachedAnswerer
 from lever.answerers import Prompted
 from lever.api_answerer import ApiAnswerer
 from lever.templates import FLAMINGO, IDEFICS, ChatTemplate, Shown, Template
-from tests.lever.completion_server import CompletionServer, logprob_of, serving, tokens_of
+from tests.lever.completion_server import CompletionServer, logprob_of, serving, text_of, tokens_of
 
 PROMPTS = [Prompted(query, shots) for query in range(4) for shots in ((), (7,), (7, 8))]
 
@@ -77,8 +77,6 @@ def test_the_score_of_a_chat_is_of_the_answers_tokens_alone() -> None:
         [score] = asking(server, ChatTemplate(), seen).answer_logprob([PROMPTS[1]], ["two words"])
         [body] = server.bodies
     assert body["messages"][-1] == {"role": "assistant", "content": "two words"}
-    from tests.lever.completion_server import text_of
-
     tokens = tokens_of(text_of(body["messages"]))
     assert tokens[-2:] == ["two", " words"]
     places = [len(tokens) - 2, len(tokens) - 1]

@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from core_rl.hf.policy import HFPolicy
+from tests.local_server import LocalServer, Reply, running
 
 # Finds the query that a request's messages ask.
 FindQuery = Callable[[Sequence[dict[str, Any]]], Any]
 
 
-class EngineServer(ThreadingHTTPServer):
+class EngineServer(LocalServer):
     """Draws with its own copy of the weights until it is given others."""
 
-    daemon_threads = True
-
     def __init__(self, policy: HFPolicy, find: FindQuery) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__()
         self.policy = policy
         self.find = find
-        self.lock = threading.Lock()
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.failures = 0  # requests to refuse with a busy status first
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+    def reply(self, method: str, path: str, headers: Mapping[str, str], body: str) -> Reply:
+        if method == "GET":
+            return _reply({"data": [{"id": "thinker"}]})
+        asked = json.loads(body)
+        with self.lock:
+            self.requests.append((path, asked))
+            if self.failures > 0:
+                self.failures -= 1
+                return _reply({"error": "busy"}, 503)
+            if path == "/v1/chat/completions":
+                return _reply(self.complete(asked))
+            if path == "/collective_rpc":
+                assert asked["method"] == "reload_weights"
+                self.take_weights(asked["kwargs"]["weights_path"])
+        return _reply({})
 
     def asked(self, path: str) -> list[dict[str, Any]]:
         return [body for where, body in self.requests if where == path]
@@ -66,47 +74,10 @@ class EngineServer(ThreadingHTTPServer):
         self.policy.model.load_state_dict(saved.state_dict())
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: EngineServer
-
-    def do_GET(self) -> None:
-        self._answer(200, {"data": [{"id": "thinker"}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with self.server.lock:
-            self.server.requests.append((self.path, body))
-            if self.server.failures > 0:
-                self.server.failures -= 1
-                self._answer(503, {"error": "busy"})
-                return
-            answer: dict[str, Any] = {}
-            if self.path == "/v1/chat/completions":
-                answer = self.server.complete(body)
-            elif self.path == "/collective_rpc":
-                assert body["method"] == "reload_weights"
-                self.server.take_weights(body["kwargs"]["weights_path"])
-        self._answer(200, answer)
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None: ...
+def _reply(values: dict[str, Any], status: int = 200) -> Reply:
+    return Reply(status, json.dumps(values).encode())
 
 
-@contextmanager
-def serving(policy: HFPolicy, find: FindQuery) -> Iterator[EngineServer]:
+def serving(policy: HFPolicy, find: FindQuery) -> AbstractContextManager[EngineServer]:
     """Serve a policy while the block runs."""
-    server = EngineServer(policy, find)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return running(EngineServer(policy, find))
