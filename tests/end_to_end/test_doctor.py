@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.core_rl.hf.text_policy import build_model, byte_tokenizer
+from tests.end_to_end.running import latest, run, start, typed
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("trainer=smoke", "model.warm_start=none", "rollout.max_completion=16", "rollout=g2")
-
-
-def run(*overrides: str, output: Path, code: int = 0) -> tuple[Path, str]:
-    """Run a command; return its folder and what it said on stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *overrides, f"paths.output={output}"],
-        cwd=ROOT,
-        env=dict(os.environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return (output / "latest").resolve(), done.stderr
 
 
 def checks(folder: Path) -> dict[str, str]:
@@ -47,7 +29,7 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_shipped_pipeline_is_well(tmp_path: Path) -> None:
-    folder, _ = run("+exp=omni_doctor", "side_by_side=true", *SMALL, output=tmp_path)
+    folder = typed("+exp=omni_doctor", "side_by_side=true", *SMALL, output=tmp_path)
     found = checks(folder)
     assert {"media/video_moves", "two_clips/audio_content", "parity/decoding_max"} <= found.keys()
     assert {"weights/changed_share", "environment/torch"} <= found.keys()
@@ -62,15 +44,14 @@ def test_a_language_model_drawn_in_the_wrong_state_ends_with_code_3(
     language_model: Path, tmp_path: Path
 ) -> None:
     asked = ("+exp=hf_doctor", f"path={language_model}")
-    folder, _ = run(*asked, output=tmp_path)
-    assert checks(folder)["cache/length"] == "ok"
-    folder, said = run(*asked, "state=train_checkpointing", output=tmp_path, code=3)
-    assert checks(folder)["cache/length"] == "FAIL"
+    assert checks(run(*asked, output=tmp_path))["cache/length"] == "ok"
+    said = start(*asked, "state=train_checkpointing", output=tmp_path, code=3).err
+    assert checks(latest(tmp_path))["cache/length"] == "FAIL"
     assert "lost cache" in said and "cure:" in said and "Traceback" not in said
 
 
 def test_what_a_run_lacks_is_named_before_it_starts(tmp_path: Path) -> None:
-    _, said = run(
+    done = start(
         "+exp=stage4_people_focus",
         "data_mix=stage4_people_focus",
         "paths.data=/no/such/folder",
@@ -78,4 +59,4 @@ def test_what_a_run_lacks_is_named_before_it_starts(tmp_path: Path) -> None:
         output=tmp_path,
         code=3,
     )
-    assert "data_mix.val_path=val.json: no such file or folder" in said
+    assert "data_mix.val_path=val.json: no such file or folder" in done.err

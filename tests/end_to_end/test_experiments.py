@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.end_to_end.running import metrics, run, typed
+from tests.omni_rl.sizes import SMALL_MODEL
+
 SMALL = ("data_mix.size=24", "model.warm.gate_clips=12", "logger=csv")
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-def run(*overrides: str, output: Path, code: int = 0, **env: str) -> Path:
-    """Run an experiment and return its folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *overrides, f"paths.output={output}"],
-        cwd=ROOT,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return (output / "latest").resolve()
-
-
-def metrics(folder: Path) -> dict[str, float]:
-    values: dict[str, float] = json.loads((folder / "metrics.json").read_text())
-    return values
 
 
 @pytest.fixture(scope="module")
 def trained(output: Path) -> Path:
     """The main job, two steps from the untrained thinker (a gate needs more clips than these)."""
-    return run(
+    return typed(
         "+exp=stage4_people_focus",
         "trainer=smoke",
         "model.warm_start=none",
@@ -120,6 +93,7 @@ def test_the_warm_start_is_made_by_one_command(output: Path) -> None:
         "model.warm.perception_steps=2",
         "model.warm.habit_steps=1",
         *SMALL,
+        *SMALL_MODEL,
         output=output,
     )
     assert (folder / "checkpoints" / "final" / "model.safetensors").is_file()
@@ -135,6 +109,7 @@ def test_seeds_and_controls_run_side_by_side(output: Path) -> None:
         "trainer.controls=[shuffled_rewards,blank_media]",
         "trainer.workers=2",
         *SMALL,
+        *SMALL_MODEL,
         output=output,
     )
     found = metrics(folder)
@@ -152,6 +127,7 @@ def test_a_start_that_cannot_see_is_refused(trained: Path, output: Path) -> None
         "model.warm.perception_steps=1",
         "model.warm.habit_steps=1",
         *SMALL,
+        *SMALL_MODEL,
         output=output,
         code=1,
     )

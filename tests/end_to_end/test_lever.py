@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lever.vqa_files import read_results
+from tests.end_to_end import running
+from tests.end_to_end.running import metrics
+from tests.lever.worlds import SMALL, SMALL_WORLD
 
-ROOT = Path(__file__).parents[2]
-WORLD = {
-    "demos": 80,
-    "train": 8,
-    "val": 4,
-    "test": 6,
-    "entities": 20,
-    "topics": 5,
-    "width": 64,
-    "pool_text": 4,
-    "pool_image": 4,
-    "pool_random": 4,
-}
 TINY = (
     "trainer=smoke",
     "logger=none",
-    *(f"data_mix.world.{name}={value}" for name, value in WORLD.items()),
-    "data_mix.candidate_num=12",
+    *SMALL_WORLD,
     "model.features.dims=6",
     "model.features.directions=4",
     "model.features.epochs=1",
@@ -36,33 +22,13 @@ TINY = (
 )
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
 def run(*overrides: str, output: Path, code: int = 0) -> Path:
-    """Run an experiment and return its folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *overrides, *TINY, f"paths.output={output}"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return (output / "latest").resolve()
-
-
-def metrics(folder: Path) -> dict[str, float]:
-    values: dict[str, float] = json.loads((folder / "metrics.json").read_text())
-    return values
+    return running.run(*overrides, *TINY, output=output, code=code)
 
 
 @pytest.fixture(scope="module")
 def supervised(output: Path) -> Path:
-    return run("+exp=lever_sft", output=output)
+    return running.typed("+exp=lever_sft", *TINY, output=output)
 
 
 def test_supervision_leaves_a_selector(supervised: Path) -> None:
@@ -91,7 +57,7 @@ def test_a_checkpoint_chooses_and_is_scored(supervised: Path, output: Path) -> N
     assert {f"selector/{shots}/overall" for shots in (1, 2, 3, 4)} <= found.keys()
     assert found["selector/2/latency_ms"] > 0
     results = folder / "results_2shots.json"
-    assert len(read_results(results)) == WORLD["test"]
+    assert len(read_results(results)) == SMALL.test
     scored = run("+exp=lever_eval", f"choose.results={results}", output=output)
     assert metrics(scored)["file/overall"] == found["selector/2/overall"]
 

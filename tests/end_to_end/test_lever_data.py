@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from lever.beams import read_beams
 from lever.candidates import GenMethod, read_candidates
+from tests.end_to_end.running import COMMAND, ROOT, metrics, run, start
 from tests.lever.completion_server import serving
 from tests.lever.tiny_vlm import save_tiny
+from tests.lever.worlds import SMALL_WORLD
 
-ROOT = Path(__file__).parents[2]
-SMALL = (
-    "trainer=smoke",
-    "logger=none",
-    "data_mix.world.demos=60",
-    "data_mix.world.train=6",
-    "data_mix.world.val=3",
-    "data_mix.world.test=5",
-    "data_mix.world.entities=20",
-    "data_mix.world.topics=5",
-    "data_mix.world.width=128",
-    "data_mix.world.pool_text=4",
-    "data_mix.world.pool_image=4",
-    "data_mix.world.pool_random=4",
-    "data_mix.candidate_num=12",
-)
-
-
+SMALL = ("trainer=smoke", "logger=none", *SMALL_WORLD)
 SELECTOR = (
     "model.features.kind=pca",
     "model.features.dims=8",
@@ -44,41 +24,18 @@ SELECTOR = (
 )
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-def run(*overrides: str, output: Path, code: int = 0) -> dict[str, float]:
-    """Run an experiment and return its metrics."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *overrides, f"paths.output={output}"],
-        cwd=ROOT,
-        env={**os.environ},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    if code:
-        return {}
-    values: dict[str, float] = json.loads((output / "latest" / "metrics.json").read_text())
-    return values
-
-
 def test_beam_data_are_made_in_shards_and_once(output: Path) -> None:
     made = ("+exp=lever_beams", *SMALL, "beams.few_shot=3", "beams.construct_order=right")
-    first = run(*made, "beams.end=4", output=output)
+    first = metrics(run(*made, "beams.end=4", output=output))
     assert first["answerer_calls"] == 4 * (1 + 12 + 5 * 11 + 5 * 10)
     assert "beams/queries" not in first and not list(output.rglob("vqa-*.json"))
-    second = run(*made, "beams.start=4", output=output)
+    second = metrics(run(*made, "beams.start=4", output=output))
     assert second["beams/queries"] == 6
     assert second["beams/best"] >= second["beams/worst"]
     [path] = output.rglob("vqa-*.json")
     assert all(len(beam.shots) == 3 for record in read_beams(path) for beam in record.beams)
     shard = output / "elsewhere.json"
-    again = run(*made, f"beams.output={shard}", output=output)
+    again = metrics(run(*made, f"beams.output={shard}", output=output))
     assert again["answerer_calls"] == 0
     assert shard.read_bytes() == path.read_bytes()
 
@@ -92,9 +49,8 @@ def answers(output: Path) -> int:
 def test_rl_data_killed_in_the_middle_are_those_of_one_run(tmp_path: Path) -> None:
     wanted = (*SMALL, *SELECTOR, "data_mix.world.train=40", "rl_data.queries_per_call=1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, "-m", "experiments.run", "+exp=lever_rl_data", *wanted]
     process = subprocess.Popen(
-        [*command, f"paths.output={killed}"],
+        [*COMMAND, "+exp=lever_rl_data", *wanted, f"paths.output={killed}"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -108,8 +64,8 @@ def test_rl_data_killed_in_the_middle_are_those_of_one_run(tmp_path: Path) -> No
     assert process.wait() == -signal.SIGKILL
     kept = answers(killed)
 
-    first = run("+exp=lever_rl_data", *wanted, output=whole)
-    rest = run("+exp=lever_rl_data", *wanted, output=killed)
+    first = metrics(run("+exp=lever_rl_data", *wanted, output=whole))
+    rest = metrics(run("+exp=lever_rl_data", *wanted, output=killed))
     assert first["rl_data/queries"] == rest["rl_data/queries"] == 40
     files = [next(folder.rglob("rl-data-*.json")) for folder in (whole, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -121,8 +77,8 @@ def test_rl_data_killed_in_the_middle_are_those_of_one_run(tmp_path: Path) -> No
 
 
 def test_a_bad_setting_is_one_line_and_a_code_of_its_own(output: Path) -> None:
-    run("+exp=lever_rl_data", *SMALL, "rl_data.num_beems=3", output=output, code=2)
-    run("+exp=lever_rl_data", *SMALL, "rl_data.temps=[0.0]", output=output, code=2)
+    start("+exp=lever_rl_data", *SMALL, "rl_data.num_beems=3", output=output, code=2)
+    start("+exp=lever_rl_data", *SMALL, "rl_data.temps=[0.0]", output=output, code=2)
 
 
 def test_a_vision_language_model_answers_from_a_folder(tmp_path: Path) -> None:
@@ -134,7 +90,7 @@ def test_a_vision_language_model_answers_from_a_folder(tmp_path: Path) -> None:
         "answerer.dtype=float32",
         "answerer.batch_size=13",
     )
-    found = run(
+    folder = run(
         "+exp=lever_rl_data",
         *SMALL,
         *SELECTOR,
@@ -145,6 +101,7 @@ def test_a_vision_language_model_answers_from_a_folder(tmp_path: Path) -> None:
         "rl_data.sample_num=2",
         output=tmp_path,
     )
+    found = metrics(folder)
     assert found["rl_data/queries"] == 2
     # Two steps of a beam search of width 1, and each candidate once.
     searched = 2 * (1 + 12 + 11)
@@ -153,7 +110,7 @@ def test_a_vision_language_model_answers_from_a_folder(tmp_path: Path) -> None:
 
 def test_a_server_answers_in_place_of_a_model(tmp_path: Path) -> None:
     with serving() as server:
-        found = run(
+        folder = run(
             "+exp=lever_rl_data",
             *SMALL,
             *SELECTOR,
@@ -163,5 +120,6 @@ def test_a_server_answers_in_place_of_a_model(tmp_path: Path) -> None:
             "rl_data.beams_from=selector",
             output=tmp_path,
         )
+        found = metrics(folder)
         assert found["rl_data/queries"] == 6
         assert len(server.bodies) == found["answerer_calls"]

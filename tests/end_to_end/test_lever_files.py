@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lever.beams import read_beams
+from tests.end_to_end.running import start
 from tests.lever.vqa_folder import write_vqa_folder
 
-ROOT = Path(__file__).parents[2]
 SPLIT = (
     "trainer=smoke",
     "logger=none",
@@ -40,27 +38,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_vqa_folder(tmp_path_factory.mktemp("vqa"))
 
 
-def run(*overrides: str, output: Path) -> tuple[int, str]:
-    """Run an experiment; return its exit status and what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *overrides, f"paths.output={output}"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("pictures", [(), PICTURES], ids=["tags", "pictures"])
 def test_beam_data_of_official_files(
     folder: Path, tmp_path: Path, pictures: tuple[str, ...]
 ) -> None:
-    code, said = run(
+    done = start(
         "+exp=lever_beams", *FILES, f"paths.data={folder}", *SPLIT, *pictures, output=tmp_path
     )
-    assert code == 0, said
+    said = done.out + done.err
     assert "30 demonstrations, 5 training, 3 validation and 4 test queries" in said
     assert "stand-in" in said
     [path] = (tmp_path / "cache" / "lever").rglob("vqa-*.json")
@@ -70,15 +55,14 @@ def test_beam_data_of_official_files(
 
 
 def test_a_folder_without_the_files_is_one_clear_line(tmp_path: Path) -> None:
-    code, said = run("+exp=lever_beams", *FILES, f"paths.data={tmp_path}", output=tmp_path / "out")
-    assert code == 1
-    assert "questions.json: no such file" in said
-    assert "Traceback" not in said
+    asked = ("+exp=lever_beams", *FILES, f"paths.data={tmp_path}")
+    done = start(*asked, output=tmp_path / "out", code=1)
+    assert "questions.json: no such file" in done.err
+    assert "Traceback" not in done.out + done.err
 
 
 def test_beam_data_of_easyvqa(tmp_path: Path) -> None:
     pytest.importorskip("easy_vqa", reason="easy-vqa is not installed: the extra easyvqa has it")
-    code, said = run("+exp=lever_beams", "data_mix=lever_easyvqa", *SPLIT, output=tmp_path)
-    assert code == 0, said
+    start("+exp=lever_beams", "data_mix=lever_easyvqa", *SPLIT, output=tmp_path)
     [path] = (tmp_path / "cache" / "lever").rglob("vqa-*.json")
     assert len(read_beams(path)) == 5

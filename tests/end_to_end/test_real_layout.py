@@ -11,10 +11,14 @@ import yaml
 
 from omni_rl import scenes
 from omni_rl.records import write_records
-from tests.end_to_end.test_experiments import metrics, run
+from tests.end_to_end.running import metrics, run
+from tests.omni_rl.sizes import SMALL_MODEL
 
 SOURCES = {"social": "social_iq", "emotion": "emer", "general": "video_r1"}
-SMALL = ("trainer=smoke", "model.warm_start=none", "data_mix=stage4_people_focus", "logger=csv")
+SMALL = (
+    *("trainer=smoke", "model.warm_start=none", "data_mix=stage4_people_focus", "logger=csv"),
+    *SMALL_MODEL,
+)
 
 
 @pytest.fixture(scope="module")

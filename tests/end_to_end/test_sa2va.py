@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,8 @@ from stable_baselines3 import PPO
 from sa2va_rl.angiograms import DEFAULT, draw_samples
 from sa2va_rl.policies import load_policy
 from sa2va_rl.prompts import PROMPTS
+from tests.end_to_end.running import metrics, run, start, typed
 
-ROOT = Path(__file__).parents[2]
 SMALL = (
     "trainer=smoke",
     "data_mix.side=96",
@@ -37,37 +34,8 @@ SMALL_COMPARISON = (
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-def run(*overrides: str, output: Path) -> Path:
-    """Run an experiment and return its folder."""
-    done = start(*overrides, output=output)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return (output / "latest").resolve()
-
-
-def start(*overrides: str, output: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.run", *overrides, f"paths.output={output}"],
-        cwd=ROOT,
-        env=os.environ.copy(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def metrics(folder: Path) -> dict[str, float]:
-    values: dict[str, float] = json.loads((folder / "metrics.json").read_text())
-    return values
-
-
-@pytest.fixture(scope="module")
 def judge(output: Path) -> Path:
-    return run("+exp=sa2va_reward_net", *SMALL, output=output)
+    return typed("+exp=sa2va_reward_net", *SMALL, output=output)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +165,5 @@ def test_pictures_of_ones_own_with_and_without_masks(output: Path, tmp_path: Pat
 def test_what_cannot_be_run_says_why(
     overrides: list[str], message: str, code: int, output: Path
 ) -> None:
-    done = start("+exp=sa2va_ppo", *SMALL, *overrides, output=output)
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr.strip().splitlines()[-1]
+    done = start("+exp=sa2va_ppo", *SMALL, *overrides, output=output, code=code)
+    assert message in done.err.strip().splitlines()[-1]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from sa2va_rl.compare_table import METHODS
+from tests.end_to_end.running import metrics, run
 
-ROOT = Path(__file__).parents[2]
 SMALL = (
     *("+exp=sa2va_compare", "trainer=smoke", "logger=none", "data_mix.side=96"),
     *("reward_net.side=48", "reward_net.width=8", "compare.sizes=[4]", "compare.pulls=40"),
@@ -23,32 +19,13 @@ SMALL = (
 )
 
 
-def run(output: Path) -> Path:
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *SMALL, f"paths.output={output}"],
-        cwd=ROOT,
-        env=os.environ.copy(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return (output / "latest").resolve()
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
 @pytest.fixture(scope="module")
 def compared(output: Path) -> Path:
-    return run(output)
+    return run(*SMALL, output=output)
 
 
 def test_metrics_hold_what_the_run_promises(compared: Path) -> None:
-    found = json.loads((compared / "metrics.json").read_text())
+    found = metrics(compared)
     for method in METHODS:
         assert {f"dice/{method}", f"gap_closed/{method}", f"recall/{method}"} <= found.keys()
         assert method == "fixed" or f"diff/{method}_vs_fixed_low" in found
@@ -82,10 +59,7 @@ def test_people_get_a_page_and_a_sheet(compared: Path) -> None:
 
 
 def test_a_second_run_takes_what_was_done(compared: Path, output: Path) -> None:
-    again = run(output)
+    again = run(*SMALL, output=output)
     log = (again / "train.log").read_text()
     assert ": into" not in log and log.count("done before") >= 2 * (1 + 3 + 2) + 1
-    first, second = (
-        json.loads((folder / "metrics.json").read_text()) for folder in (compared, again)
-    )
-    assert second["dice/ppo_tuned"] == first["dice/ppo_tuned"]
+    assert metrics(again)["dice/ppo_tuned"] == metrics(compared)["dice/ppo_tuned"]

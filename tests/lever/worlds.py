@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict
 
 import numpy as np
 
@@ -21,6 +22,15 @@ SMALL = WorldSettings(
     pool_text=4,
     pool_image=4,
     pool_random=4,
+)
+# The same as overrides of a command.
+SMALL_WORLD = (
+    *(
+        f"data_mix.world.{name}={value}"
+        for name, value in asdict(SMALL).items()
+        if value != getattr(DEFAULT, name)
+    ),
+    f"data_mix.candidate_num={SMALL.pool_size}",
 )
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from core_rl.config import PathsConfig, TrainerConfig
-from omni_rl.config import MediaConfig, OmniDataConfig, OmniModelConfig, SourceConfig, TinyConfig
+from omni_rl.config import MediaConfig, OmniDataConfig, OmniModelConfig, SourceConfig
 from omni_rl.data import Splits, load_splits
 from omni_rl.policy import OmniPolicy, untrained_policy
 from omni_rl.records import Record
+from tests.omni_rl.sizes import SMALL
 
 FAMILIES = {"social_iq": "social", "emer": "emotion", "video_r1": "general"}
 RATIOS = {"social_iq": 0.5, "emer": 0.3, "video_r1": 0.2}
@@ -51,9 +52,7 @@ def records(splits: Splits) -> list[Record]:
 @pytest.fixture(scope="session")
 def tiny_config() -> OmniModelConfig:
     return OmniModelConfig(
-        tiny=TinyConfig(
-            hidden=64, layers=2, intermediate=96, vision_hidden=32, audio_hidden=32, vocab_size=500
-        ),
+        tiny=SMALL,
         media=MediaConfig(fps=8.0, max_frames=8, min_pixels=3136, max_pixels=3136),
         max_prompt=512,
         max_completion=10,
