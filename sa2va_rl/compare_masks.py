@@ -51,7 +51,7 @@ def postprocess_masks(arena: Arena) -> tuple[list[Found], int]:
     found = []
     for told, score, end in ((LEARNED, _judged(arena), ""), (TRUTH, _true(arena), "_truth")):
         began = cpu_seconds()
-        best = search(answers, score, thresholds(), _rounds(arena)[:1]).recipes[0]
+        best = search(answers, score, thresholds(), _short(arena)).recipes[0]
         spent = cpu_seconds() - began
         masks = _cooked(held, {name: [best] * len(held[name]) for name in held})
         found.append(Found(f"threshold{end}", told, 1, spent, _measured(arena, masks)))
@@ -97,6 +97,12 @@ def _rounds(arena: Arena) -> tuple[tuple[int, int], ...]:
         (config.first_pictures, config.first_kept),
         (config.second_pictures, config.second_kept),
     )
+
+
+def _short(arena: Arena) -> tuple[tuple[int, int], ...]:
+    """The one round of the search for a threshold alone."""
+    config = arena.config.postprocess
+    return ((config.first_pictures, config.second_kept),)
 
 
 def _cooked(

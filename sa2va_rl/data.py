@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from sa2va_rl.config import FILM
+from sa2va_rl.features import Floats, features_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
@@ -41,6 +43,11 @@ class Sample:
     truth_HW: NDArray[np.bool_] | None
     group: str
     text: str = ""
+
+    @cached_property
+    def features_D(self) -> Floats:  # noqa: N802  # named as arrays are
+        """What a policy sees of it: `features.features_of` its pixels, looked at once."""
+        return features_of(self.image_HWC)
 
 
 @dataclass(frozen=True)

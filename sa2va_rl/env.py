@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sa2va_rl.config import EnvConfig, RewardMode
 from sa2va_rl.data import Sample
-from sa2va_rl.features import CLIP, FEATURES, Floats, Standardiser, features_of, observation
+from sa2va_rl.features import CLIP, FEATURES, Floats, Standardiser, observation
 from sa2va_rl.masks import Mask, overlap
 from sa2va_rl.prompts import check_prompts
 
@@ -58,6 +58,7 @@ class Verdicts:
         prompts: texts, by their place.
         masks: where masks come from.
         judge: the reward network; None where only the truth pays.
+        known: verdicts that others made of the same, by places of picture and prompt; added to.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Verdicts:
         prompts: Sequence[str],
         masks: Masks,
         judge: Judge | None = None,
+        known: dict[tuple[int, int], Verdict] | None = None,
     ) -> None:
         if not samples:
             raise ValueError("no pictures: expected at least one")
@@ -73,11 +75,13 @@ class Verdicts:
         self.prompts = check_prompts(prompts)
         self.masks = masks
         self.judge = judge
-        self._known: dict[tuple[int, int], Verdict] = {}
+        self._known = {} if known is None else known
+        self._asked: set[tuple[int, int]] = set()
 
     def __call__(self, picture: int, prompt: int) -> Verdict:
         """Return the verdict, made when it is first asked for."""
         key = picture, prompt
+        self._asked.add(key)
         if key not in self._known:
             self._known[key] = self._make(self.samples[picture], self.prompts[prompt])
         return self._known[key]
@@ -85,17 +89,17 @@ class Verdicts:
     def known(self, picture: int) -> dict[int, Verdict]:
         """Return the verdicts of a picture that were asked for so far, by prompt."""
         everything = range(len(self.prompts))
-        return {k: self._known[picture, k] for k in everything if (picture, k) in self._known}
+        return {k: self._known[picture, k] for k in everything if (picture, k) in self._asked}
 
     @property
     def asked(self) -> int:
         """Pairs of picture and prompt asked for so far: segmenter calls, but for stored masks."""
-        return len(self._known)
+        return len(self._asked)
 
     @cached_property
     def features_BD(self) -> Floats:  # noqa: N802  # named as arrays are
         """Features of each picture, not standardised."""
-        return np.stack([features_of(sample.image_HWC) for sample in self.samples])
+        return np.stack([sample.features_D for sample in self.samples])
 
     def mask(self, picture: int, prompt: int) -> Mask:
         """Return the mask itself."""

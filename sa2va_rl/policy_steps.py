@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from core_rl.stages import fingerprint, run_stage
 from sa2va_rl import env, features, grpo, ppo, ppo_callbacks, selector
 from sa2va_rl.config import PPOConfig
 from sa2va_rl.data import Splits
-from sa2va_rl.env import Verdicts
+from sa2va_rl.env import Verdict, Verdicts
 from sa2va_rl.features import Standardiser
 from sa2va_rl.grpo import SelectorRun, fit_selector
 from sa2va_rl.masks import MaskCache
@@ -44,19 +45,25 @@ class Task:
     judged: JudgedBy | None
     seed: int
 
-    @property
+    @cached_property
     def learnt_from(self) -> Splits:
         """The splits with the pictures without masks among the training ones."""
         bare = load_bare(self.settings.data_mix)
         return replace(self.splits, train=(*self.splits.train, *bare))
 
+    @cached_property
+    def _known(self) -> tuple[dict[tuple[int, int], Verdict], dict[tuple[int, int], Verdict]]:
+        """What is known of training and of validation pictures: policies need not judge again."""
+        return {}, {}
+
     def verdicts(self) -> tuple[Verdicts, Verdicts]:
-        """What pays in training and in validation."""
+        """What pays in training and in validation; each policy's count of what it asked is new."""
         judge = None if self.judged is None else self.judged.judge
         splits, prompts = self.learnt_from, self.settings.prompts
+        train, val = self._known
         return (
-            Verdicts(splits.train, prompts, self.masks, judge),
-            Verdicts(splits.val, prompts, self.masks, judge),
+            Verdicts(splits.train, prompts, self.masks, judge, train),
+            Verdicts(splits.val, prompts, self.masks, judge, val),
         )
 
     def key(self, how: object, code: Sequence[ModuleType]) -> str:

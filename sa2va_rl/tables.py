@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from sa2va_rl.data import Sample
 from sa2va_rl.env import Masks
-from sa2va_rl.features import features_of
 from sa2va_rl.masks import overlap
 from sa2va_rl.reward_net import RewardNetJudge
 
@@ -75,5 +74,5 @@ def measure_prompts(
             for name in ("dice", "iou", "precision", "recall"):
                 measures[name][b, k] = getattr(both, name)
             measures["accuracy"][b, k] = (mask_HW == sample.truth_HW).mean()
-    features_BD = np.stack([features_of(sample.image_HWC) for sample in samples])
+    features_BD = np.stack([sample.features_D for sample in samples])
     return PromptTable(tuple(samples), features_BD, measures, score_BK)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sa2va_rl.config import EnvConfig, RewardMode
 from sa2va_rl.data import Sample
-from sa2va_rl.env import PromptEnv, Verdicts
+from sa2va_rl.env import PromptEnv, Verdict, Verdicts
 from sa2va_rl.features import FEATURES, Standardiser, features_of
 from sa2va_rl.masks import Mask
 from sa2va_rl.prompts import PROMPTS
@@ -131,6 +131,23 @@ def test_an_empty_mask_is_worth_nothing() -> None:
     verdicts = Verdicts(pictures, PROMPTS, Rows(), lambda image_HWC, mask_HW: 0.9)
     assert verdicts(0, 0).reward_net == 0
     assert verdicts(0, 1).reward_net == 0.9
+
+
+def test_policies_share_verdicts_and_count_their_own_questions() -> None:
+    pictures, judged = samples(), []
+
+    def judge(image_HWC: np.ndarray, mask_HW: np.ndarray) -> float:
+        judged.append(1)
+        return 0.9
+
+    known: dict[tuple[int, int], Verdict] = {}
+    first, second = (Verdicts(pictures, PROMPTS, Rows(), judge, known) for _ in range(2))
+    assert [first(0, 1), first(0, 2)] == [second(0, 1), second(0, 2)]
+    assert len(judged) == 2
+    first(1, 1)
+    assert (first.asked, second.asked) == (3, 2)
+    assert list(second.known(0)) == [1, 2]
+    assert not second.known(1)
 
 
 def test_pictures_are_drawn_without_replacement() -> None:
