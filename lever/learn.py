@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from core_rl.batches import shuffled_batches
-from core_rl.config import CurriculumConfig, PhaseConfig
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.curriculum import CandidateSubset, Curriculum, Phase
 from core_rl.fit import fit
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
@@ -123,7 +123,8 @@ def learn(
         order = shuffled_batches(lessons.train, size, seed + phase.index)
         return (_batch(module, phase.config, queries, lessons) for queries in order)
 
-    watching = _watching(policy, lessons, settings, folder / "checkpoints", passes)
+    best = kept_by(settings.learn.best, curriculum)
+    watching = _watching(best, policy, lessons, settings, folder / "checkpoints", passes)
     fit(
         module,
         stream,
@@ -137,15 +138,26 @@ def learn(
         callbacks=(*watching, *callbacks),
         doctor=settings.doctor,
     )
-    _finish(policy, settings, folder)
+    _finish(best, policy, settings, folder)
     return policy
 
 
+def kept_by(best: Best, curriculum: CurriculumConfig) -> Best:
+    """Say which rule keeps a checkpoint, where that is left to the curriculum."""
+    if best is not Best.auto:
+        return best
+    return Best.drawn if curriculum.phases[-1].kind is PhaseKind.grpo else Best.reward
+
+
 def _watching(
-    policy: SlatePolicy, lessons: Lessons, settings: Settings, checkpoints: Path, passes: int
+    best: Best,
+    policy: SlatePolicy,
+    lessons: Lessons,
+    settings: Settings,
+    checkpoints: Path,
+    passes: int,
 ) -> list[Callback]:
-    """What logs published metrics, freezes, and keeps the checkpoint that `learn.best` names."""
-    best = settings.learn.best
+    """What logs published metrics, freezes, and keeps the checkpoint that a rule names."""
 
     def save() -> None:
         _save(policy, settings, checkpoints / KEPT[best], {})
@@ -160,9 +172,9 @@ def _watching(
     return found
 
 
-def _finish(policy: SlatePolicy, settings: Settings, folder: Path) -> None:
+def _finish(best: Best, policy: SlatePolicy, settings: Settings, folder: Path) -> None:
     """Leave the chosen checkpoint in the policy and under `final`."""
-    chosen = folder / "checkpoints" / KEPT[settings.learn.best]
+    chosen = folder / "checkpoints" / KEPT[best]
     if chosen.is_dir():
         load_weights(policy, settings.model, chosen)
     _save(policy, settings, folder / "checkpoints" / "final", {})

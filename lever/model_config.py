@@ -132,8 +132,9 @@ class PhaseData(Enum):
 class Best(Enum):
     """Which checkpoint is kept as the result."""
 
-    # Largest held-out reward of slates that are drawn: what GRPO climbs.  Less noisy than the next:
-    # on a hundred queries a point of it is one query, and a real gain is hardly more.
+    auto = "auto"  # drawn where the last phase is GRPO, else reward
+    # Largest held-out reward of slates that are drawn: what GRPO climbs, and less noisy than the
+    # next: on a hundred queries a point of that is one query, and a real gain is hardly more.
     drawn = "drawn"
     reward = "reward"  # largest held-out reward of the most probable slates
     kl = "kl"  # smallest KL of a pass: the published rule; it favours what learned least
@@ -152,7 +153,7 @@ class LearnConfig:
     checkpoint: str | None = None
     freeze_backbone_in_grpo: bool = False  # of the pointer: train its heads alone
     max_samples: int | None = None  # queries to learn from, a random draw; null = all
-    best: Best = Best.drawn
+    best: Best = Best.auto
     dry_run: bool = False  # read everything, do one update, leave no checkpoint
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from core_rl.types import Actions
 from lever.beam_groups import beam_group
 from lever.beams import Beam, BeamRecord
 from lever.features import SlateQuery
-from lever.learn import learn
+from lever.learn import kept_by, learn
 from lever.model_config import Best
 from lever.reward_setup import build_judge, build_reward
 from lever.slates import SlatePolicy, SlatePrompt
@@ -142,7 +142,6 @@ class Drawn(Callback):
 def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
     shop = Workshop.open(small_settings(tmp_path), seed=0)
     try:
-        assert shop.settings.learn.best is Best.drawn
         policy, drawn = shop.selector(), Drawn()
         judge = build_judge(shop.data, shop.setup.answerer, references=True)
         sure = RewardConfig(
@@ -150,7 +149,11 @@ def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
         )
         reward = build_reward(sure, judge, shop.data, policy.features)
         # At this rate the last pass is not the best one.
-        fast = replace(shop.settings, trainer=replace(shop.settings.trainer, lr=0.2))
+        fast = replace(
+            shop.settings,
+            trainer=replace(shop.settings.trainer, lr=0.2),
+            learn=replace(shop.settings.learn, best=Best.drawn),
+        )
         learn(policy, shop.lessons, reward, SFT, fast, tmp_path / "run", 0, callbacks=[drawn])
         assert len(drawn.seen) == 3
         assert drawn.seen[-1] < max(drawn.seen)
@@ -159,3 +162,9 @@ def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
         assert kept == pytest.approx(max(drawn.seen), rel=1e-5)
     finally:
         shop.close()
+
+
+def test_what_learns_by_reward_is_chosen_by_what_it_draws() -> None:
+    assert kept_by(Best.auto, REFRESH) is Best.drawn
+    assert kept_by(Best.auto, SFT) is Best.reward
+    assert kept_by(Best.kl, SFT) is kept_by(Best.kl, REFRESH) is Best.kl
