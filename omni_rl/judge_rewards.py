@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from core_rl.types import Actions
 from omni_rl.answers import INSTRUCTION, given_answer, judged_text, tag_body, truth_of
@@ -78,33 +79,32 @@ def score_parser(maximum: float) -> Callable[[str], float | None]:
     return parse
 
 
-async def per_ask(
-    judge: Judge,
-    ask: Callable[[Record, str], Ask],
-    maximum: float,
-    queries: Sequence[Record],
-    actions: Actions,
-) -> Values:
+@dataclass(frozen=True)
+class JudgedReward(ABC):
     """Judge every candidate by one prompt.
 
-    Args:
+    Attributes:
         judge: the model asked.
-        ask: makes the prompt for one text, or its value where no prompt is needed.
-        maximum: of the scale the prompt speaks of.
-        queries: B records.
-        actions: G decoded candidates for each, in `texts`.
-
-    Returns:
-        `values[b][g]` in [0, 1] or None.
+        maximum: of the scale that the prompt speaks of.
     """
-    assert len(actions.texts) == len(queries), "one row of texts a query"
-    asks = [
-        [ask(record, text) for text in texts]
-        for record, texts in zip(queries, actions.texts, strict=True)
-    ]
-    prompts = [item for row in asks for item in row if isinstance(item, str)]
-    replies = iter(await judge.ask_many(prompts, score_parser(maximum)))
-    return [[next(replies) if isinstance(item, str) else item for item in row] for row in asks]
+
+    judge: Judge
+    maximum: ClassVar[float] = 5.0
+
+    @abstractmethod
+    def ask(self, record: Record, text: str) -> Ask:
+        """Make the prompt for one text, or its value where no prompt is needed."""
+
+    async def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
+        """Return `values[b][g]` in [0, 1] or None, for B records and G decoded candidates each."""
+        assert len(actions.texts) == len(queries), "one row of texts a query"
+        asks = [
+            [self.ask(record, text) for text in texts]
+            for record, texts in zip(queries, actions.texts, strict=True)
+        ]
+        prompts = [item for row in asks for item in row if isinstance(item, str)]
+        replies = iter(await self.judge.ask_many(prompts, score_parser(self.maximum)))
+        return [[next(replies) if isinstance(item, str) else item for item in row] for row in asks]
 
 
 def _quoted(prompt: str, **texts: str) -> str:
@@ -113,10 +113,9 @@ def _quoted(prompt: str, **texts: str) -> str:
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(JudgedReward):
     """How far `<context>` agrees with the reference solution's; 0 without one of its own."""
 
-    judge: Judge
     span: str = "context"
 
     def ask(self, record: Record, text: str) -> Ask:
@@ -126,15 +125,11 @@ class Context:
             return None
         return _quoted(CONTEXT_PROMPT, reference=reference, given=given) if given else 0.0
 
-    async def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return await per_ask(self.judge, self.ask, 5.0, queries, actions)
-
 
 @dataclass(frozen=True)
-class Logic:
+class Logic(JudgedReward):
     """How sound `<think>` is, given `<context>`; 0 where one of them is missing."""
 
-    judge: Judge
     span: str = "think"
 
     def ask(self, record: Record, text: str) -> Ask:
@@ -146,15 +141,11 @@ class Logic:
             return 0.0
         return _quoted(LOGIC_PROMPT, question=record.problem, context=context, think=think)
 
-    async def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return await per_ask(self.judge, self.ask, 5.0, queries, actions)
-
 
 @dataclass(frozen=True)
-class JudgedAccuracy:
+class JudgedAccuracy(JudgedReward):
     """`rewards.Accuracy`, with free-form answers judged by meaning."""
 
-    judge: Judge
     rules: Accuracy = field(default=Accuracy(free_form=False), init=False)
 
     def ask(self, record: Record, text: str) -> Ask:
@@ -168,15 +159,12 @@ class JudgedAccuracy:
             return 0.0
         return _quoted(ANSWER_PROMPT, question=record.problem, truth=truth, given=given)
 
-    async def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return await per_ask(self.judge, self.ask, 5.0, queries, actions)
-
 
 @dataclass(frozen=True)
-class PeopleFocusJudge:
+class PeopleFocusJudge(JudgedReward):
     """How much a completion attends to people, by the model's 10-point score."""
 
-    judge: Judge
+    maximum = 10.0
 
     def ask(self, record: Record, text: str) -> Ask:
         """Make the prompt; None for an instruction, which asks for other words."""
@@ -184,9 +172,6 @@ class PeopleFocusJudge:
             return None
         given = judged_text(text)
         return _quoted(PEOPLE_PROMPT, given=given) if given else 0.0
-
-    async def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return await per_ask(self.judge, self.ask, 10.0, queries, actions)
 
 
 @dataclass(frozen=True)
