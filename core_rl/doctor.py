@@ -22,7 +22,7 @@ from torch import Tensor
 from core_rl.callbacks import Describe
 from core_rl.config import DoctorConfig, OnFailure, PhaseKind
 from core_rl.degeneration import RewardWatch, degeneration_findings
-from core_rl.hardware import mean_over_ranks
+from core_rl.hardware import mean_over_ranks, own_randomness
 from core_rl.health import (
     Finding,
     UnhealthyError,
@@ -311,8 +311,7 @@ class Doctor(Callback):
 @contextmanager
 def _as_in_training(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
     """The precision of a training step, and random numbers of one's own."""
-    devices = [module.device.index or 0] if module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), trainer.precision_plugin.train_step_context():
+    with own_randomness(module.device), trainer.precision_plugin.train_step_context():
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,11 @@ def check_devices(hardware: HardwareConfig) -> None:
             f"{torch.__version__}; use hardware=cpu, hardware.devices=N with fewer, or install "
             "torch for your GPU"
         )
+
+
+def own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Leave the run's random state, on the CPU and on `device`, as it is, whatever is drawn."""
+    return torch.random.fork_rng([device.index or 0] if device.type == "cuda" else [])
 
 
 def trainer_kwargs(hardware: HardwareConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core_rl.hardware import own_randomness
 from core_rl.hf.checks import limited
 from core_rl.hf.explain import Explanation, Hypothesis
 from core_rl.hf.parity import Case, gap_between, plain_logits
@@ -115,8 +116,7 @@ def same_completions(
 @torch.no_grad()
 def draw(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> Actions:
     """Draw candidates from a fixed seed; the run's own random state does not move."""
-    devices = [policy.device] if policy.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with own_randomness(policy.device):
         torch.manual_seed(probe.seed)
         return policy.sample(policy.encode(records), probe.candidates, probe.temperature)
 

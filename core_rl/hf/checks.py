@@ -4,7 +4,8 @@
 has one, its own scoring of completions:
 
     from core_rl.hf.checks import diagnose
-    from core_rl.health import health_table
+    from core_rl.hardware import own_randomness
+from core_rl.health import health_table
 
     print(health_table(diagnose(model, tokenizer, batch)).to_string())
 
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core_rl.hardware import own_randomness
 from core_rl.health import Finding, failed
 from core_rl.hf.explain import Hypothesis
 from core_rl.hf.parity import Case, Drawn, Gap, Inputs, gap_between, unpadded_rows, watch_cache
@@ -109,18 +111,18 @@ def _prompt_findings(
     )
 
 
-def _drawn(draw: Draw, model: nn.Module, batch: Inputs, max_new: int) -> Drawn:
+def _drawn(draw: Draw, model: Any, batch: Inputs, max_new: int) -> Drawn:
     """Draw, and look at the cache where the draw itself says nothing of it."""
-    with torch.random.fork_rng(_cuda_devices(model)), watch_cache(model) as watch:
+    with own_randomness(model.device), watch_cache(model) as watch:
         drawn = draw(model, batch, max_new)
         if drawn.cache_length is None:
             drawn = replace(drawn, cache_length=watch.length)
     return drawn
 
 
-def _scored(score: Score, model: nn.Module, batch: Inputs, drawn: Drawn) -> tuple[Tensor, Gap]:
+def _scored(score: Score, model: Any, batch: Inputs, drawn: Drawn) -> tuple[Tensor, Gap]:
     """Score what was drawn, and say how far a second time differs."""
-    with torch.random.fork_rng(_cuda_devices(model)):
+    with own_randomness(model.device):
         scored, again = (
             score(model, batch, drawn.ids_NT, drawn.mask_NT).detach() for _ in range(2)
         )
@@ -200,7 +202,7 @@ def check_policy(
     tokenizer: Any = policy.tokenizer
     if failed(broken := [weights_finite(policy)]):
         return broken  # nothing can be drawn
-    with torch.random.fork_rng(_cuda_devices(policy)), training_mode(policy):
+    with own_randomness(policy.device), training_mode(policy):
         rows = [_on_device(policy.collate([query]), policy) for query in queries]
         batch = _on_device(policy.collate(queries), policy)
         stops, never = policy.stop_ids.tolist(), policy.suppress_ids.tolist()
@@ -288,8 +290,3 @@ def _on_device(inputs: Mapping[str, Any], policy: HFPolicy) -> Inputs:
 
 def _suppressed(suppress_ids: Sequence[int], like: Tensor) -> Tensor | None:
     return torch.tensor(list(suppress_ids), device=like.device) if suppress_ids else None
-
-
-def _cuda_devices(model: nn.Module) -> list[int]:
-    device = next(model.parameters()).device
-    return [device.index or 0] if device.type == "cuda" else []

@@ -62,12 +62,7 @@ def doctor(
     """
     if state not in STATES:
         raise ValueError(f"state={state!r}: expected one of {', '.join(STATES)}")
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, dtype), attn_implementation=attention
-    )
+    model, tokenizer = loaded(path, dtype, attention)
     if hardware.accelerator != "cpu" and torch.cuda.is_available():
         model.to("cuda")
     put_into(model, state)
@@ -88,6 +83,17 @@ def doctor(
     if failed(found) and doctor.on_failure is not OnFailure.warn:
         raise UnhealthyError(found)
     return metrics
+
+
+def loaded(path: str, dtype: str, attention: str) -> tuple[Any, Any]:
+    """Load a causal language model and its tokenizer, which pads on the left."""
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, dtype), attn_implementation=attention
+    )
+    return model, tokenizer
 
 
 def put_into(model: Any, state: str) -> None:

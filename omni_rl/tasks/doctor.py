@@ -15,7 +15,7 @@ from core_rl.artifacts import write_text
 from core_rl.config import CurriculumConfig, EngineKind, OnFailure
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
-from core_rl.hardware import is_main_process
+from core_rl.hardware import is_main_process, own_randomness
 from core_rl.health import Finding, UnhealthyError, Verdict, failed
 from core_rl.health_report import page, read_rounds, write_findings
 from core_rl.hf.checks import training_mode
@@ -175,7 +175,7 @@ def write_side_by_side(
         `training rollout, drawn`.
     """
     plain = [_plain_completion(policy, record) for record in records]
-    with training_mode(policy), torch.random.fork_rng(), torch.no_grad():
+    with training_mode(policy), own_randomness(policy.device), torch.no_grad():
         torch.manual_seed(seed)
         rollout = policy.sample(policy.encode(records), 1, temperature=0.0).texts
         drawn = policy.sample(policy.encode(records), 1, temperature=temperature).texts
