@@ -11,7 +11,8 @@ from typing import Any
 
 from core_rl.artifacts import peak_rss_gib, write_text
 from core_rl.parallel import Progress, executor, logged_into
-from lever.arms import check_arms
+from lever.arms import PIPELINE, check_arms
+from lever.report import write_report
 from lever.score_table import compare
 from lever.settings import Settings
 from lever.world_scores import WorldScores, score_world
@@ -37,6 +38,8 @@ def run(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     metrics, text = compare(worlds)
     log.info("held-out queries\n%s", text)
     write_text(folder / "report.txt", text + "\n")
+    name = f"{settings.model.name} on {settings.data_mix.name}"
+    write_report(folder, name, metrics, [*PIPELINE, *settings.pipeline.arms], text)
     if len(seeds) > 1:
         metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)
     return metrics
