@@ -176,7 +176,7 @@ def _judging(net: RewardNet, samples: Sequence[Sample]) -> dict[str, float]:
     with torch.no_grad():
         speeds["judging"] = _speed(lambda: net.quality(batch_N2SS))
     net.requires_grad_(True)
-    speeds["learning"] = _speed(lambda: net.quality(batch_N2SS).mean().backward())
+    speeds["learning"] = _speed(lambda: net(batch_N2SS).mean().backward())
     return {f"reward network, {name}: pictures/s": speed for name, speed in speeds.items()}
 
 

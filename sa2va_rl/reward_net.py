@@ -53,14 +53,19 @@ class RewardNet(nn.Module):
         )
 
     def forward(self, pairs_N2HW: Tensor) -> Tensor:
-        """Return the logit N of the quality; see `inputs_of` for the pairs."""
+        """Return the logit N of the quality of one view; see `inputs_of` for the pairs."""
         found_NCHW = self.layers(pairs_N2HW)
         pooled_NC = torch.cat([found_NCHW.mean((2, 3)), found_NCHW.amax((2, 3))], dim=1)
         return self.head(pooled_NC).squeeze(1)
 
     def quality(self, pairs_N2HW: Tensor) -> Tensor:
-        """Return the quality N in [0, 1], with a graph where gradients are enabled."""
-        return self(pairs_N2HW).sigmoid()
+        """Return the quality N in [0, 1], with a graph where gradients are enabled.
+
+        It is that of the mean logit of two views, as they are and upside down: quality has no up or
+        left, and their mean ranks the masks of a picture better than either.
+        """
+        views_M2HW = torch.cat([pairs_N2HW, pairs_N2HW.flip((2, 3))])
+        return self(views_M2HW).view(2, -1).mean(dim=0).sigmoid()
 
 
 def _block(inside: int, outside: int) -> tuple[nn.Module, ...]:

@@ -27,7 +27,7 @@ from sa2va_rl.vesselness import VesselnessSegmenter
 
 SMALL = RewardNetConfig(side=48, width=8)
 FOUR = PROMPTS[:4]
-TRAINER = TrainerConfig(lr=1e-2, epochs=16, batch_size=16, progress=False)
+TRAINER = TrainerConfig(lr=1e-2, epochs=24, batch_size=16, progress=False)
 SAMPLES = draw_samples(replace(DEFAULT, side=64), range(12))
 TRAIN, VAL = SAMPLES[:8], SAMPLES[8:]
 

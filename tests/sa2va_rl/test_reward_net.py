@@ -70,6 +70,14 @@ def test_a_score_does_not_depend_on_its_company() -> None:
     assert all(0 < score < 1 for score in together)
 
 
+def test_a_score_is_the_same_upside_down() -> None:
+    image_HWC, mask_HW = picture()
+    pairs = inputs_of(image_HWC, [mask_HW, ~mask_HW], 48)
+    judge, turned = net(), pairs.flip((2, 3))
+    torch.testing.assert_close(judge.quality(pairs), judge.quality(turned))
+    assert not torch.allclose(judge(pairs), judge(turned))
+
+
 def test_a_soft_mask_gets_a_gradient() -> None:
     image_HWC, mask_HW = picture()
     soft_1HW = torch.full((1, *mask_HW.shape), 0.5, requires_grad=True)
