@@ -11,6 +11,8 @@ It follows GRPO (Shao et al. 2024, arXiv 2402.03300) and differs where practice 
   (`core_rl.batches`).
 - RCE, reward-weighted cross entropy over candidates, is a phase of the same loop; supervised
   fine-tuning is RCE with a single candidate.
+
+The loop is here; what a phase minimises is `core_rl.phase_loss`.
 """
 
 from __future__ import annotations
@@ -221,6 +223,13 @@ class GroupPolicyModule(L.LightningModule):
         norms = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
         if norms:
             self.log("train/grad_norm", torch.stack(norms).norm(), prog_bar=False, batch_size=1)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        # Or the gradients would lie there while the next candidates are drawn and scored.
+        optimizer.zero_grad()
 
     # -- held-out reward ---------------------------------------------------------------------
 

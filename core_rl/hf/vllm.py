@@ -135,7 +135,7 @@ class VLLMServer:
 def _fields(answer: Response) -> dict[str, Any]:
     try:
         return dict(answer.json())
-    except ValueError:  # some routes answer with plain text or nothing
+    except (ValueError, TypeError):  # some routes answer with plain text or nothing
         return {}
 
 
