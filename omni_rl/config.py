@@ -154,6 +154,9 @@ class OmniModelConfig:
     dtype: str = "float32"
     # Share one encoded prompt among the candidates of a question.
     shared_prompt: bool = True
+    # What its backward pass computes again instead of keeping it: `auto` = layers of the prompt and
+    # cheap operations of the completions, `layers` of both, `never`.
+    recompute: str = "auto"
     # Training defaults; `trainer` and `rollout` read them.
     lr: float = 5e-7
     batch_size: int = 1
@@ -170,6 +173,12 @@ class OmniModelConfig:
             "model.attention",
             self.attention,
             "sdpa, eager or flash_attention_2",
+        )
+        require(
+            self.recompute in ("auto", "layers", "never"),
+            "model.recompute",
+            self.recompute,
+            "auto, layers or never",
         )
         require(
             self.dtype in ("float32", "bfloat16", "float16"),

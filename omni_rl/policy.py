@@ -58,6 +58,7 @@ class OmniPolicy(HFPolicy):
             suppress_ids=suppressed_token_ids(tokenizer),
             max_completion=config.max_completion,
             shared_prompt=config.shared_prompt,
+            recompute=config.recompute,
         )
         self.processor = processor
         self.config = config

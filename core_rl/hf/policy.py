@@ -64,6 +64,9 @@ class HFPolicy(nn.Module, ABC):
             copy of the prompt for each.
         rows_per_pass: sequences a forward on the path that encodes again.
         fused_decode: decode by `core_rl.hf.fused` where that fits the model.
+        recompute: what a shared prompt's backward pass computes again instead of keeping it:
+            `auto` = layers of the prompt, cheap operations of the completions; `layers` of both;
+            `never`.  See `core_rl.hf.recompute`.
     """
 
     model: Any
@@ -81,6 +84,7 @@ class HFPolicy(nn.Module, ABC):
         shared_prompt: bool = True,
         rows_per_pass: int = 8,
         fused_decode: bool = True,
+        recompute: str = "auto",
     ) -> None:
         super().__init__()
         self.model = model
@@ -89,6 +93,7 @@ class HFPolicy(nn.Module, ABC):
         self.shared_prompt = shared_prompt
         self.rows_per_pass = rows_per_pass
         self.fused_decode = fused_decode
+        self.recompute = recompute
         self._said = ""  # why prompts are not shared, as last logged
         self.register_buffer("stop_ids", torch.tensor(list(stop_ids)), persistent=False)
         self.register_buffer(
@@ -204,7 +209,14 @@ class HFPolicy(nn.Module, ABC):
                 )
             )
         return StepLogProbs(
-            score_candidates(self.model, prompt.prefixes, actions, temperature, self.suppress_ids)
+            score_candidates(
+                self.model,
+                prompt.prefixes,
+                actions,
+                temperature,
+                self.suppress_ids,
+                self.recompute,
+            )
         )
 
     def prompt_ids(self, prompt: EncodedPrompt) -> list[list[int]]:
@@ -234,7 +246,8 @@ class HFPolicy(nn.Module, ABC):
         found = []
         for query in queries:
             try:
-                found.append(encode_prompt(self.model, *self._build([query])))
+                inputs, next_position = self._build([query])
+                found.append(encode_prompt(self.model, inputs, next_position, self.recompute))
             except SharingUnsupported as reason:
                 self._says_why_not(str(reason))
                 self.shared_prompt = False

@@ -8,15 +8,17 @@ anybody, and the pass over it ends inside the last layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows
+from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows, input_by_output
 from core_rl.hf.fused import FusedDecoder, pairs_side_by_side
 from core_rl.hf.log_probs import chosen_log_probs
+from core_rl.hf.recompute import layers_again, operations_again
 from core_rl.hf.shared_attention import (
     Layers,
     PackedAttention,
@@ -78,13 +80,16 @@ def has_plain_head(model: Any) -> bool:
     return all(getattr(config, name, None) in (None, 1, 1.0) for name in names)
 
 
-def encode_prompt(model: Any, inputs: Inputs, next_position: Tensor) -> Prefix:
+def encode_prompt(
+    model: Any, inputs: Inputs, next_position: Tensor, recompute: str = "never"
+) -> Prefix:
     """Run the model over one prompt, media and all.
 
     Args:
         model: with `why_not_shared` None.
         inputs: arguments of its forward for one query, `position_ids` among them.
         next_position: of the first completion token, [1].
+        recompute: what the backward pass computes again, see `HFPolicy`.
 
     Raises:
         SharingUnsupported: the model attends in a way that is not computed here.
@@ -98,7 +103,11 @@ def encode_prompt(model: Any, inputs: Inputs, next_position: Tensor) -> Prefix:
     config = decoder.config.get_text_config()
     attend = PromptAttention(config.num_hidden_layers, config._attn_implementation)
     try:
-        with attending(decoder, attend):
+        with ExitStack() as stack:
+            stack.enter_context(attending(decoder, attend))
+            if recompute != "never":
+                stack.enter_context(operations_again())
+                stack.enter_context(layers_again(decoder, attend.own, but_last=True))
             model(**inputs, use_cache=False)
     except PromptEncoded:
         layers = [(keys[:, :, :-1], values[:, :, :-1]) for keys, values in attend.layers]
@@ -140,7 +149,7 @@ def draw_candidates(
         by_hand = FusedDecoder(decoder, head, cache, last_position_B, limits["max_new"])
         return decode_rows(by_hand, last_id_N, **limits)
     stepper = ModelDecoder(decoder, head, GrowingCache(prompts, *sizes), last_position_B)
-    with attending(decoder, stepper.attend):
+    with attending(decoder, stepper.attend), input_by_output(decoder, head):
         return decode_rows(stepper, last_id_N, **limits)
 
 
@@ -150,6 +159,7 @@ def score_candidates(
     actions: Actions,
     temperature: float,
     suppress: Tensor | None,
+    recompute: str = "never",
     chunk: int | None = None,
 ) -> Tensor:
     """Log-probs of candidates, BGT, 0 after their end; completion tokens alone are run.
@@ -160,6 +170,7 @@ def score_candidates(
         actions: their candidates.
         temperature: logits are divided by it.
         suppress: ids without probability.
+        recompute: what the backward pass computes again, see `HFPolicy`.
         chunk: see `core_rl.hf.log_probs`.
     """
     mask_BGT = actions.mask_BGT
@@ -176,7 +187,12 @@ def score_candidates(
     positions_S = positions_BGT.expand(mask_BGT.shape)[mask_BGT]
     decoder = model.get_decoder()
     attend = PackedAttention([prefix.layers for prefix in prefixes], mask_BGT)
-    with attending(decoder, attend):
+    with ExitStack() as stack:
+        stack.enter_context(attending(decoder, attend))
+        if recompute == "layers":
+            stack.enter_context(layers_again(decoder, attend))
+        elif recompute == "auto":
+            stack.enter_context(operations_again())
         hidden_SD = decoder(
             input_ids=fed_S.unsqueeze(0), position_ids=positions_S.unsqueeze(0), use_cache=False
         ).last_hidden_state[0]

@@ -7,7 +7,7 @@ three in its place, none of which copies the prompt's keys and values for each c
 * `PackedAttention` scores the tokens of all candidates, packed into one row without padding:
   attention to the prompt and to the candidate's own past are two softmaxes, merged exactly through
   their log-normalisers (as in FlashAttention, arXiv 2205.14135, section 3.1);
-* `GrowingAttention` decodes: candidates of a question write into one buffer behind their prompt,
+* `GrowingCache.attend` decodes: candidates of a question write into one buffer behind their prompt,
   and a mask keeps them apart.
 """
 
@@ -100,8 +100,7 @@ class PromptAttention:
     def __init__(self, num_layers: int, implementation: str) -> None:
         self.layers: Layers = []
         self.num_layers = num_layers
-        # The eager function is not causal without a mask; the prompt has no padding to mask.
-        self.own = ALL_ATTENTION_FUNCTIONS["sdpa" if implementation == "eager" else implementation]
+        self.own = CausalAttention(implementation)
 
     def __call__(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, scale: float
@@ -111,7 +110,25 @@ class PromptAttention:
         self.layers.append((key, value))
         if len(self.layers) == self.num_layers:
             raise PromptEncoded
-        return self.own(module, query, key, value, None, scaling=scale, is_causal=True)[0]
+        return self.own(module, query, key, value, scale)
+
+
+class CausalAttention:
+    """Attend as the model would to a prompt by itself.
+
+    Args:
+        implementation: name of the model's own attention.
+    """
+
+    def __init__(self, implementation: str) -> None:
+        # The eager function is not causal without a mask; the prompt has no padding to mask.
+        self.own = ALL_ATTENTION_FUNCTIONS["sdpa" if implementation == "eager" else implementation]
+
+    def __call__(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, scale: float
+    ) -> Tensor:
+        out: Tensor = self.own(module, query, key, value, None, scaling=scale, is_causal=True)[0]
+        return out
 
 
 class PackedAttention:
