@@ -1,0 +1,40 @@
+"""A program that starts itself again, once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from core_rl.heap import NO_CACHES
+
+PROGRAM = """
+import os, sys
+from core_rl.heap import restart_without_caches
+print("started", flush=True)
+restart_without_caches()
+print(os.environ["GLIBC_TUNABLES"], *sys.argv[1:])
+"""
+
+
+def said(**environment: str) -> list[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in NO_CACHES}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "an argument"],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has these caches")
+def test_it_starts_again_once_with_the_same_arguments() -> None:
+    assert said() == ["started", "started", f"{NO_CACHES['GLIBC_TUNABLES']} an argument"]
+
+
+def test_what_somebody_has_set_stays() -> None:
+    assert said(GLIBC_TUNABLES="") == ["started", " an argument"]
