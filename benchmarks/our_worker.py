@@ -18,9 +18,10 @@ from benchmarks.clips import clip_records, omni_policy
 from benchmarks.text_model import prompts
 from benchmarks.worker import Gate, vowels
 from core_rl.batches import PhaseBatches, shuffled_batches
-from core_rl.config import CurriculumConfig, TrainerConfig
+from core_rl.config import CurriculumConfig, HardwareConfig, TrainerConfig
 from core_rl.curriculum import Curriculum
 from core_rl.fit import quieten_lightning
+from core_rl.hardware import prepare, trainer_kwargs
 from core_rl.hf.policy import HFPolicy, Inputs
 from core_rl.loss_config import KLConfig, LossConfig, Reduction
 from core_rl.module import FreshSampler, GroupPolicyModule
@@ -77,6 +78,7 @@ def build(settings: dict[str, Any]) -> tuple[GroupPolicyModule, PhaseBatches]:
         policy, queries = text_policy(settings), prompts(settings["prompt"])
     policy.shared_prompt = settings["shared"]
     policy.fused_decode = settings["fused"]
+    policy.recompute = settings.get("recompute", policy.recompute)
     policy.rows_per_pass = settings["group"]
     trainer = TrainerConfig(lr=1e-5, max_steps=STEPS, schedule="constant")
     curriculum = Curriculum.resolve(CurriculumConfig(), STEPS, STEPS)
@@ -97,14 +99,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("settings", type=json.loads)
     settings = parser.parse_args().settings
-    torch.set_num_threads(settings["threads"])
-    torch.manual_seed(0)
+    on_gpu = settings["device"] == "cuda"
+    hardware = HardwareConfig(accelerator="gpu" if on_gpu else "cpu", threads=settings["threads"])
+    prepare(hardware, seed=0)
     quieten_lightning()
-    gate = Gate()
+    gate = Gate(settings["device"])
     module, batches = build(settings)
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
-            accelerator="cpu",
+            **trainer_kwargs(hardware),
             max_steps=STEPS,
             gradient_clip_val=1.0,
             logger=False,

@@ -1,11 +1,12 @@
 """Measure a GRPO step: CPU seconds and memory, beside TRL's and beside the usual multimodal step.
 
-    python -m benchmarks.speed [--quick] [--only text|omni] [--threads N]
+    python -m benchmarks.speed [--quick] [--only text|omni|threads] [--device cuda]
 
 Every side of a comparison runs in a process of its own and all of them take turns, a step each, so
 that whatever else the machine does weighs on all alike.  What counts is processor time, not the
 clock; each figure is the median over the rounds.  TRL is installed into `outputs/bench/trl-env`
-first.  Writes `outputs/bench/speed.json`.
+first.  Writes `outputs/bench/speed.json` and, where the groups and clips were gone through,
+`docs/images/fast-step.png`.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.speed_figures import draw_growth
 from benchmarks.text_model import write_model
 from benchmarks.trl_env import trl_python
+from core_rl.heap import NO_CACHES
 
 log = logging.getLogger(__name__)
 
 FOLDER = Path("outputs/bench")
+PICTURE = Path("docs/images/fast-step.png")
 GROUP, COMPLETION = 8, 64
 KL_WEIGHT = 0.04
+OURS = Path(sys.executable), "benchmarks.our_worker"
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Side:
     name: str
     process: subprocess.Popen[str]
     cpu_s: list[float]
+    wall_s: float = 0.0  # of the last step
     mib: float = 0.0
 
     def step(self) -> None:
@@ -66,6 +72,7 @@ class Side:
             raise RuntimeError(f"{self.name} ended; its last words are above")
         answer = json.loads(line)
         self.cpu_s.append(answer["cpu_s"])
+        self.wall_s = answer["wall_s"]
         self.mib = answer["mib"]
 
 
@@ -78,7 +85,9 @@ def started(name: str, python: Path, module: str, settings: dict[str, Any]) -> I
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        env=os.environ
+        | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        | (NO_CACHES if module == OURS[1] else {}),  # as `experiments.run` starts
     )
     try:
         yield Side(name, process, [])
@@ -96,7 +105,10 @@ def take_turns(sides: Sequence[Side], rounds: int) -> None:
             if turn == 0:
                 side.cpu_s.clear()
         if turn:
-            shown = ", ".join(f"{side.name} {side.cpu_s[-1]:.2f} s" for side in sides)
+            shown = ", ".join(
+                f"{side.name} {side.cpu_s[-1]:.2f} s ({side.wall_s:.2f} by the clock)"
+                for side in sides
+            )
             log.info("round %d of %d: %s", turn, rounds, shown)
 
 
@@ -115,42 +127,53 @@ def compared(bench: str, prompt: int, kl: float, ours: Side, theirs: Side) -> Ro
     )
 
 
-def beside_trl(lengths: Sequence[int], rounds: int, threads: int) -> Iterator[Row]:
-    """Any-model path and fused decoding against TRL, KL off and on."""
-    python, model = trl_python(FOLDER), FOLDER / "text-model"
+def text_settings(length: int, kl: float, threads: int, device: str) -> dict[str, Any]:
+    """Settings that both trainers read; the model is written first."""
+    model = FOLDER / "text-model"
     write_model(model)
-    for kl in (0.0, KL_WEIGHT):
-        for length in lengths:
-            settings = {
-                "model": str(model),
-                "prompt": length,
-                "group": GROUP,
-                "completion": COMPLETION,
-                "kl": kl,
-                "threads": threads,
-                "shared": True,
-            }
-            with ExitStack() as stack:
-                sides = [
-                    stack.enter_context(started(name, where, module, settings | more))
-                    for name, where, module, more in (
-                        (
-                            "any model",
-                            Path(sys.executable),
-                            "benchmarks.our_worker",
-                            {"fused": False},
-                        ),
-                        ("fused", Path(sys.executable), "benchmarks.our_worker", {"fused": True}),
-                        ("TRL", python, "benchmarks.trl_worker", {}),
-                    )
-                ]
-                take_turns(sides, rounds)
-            yield compared("trl_any_model", length, kl, sides[0], sides[2])
-            yield compared("trl_fused", length, kl, sides[1], sides[2])
+    return {
+        "model": str(model),
+        "prompt": length,
+        "group": GROUP,
+        "completion": COMPLETION,
+        "kl": kl,
+        "threads": threads,
+        "device": device,
+        "shared": True,
+        "fused": True,
+    }
+
+
+def beside_trl(
+    lengths: Sequence[int], kl: float, rounds: int, threads: int, device: str
+) -> Iterator[Row]:
+    """Any-model path and fused decoding against TRL."""
+    python = trl_python(FOLDER)
+    for length in lengths:
+        settings = text_settings(length, kl, threads, device)
+        with (
+            started("any model", *OURS, settings | {"fused": False}) as any_model,
+            started("fused", *OURS, settings) as fused,
+            started("TRL", python, "benchmarks.trl_worker", settings) as trl,
+        ):
+            take_turns((any_model, fused, trl), rounds)
+        yield compared("trl_any_model", length, kl, any_model, trl)
+        yield compared("trl_fused", length, kl, fused, trl)
+
+
+def one_thread_beside_two(rounds: int) -> Iterator[Row]:
+    """Our step with one thread of torch against the same with two."""
+    one_thread, two_threads = (text_settings(256, 0.0, threads, "cpu") for threads in (1, 2))
+    with (
+        started("one thread", *OURS, one_thread) as one,
+        started("two threads", *OURS, two_threads) as two,
+    ):
+        take_turns((one, two), rounds)
+    yield compared("two_threads", 256, 0.0, one, two)
 
 
 def beside_copies(
-    cases: Sequence[tuple[int, float, bool]], rounds: int, threads: int
+    cases: Sequence[tuple[int, float, bool]], rounds: int, threads: int, device: str
 ) -> Iterator[Row]:
     """Our step with the prompt shared against our step with G copies, on clips with sound.
 
@@ -158,6 +181,7 @@ def beside_copies(
         cases: group size, seconds of the clip, sound interleaved with the frames.
         rounds: measured steps a side.
         threads: of torch.
+        device: "cpu" or "cuda".
     """
     for group, seconds, together in cases:
         settings = {
@@ -168,12 +192,12 @@ def beside_copies(
             "completion": COMPLETION,
             "kl": 0.0,
             "threads": threads,
+            "device": device,
             "fused": True,
         }
-        ours = Path(sys.executable), "benchmarks.our_worker"
         with (
-            started("shared", *ours, settings | {"shared": True}) as shared,
-            started("copies", *ours, settings | {"shared": False}) as copies,
+            started("shared", *OURS, settings | {"shared": True}) as shared,
+            started("copies", *OURS, settings | {"shared": False}) as copies,
         ):
             take_turns((shared, copies), rounds)
         layout = "interleaved" if together else "apart"
@@ -191,34 +215,52 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def measured(given: argparse.Namespace) -> Iterator[Row]:
+    """Rows of every comparison that was asked for, one after the other."""
+    rounds = given.rounds or (2 if given.quick else 5)
+    # Rows without a goal of their own take fewer.
+    fewer = min(rounds, 3)
+    lengths = given.prompts or ([256] if given.quick else [256, 1024, 2048])
+    more = given.threads, given.device
+    if given.only in (None, "text"):
+        yield from beside_trl(lengths, 0.0, rounds, *more)
+    if given.only in (None, "omni"):
+        yield from beside_copies([(GROUP, 8.0, False)], rounds, *more)
+    if given.quick:
+        return
+    if given.only in (None, "text"):
+        yield from beside_trl(lengths, KL_WEIGHT, fewer, *more)
+    if given.only in (None, "threads") and given.device == "cpu":
+        yield from one_thread_beside_two(rounds)
+    if given.only in (None, "omni"):
+        cases = [(GROUP, 8.0, True)]
+        cases += [(group, 8.0, False) for group in (2, 4, 16, 32)]
+        cases += [(GROUP, seconds, False) for seconds in (2.0, 4.0, 16.0)]
+        yield from beside_copies(cases, fewer, *more)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="the shortest prompt, two rounds")
-    parser.add_argument("--only", choices=("text", "omni"), help="one half of the comparisons")
+    parser.add_argument(
+        "--only", choices=("text", "omni", "threads"), help="one part of the comparisons"
+    )
     parser.add_argument("--rounds", type=int, help="measured steps a side (5; 2 with --quick)")
     parser.add_argument("--prompts", type=int, nargs="+", help="tokens (256 1024 2048)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads a process (1)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where both sides train (cpu)"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    rounds = given.rounds or (2 if given.quick else 5)
-    lengths = given.prompts or ([256] if given.quick else [256, 1024, 2048])
-    cases: list[tuple[int, float, bool]] = [(8, 8.0, False)]
-    if not given.quick:
-        cases += [(8, 8.0, True)]
-        cases += [(group, 8.0, False) for group in (2, 4, 16, 32)]
-        cases += [(8, seconds, False) for seconds in (2.0, 4.0, 16.0)]
     path = FOLDER / "speed.json"
     rows: list[Row] = []
-    measured = []
-    if given.only != "omni":
-        measured.append(beside_trl(lengths, rounds, given.threads))
-    if given.only != "text":
-        measured.append(beside_copies(cases, rounds, given.threads))
-    for part in measured:
-        for row in part:
-            rows.append(row)
-            # After every row: a long measurement that is cut short has not been for nothing.
-            path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    for row in measured(given):
+        rows.append(row)
+        # After every row: a long measurement that is cut short has not been for nothing.
+        path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    if given.device == "cpu":
+        draw_growth([asdict(row) for row in rows], PICTURE)
     sys.stdout.write(table(rows) + "\n")
 
 

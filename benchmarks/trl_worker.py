@@ -40,13 +40,13 @@ def main() -> None:
     parser.add_argument("settings", type=json.loads)
     settings = parser.parse_args().settings
     torch.set_num_threads(settings["threads"])
-    gate = Gate()
+    gate = Gate(settings["device"])
     model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(settings["model"], padding_side="left")
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
             output_dir=folder,
-            use_cpu=True,
+            use_cpu=settings["device"] == "cpu",
             bf16=False,
             per_device_train_batch_size=settings["group"],
             num_generations=settings["group"],
