@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "experiments.run")
-LIMIT = 600  # seconds
+LIMIT = 1200  # seconds; a small run takes some ten
 
 FORKS = multiprocessing.get_context("forkserver")
 OPENED = ("lightning.pytorch", "transformers", "pandas", "sklearn.ensemble", "stable_baselines3")
