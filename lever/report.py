@@ -79,7 +79,12 @@ def overview(metrics: Mapping[str, float], trained: Sequence[str]) -> Figure:
         (key.removeprefix("score/") for key in metrics if _is_mean(key, "score/")),
         key=lambda one: metrics[f"score/{one}"],
     )
-    pairs = [key for key in metrics if _is_mean(key, "diff/")]
+    # Rules are so far below that the rest would be one line.
+    pairs = [
+        key
+        for key in metrics
+        if _is_mean(key, "diff/") and set(key.removeprefix("diff/").split("_vs_")) <= {*trained}
+    ]
     figure = new_figure(11.0, 1.0 + 0.24 * max(len(names), len(pairs)))
     left, right = row_of_axes(figure, 2)
     _draw_scores(left, metrics, names, trained)
