@@ -12,9 +12,6 @@ import pytest
 
 from core_rl.config import (
     CurriculumConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PathsConfig,
     PhaseConfig,
     PhaseKind,
     RolloutConfig,
@@ -22,11 +19,7 @@ from core_rl.config import (
 )
 from core_rl.loss_config import AdvantageConfig, AdvantageKind, KLConfig, LossConfig
 from sa2va_rl.config import (
-    PPOConfig,
-    RewardFitConfig,
     RewardMode,
-    RewardNetConfig,
-    Sa2VADataConfig,
     Sa2VAModelConfig,
     SelectorConfig,
 )
@@ -34,19 +27,16 @@ from sa2va_rl.env import Verdicts
 from sa2va_rl.features import Standardiser
 from sa2va_rl.grpo import SelectorRun, fit_selector
 from sa2va_rl.policies import load_policy
-from sa2va_rl.settings import Settings
 from tests.sa2va_rl.toy import PROMPTS, judge, masks, pictures, right_share
+from tests.sa2va_rl.workshop import small_settings
 
 
 def run(folder: Path, *kinds: PhaseKind, truth: bool = True, **selector: Any) -> SelectorRun:
     train, val = pictures(24, truth=truth), pictures(6, first=50, truth=truth)
     verdicts = [Verdicts(part, PROMPTS, masks, judge) for part in (train, val)]
-    settings = Settings(
+    settings = small_settings(
+        folder,
         model=Sa2VAModelConfig(prompts=list(PROMPTS)),
-        data_mix=Sa2VADataConfig(),
-        reward_net=RewardNetConfig(),
-        reward_fit=RewardFitConfig(),
-        ppo=PPOConfig(),
         selector=SelectorConfig(**{"hidden": [16], **selector}),
         curriculum=CurriculumConfig([PhaseConfig(kind=kind, steps=60) for kind in kinds]),
         loss=LossConfig(
@@ -54,9 +44,6 @@ def run(folder: Path, *kinds: PhaseKind, truth: bool = True, **selector: Any) ->
         ),
         rollout=RolloutConfig(num_generations=6),
         trainer=TrainerConfig(lr=2e-2, batch_size=4, val_every=10, progress=False, log_every=100),
-        hardware=HardwareConfig(),
-        logger=LoggerConfig(kind="none"),
-        paths=PathsConfig(),
     )
     return SelectorRun(
         settings, *verdicts, Standardiser.fit(verdicts[0].features_BD), seed=0, folder=folder

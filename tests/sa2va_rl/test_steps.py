@@ -5,20 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from core_rl.config import (
-    CurriculumConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PathsConfig,
-    RolloutConfig,
-    TrainerConfig,
-)
-from core_rl.loss_config import LossConfig
 from sa2va_rl.config import (
     EnvConfig,
     PPOConfig,
@@ -28,34 +18,14 @@ from sa2va_rl.config import (
     Sa2VADataConfig,
     Sa2VAModelConfig,
     SegmenterKind,
-    SelectorConfig,
 )
 from sa2va_rl.data import Splits
 from sa2va_rl.pictures import load_splits
 from sa2va_rl.policy_steps import Task, learn_ppo
 from sa2va_rl.prompts import PROMPTS
 from sa2va_rl.reward_net import save_reward_net
-from sa2va_rl.settings import Settings
 from sa2va_rl.steps import digest_samples, learn_reward_net, load_segmenter, measure, open_masks
-
-
-def settings(folder: Path, **changes: Any) -> Settings:
-    small = Settings(
-        model=Sa2VAModelConfig(prompts=list(PROMPTS[:3])),
-        data_mix=Sa2VADataConfig(train=4, val=3, test=3, side=64),
-        reward_net=RewardNetConfig(side=32, width=4),
-        reward_fit=RewardFitConfig(epochs=1),
-        ppo=PPOConfig(total_steps=64, envs=2, n_steps=32, batch_size=32, hidden=[8]),
-        selector=SelectorConfig(hidden=[8]),
-        curriculum=CurriculumConfig(),
-        loss=LossConfig(),
-        rollout=RolloutConfig(),
-        trainer=TrainerConfig(progress=False),
-        hardware=HardwareConfig(),
-        logger=LoggerConfig(kind="none"),
-        paths=PathsConfig(cache=str(folder)),
-    )
-    return replace(small, **changes)
+from tests.sa2va_rl.workshop import small_settings
 
 
 def steps_done(caplog: pytest.LogCaptureFixture) -> list[bool]:
@@ -69,7 +39,7 @@ def test_a_network_is_trained_once_for_the_same_pictures(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    small = settings(tmp_path)
+    small = small_settings(tmp_path)
     masks, splits = open_masks(small), load_splits(small.data_mix, 1)
     first = learn_reward_net(small, splits, masks, 1)
     assert steps_done(caplog) == [False]
@@ -88,7 +58,7 @@ def test_a_network_is_trained_once_for_the_same_pictures(
 
 
 def test_a_network_that_is_brought_along_is_taken(tmp_path: Path) -> None:
-    small = settings(tmp_path)
+    small = small_settings(tmp_path)
     masks, splits = open_masks(small), load_splits(small.data_mix, 1)
     net = learn_reward_net(small, splits, masks, 1).net
     save_reward_net(net, tmp_path / "own")
@@ -103,7 +73,7 @@ def test_a_network_that_is_brought_along_is_taken(tmp_path: Path) -> None:
 
 
 def test_an_absent_network_is_named_with_its_command(tmp_path: Path) -> None:
-    small = settings(tmp_path)
+    small = small_settings(tmp_path)
     masks, splits = open_masks(small), load_splits(small.data_mix, 1)
     gone = replace(small, reward_fit=RewardFitConfig(path=str(tmp_path / "gone")))
     with pytest.raises(FileNotFoundError, match=r"no reward network in .*gone"):
@@ -121,7 +91,7 @@ def test_a_policy_is_trained_once_and_pays_for_its_masks_once(
         total_steps=64, envs=2, n_steps=32, batch_size=32, hidden=[8],
         env=EnvConfig(reward=RewardMode.gt_dice),
     )  # fmt: skip
-    small = settings(tmp_path)
+    small = small_settings(tmp_path)
     task = Task(small, load_splits(small.data_mix, 1), open_masks(small), None, 1)
     first = learn_ppo(task, truth)
     assert 0 < first.figures["segmenter_calls"] <= 4 * 3
@@ -162,13 +132,13 @@ def test_code_of_a_checkpoint_runs_only_where_it_is_allowed() -> None:
 )
 def test_prompts_have_to_be_choices(prompts: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        _ = settings(tmp_path, model=Sa2VAModelConfig(prompts=prompts)).prompts
+        _ = small_settings(tmp_path, model=Sa2VAModelConfig(prompts=prompts)).prompts
 
 
 @pytest.mark.slow
 def test_at_real_size_the_truth_outscores_what_is_spoiled(tmp_path: Path) -> None:
     """The probe table: a network that likes an all-white mask teaches a policy to make them."""
-    real = settings(
+    real = small_settings(
         tmp_path,
         model=Sa2VAModelConfig(),
         data_mix=Sa2VADataConfig(train=24, val=8, test=12),
