@@ -8,9 +8,7 @@ candidate that has ended leaves by dropping its query.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,8 +17,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from core_rl.hf.generation import draw, suppression
 from core_rl.hf.shared_attention import Layers
-
-MAX_COPIED = 2**28  # weights that a rollout copies at most: 1 GiB in float32
 
 
 class GrowingCache:
@@ -131,35 +127,6 @@ class GrowingCache:
         full = len(question_N) == num_questions * width
         self.cells_N = None if full else question_N * width + rank_N
         self.question_N, self.width = question_N, width
-
-
-@contextmanager
-def input_by_output(*parts: nn.Module) -> Iterator[None]:
-    """Inside, linear layers multiply by a copy of their weights that lies input by output.
-
-    A CPU multiplies a handful of rows by such a matrix in two thirds of the time.  Layers of other
-    types, adapted ones for instance, stay as they are; so does all where weights are many, not in
-    float32 or not on a CPU.
-    """
-    layers = {layer for part in parts for layer in part.modules() if type(layer) is nn.Linear}
-    kinds = {(layer.weight.dtype, layer.weight.device.type) for layer in layers}
-    small = sum(layer.weight.numel() for layer in layers) <= MAX_COPIED
-    if kinds != {(torch.float32, "cpu")} or not small or torch.is_autocast_enabled("cpu"):
-        layers.clear()
-    layers = {layer for layer in layers if "forward" not in vars(layer)}
-    for layer in layers:
-        layer.forward = partial(_product, layer.weight.detach().T.contiguous(), layer.bias)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward  # the class's own shows again
-
-
-def _product(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
-    flat = rows.reshape(-1, rows.shape[-1])
-    out = flat @ weight if bias is None else torch.addmm(bias, flat, weight)
-    return out.view(*rows.shape[:-1], -1)
 
 
 class Decoder(Protocol):

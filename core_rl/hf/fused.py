@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from core_rl.hf.decoding import MAX_COPIED, GrowingCache
+from core_rl.hf.decoding import GrowingCache
 
+MAX_WEIGHTS = 2**28  # numbers copied at most: 1 GiB in float32
 _FAMILY = ("LlamaModel", "Qwen2Model", "Qwen2_5OmniThinkerTextModel", "Qwen2_5_VLTextModel")
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # frequencies that length does not change
 _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -102,7 +103,7 @@ class FusedDecoder:
             and decoder.rotary_emb.rope_type in _FIXED_ROTARY
             and {(weight.dtype, weight.device.type) for weight in weights}
             == {(torch.float32, "cpu")}
-            and sum(weight.numel() for weight in weights) <= MAX_COPIED
+            and sum(weight.numel() for weight in weights) <= MAX_WEIGHTS
         )
 
     def step(self, ids_N: Tensor, index: int) -> Tensor:

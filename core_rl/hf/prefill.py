@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows, input_by_output
+from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows
 from core_rl.hf.fused import FusedDecoder, pairs_side_by_side
 from core_rl.hf.log_probs import chosen_log_probs
 from core_rl.hf.recompute import layers_again, operations_again
@@ -149,7 +149,7 @@ def draw_candidates(
         by_hand = FusedDecoder(decoder, head, cache, last_position_B, limits["max_new"])
         return decode_rows(by_hand, last_id_N, **limits)
     stepper = ModelDecoder(decoder, head, GrowingCache(prompts, *sizes), last_position_B)
-    with attending(decoder, stepper.attend), input_by_output(decoder, head):
+    with attending(decoder, stepper.attend):
         return decode_rows(stepper, last_id_N, **limits)
 
 
