@@ -78,7 +78,7 @@ def build(settings: dict[str, Any]) -> tuple[GroupPolicyModule, PhaseBatches]:
         policy, queries = text_policy(settings), prompts(settings["prompt"])
     policy.shared_prompt = settings["shared"]
     policy.fused_decode = settings["fused"]
-    policy.recompute = settings.get("recompute", policy.recompute)
+    policy.recompute = settings["recompute"]
     policy.rows_per_pass = settings["group"]
     trainer = TrainerConfig(lr=1e-5, max_steps=STEPS, schedule="constant")
     curriculum = Curriculum.resolve(CurriculumConfig(), STEPS, STEPS)

@@ -36,6 +36,7 @@ PICTURE = Path("docs/images/fast-step.png")
 GROUP, COMPLETION = 8, 64
 KL_WEIGHT = 0.04
 OURS = Path(sys.executable), "benchmarks.our_worker"
+Machine = dict[str, Any]  # settings of a comparison that its cases share
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,14 @@ class Side:
 def started(name: str, python: Path, module: str, settings: dict[str, Any]) -> Iterator[Side]:
     """Start a worker; it ends when its input does."""
     threads = str(settings["threads"])
+    # As `experiments.run` starts.  What somebody has set holds for every side.
+    heap = NO_CACHES if module == OURS[1] and NO_CACHES.keys().isdisjoint(os.environ) else {}
     process = subprocess.Popen(
         [str(python), "-m", module, json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ
-        | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        | (NO_CACHES if module == OURS[1] else {}),  # as `experiments.run` starts
+        env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | heap,
     )
     try:
         yield Side(name, process, [])
@@ -127,7 +128,7 @@ def compared(bench: str, prompt: int, kl: float, ours: Side, theirs: Side) -> Ro
     )
 
 
-def text_settings(length: int, kl: float, threads: int, device: str) -> dict[str, Any]:
+def text_settings(length: int, kl: float, machine: Machine) -> dict[str, Any]:
     """Settings that both trainers read; the model is written first."""
     model = FOLDER / "text-model"
     write_model(model)
@@ -137,20 +138,16 @@ def text_settings(length: int, kl: float, threads: int, device: str) -> dict[str
         "group": GROUP,
         "completion": COMPLETION,
         "kl": kl,
-        "threads": threads,
-        "device": device,
         "shared": True,
         "fused": True,
-    }
+    } | machine
 
 
-def beside_trl(
-    lengths: Sequence[int], kl: float, rounds: int, threads: int, device: str
-) -> Iterator[Row]:
+def beside_trl(lengths: Sequence[int], kl: float, rounds: int, machine: Machine) -> Iterator[Row]:
     """Any-model path and fused decoding against TRL."""
     python = trl_python(FOLDER)
     for length in lengths:
-        settings = text_settings(length, kl, threads, device)
+        settings = text_settings(length, kl, machine)
         with (
             started("any model", *OURS, settings | {"fused": False}) as any_model,
             started("fused", *OURS, settings) as fused,
@@ -161,27 +158,26 @@ def beside_trl(
         yield compared("trl_fused", length, kl, fused, trl)
 
 
-def one_thread_beside_two(rounds: int) -> Iterator[Row]:
+def one_thread_beside_two(rounds: int, machine: Machine) -> Iterator[Row]:
     """Our step with one thread of torch against the same with two."""
-    one_thread, two_threads = (text_settings(256, 0.0, threads, "cpu") for threads in (1, 2))
+    settings = text_settings(256, 0.0, machine)
     with (
-        started("one thread", *OURS, one_thread) as one,
-        started("two threads", *OURS, two_threads) as two,
+        started("one thread", *OURS, settings | {"threads": 1}) as one,
+        started("two threads", *OURS, settings | {"threads": 2}) as two,
     ):
         take_turns((one, two), rounds)
     yield compared("two_threads", 256, 0.0, one, two)
 
 
 def beside_copies(
-    cases: Sequence[tuple[int, float, bool]], rounds: int, threads: int, device: str
+    cases: Sequence[tuple[int, float, bool]], rounds: int, machine: Machine
 ) -> Iterator[Row]:
     """Our step with the prompt shared against our step with G copies, on clips with sound.
 
     Args:
         cases: group size, seconds of the clip, sound interleaved with the frames.
         rounds: measured steps a side.
-        threads: of torch.
-        device: "cpu" or "cuda".
+        machine: as `main` reads it.
     """
     for group, seconds, together in cases:
         settings = {
@@ -191,10 +187,8 @@ def beside_copies(
             "group": group,
             "completion": COMPLETION,
             "kl": 0.0,
-            "threads": threads,
-            "device": device,
             "fused": True,
-        }
+        } | machine
         with (
             started("shared", *OURS, settings | {"shared": True}) as shared,
             started("copies", *OURS, settings | {"shared": False}) as copies,
@@ -221,22 +215,26 @@ def measured(given: argparse.Namespace) -> Iterator[Row]:
     # Rows without a goal of their own take fewer.
     fewer = min(rounds, 3)
     lengths = given.prompts or ([256] if given.quick else [256, 1024, 2048])
-    more = given.threads, given.device
+    machine = {
+        "threads": given.threads,
+        "device": given.device,
+        "recompute": given.recompute,
+    }
     if given.only in (None, "text"):
-        yield from beside_trl(lengths, 0.0, rounds, *more)
+        yield from beside_trl(lengths, 0.0, rounds, machine)
     if given.only in (None, "omni"):
-        yield from beside_copies([(GROUP, 8.0, False)], rounds, *more)
+        yield from beside_copies([(GROUP, 8.0, False)], rounds, machine)
     if given.quick:
         return
     if given.only in (None, "text"):
-        yield from beside_trl(lengths, KL_WEIGHT, fewer, *more)
+        yield from beside_trl(lengths, KL_WEIGHT, fewer, machine)
     if given.only in (None, "threads") and given.device == "cpu":
-        yield from one_thread_beside_two(rounds)
+        yield from one_thread_beside_two(rounds, machine)
     if given.only in (None, "omni"):
         cases = [(GROUP, 8.0, True)]
         cases += [(group, 8.0, False) for group in (2, 4, 16, 32)]
         cases += [(GROUP, seconds, False) for seconds in (2.0, 4.0, 16.0)]
-        yield from beside_copies(cases, fewer, *more)
+        yield from beside_copies(cases, fewer, machine)
 
 
 def main() -> None:
@@ -250,6 +248,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads a process (1)")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="where both sides train (cpu)"
+    )
+    parser.add_argument(
+        "--recompute",
+        choices=("auto", "layers", "never"),
+        default="auto",
+        help="`model.recompute` of our side (auto)",
     )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
