@@ -84,7 +84,7 @@ class SourceMetrics(Callback):
     def _check_start(self, module: GroupPolicyModule, group: Group) -> None:
         actions = group.actions
         assert actions.logp_BGT is not None
-        temperature = module.temperature if group.temperature is None else group.temperature
+        temperature = module.temperature_of(group)
         with torch.no_grad():
             prompt = module.policy.encode(group.queries)
             now_BGT = module.policy.log_probs(prompt, actions, temperature).logp_BGT
