@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core_rl.stages import fingerprint
 from lever.answerers import Answerer, Prompted
 
 _TABLE = """
@@ -64,14 +65,16 @@ class CachedAnswerer:
         self.batch_size = batch_size
         self.calls = 0
         self.hits = 0
-        self._setup = json.dumps(
-            [answerer.fingerprint, template, dict(generation or {})], sort_keys=True
-        )
+        how = [template, dict(generation or {})]
+        self._setup = json.dumps([answerer.fingerprint, *how], sort_keys=True)
+        self._how = fingerprint(*how) if template or generation else ""
         self._db = _open(Path(path))
 
     @property
     def fingerprint(self) -> str:
-        return self.answerer.fingerprint
+        """The answerer's, and how it is asked: beams of one template are not those of another."""
+        name = self.answerer.fingerprint
+        return f"{name}-{self._how}" if self._how else name
 
     def generate(self, prompts: Sequence[Prompted]) -> list[str]:
         asked = [(prompt, GENERATION) for prompt in prompts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -103,11 +104,7 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
         ValueError: it is of another selector, or of one with other settings.
     """
     folder = Path(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(
-            f"checkpoint={folder}: no {WEIGHTS} in it; name a folder under checkpoints/, such as "
-            "RUN/checkpoints/final"
-        )
+    weights = load_file(_weights_file(folder))
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     made, wanted = about["model"], plain(config)
     # How it learned may differ; what it is may not.
@@ -118,7 +115,6 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
             f"checkpoint={folder}: its model.{other[0]} is {made.get(other[0])!r}, not "
             f"{wanted[other[0]]!r}: choose the model it was trained as"
         )
-    weights = load_file(folder / WEIGHTS)
     missing = sorted(_learned(policy).keys() - weights.keys())
     if missing:
         raise ValueError(f"checkpoint={folder}: {WEIGHTS} lacks {missing[:3]}: it is not whole")
@@ -126,9 +122,28 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
     return policy
 
 
+def weights_digest(folder: str | Path) -> str:
+    """Name the weights of a checkpoint folder by what they are, wherever they lie.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    return hashlib.sha256(_weights_file(Path(folder)).read_bytes()).hexdigest()
+
+
 def plain(config: LeverModelConfig) -> dict[str, Any]:
     """Spell a configuration with JSON's own types."""
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=lambda e: e.value)))
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint={folder}: no {WEIGHTS} in it; name a folder under checkpoints/, such as "
+            "RUN/checkpoints/final"
+        )
+    return path
 
 
 def _live_features(data: LeverData, config: FeatureConfig) -> Features:

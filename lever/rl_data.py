@@ -133,7 +133,8 @@ def rl_data_key(job: RlDataJob) -> str:
         queries_per_call=1,
         output_path=None,
     )
-    beams = [[query, [beam.shots for beam in job.beams[query].beams]] for query in job.beams]
+    asked = job.queries()
+    beams = {query: record for query, record in job.beams.items() if query in asked}
     weights = {
         name: hashlib.sha256(value.cpu().numpy().tobytes()).hexdigest()
         for name, value in job.policy.state_dict().items()

@@ -26,7 +26,7 @@ from lever.generation_config import Split
 from lever.infoscore import beams_key, generate_beams
 from lever.learn import Lessons, learn
 from lever.model_config import LeverModelConfig, PhaseData
-from lever.policies import build_features, build_policy, load_weights
+from lever.policies import build_features, build_policy, load_weights, weights_digest
 from lever.reward_setup import build_judge, build_reward, needs_references
 from lever.rewards import Slate, SlateJudge, Verdict
 from lever.rl_data import RlDataJob, generate_rl_data, rl_data_key
@@ -210,9 +210,10 @@ class Workshop:
         key = self.key(
             model,
             curriculum,
-            str(start),
+            None if start is None else weights_digest(start),
             features is None,
-            _digest(records or {}),
+            self._beams_read(curriculum),
+            records or {},
             shuffled,
             trainer.lr,
         )
@@ -225,6 +226,12 @@ class Workshop:
 
         folder, _ = run_stage(name, self.root, key, make)
         return folder / "checkpoints" / "final"
+
+    def _beams_read(self, curriculum: CurriculumConfig) -> Beams:
+        """Beams that a training learns from."""
+        if not _reads_beams(curriculum):
+            return {}
+        return {one.query: self.lessons.beams[one.query] for one in self.lessons.train}
 
     def _learn(
         self,
@@ -245,7 +252,7 @@ class Workshop:
         counted = CountedJudge(judge)
         reward = build_reward(settings.reward, counted, self.data, policy.features, shuffled)
         lessons = replace(self.lessons, records=records)
-        if not any(phase.data in _READ_BEAMS for phase in curriculum.phases):
+        if not _reads_beams(curriculum):
             lessons = replace(lessons, train=self.train)
         learn(policy, lessons, reward, curriculum, settings, folder, self.seed)
         ours = {one.query for one in self.train}
@@ -292,19 +299,13 @@ class Workshop:
         self.setup.answerer.close()
 
 
-_READ_BEAMS = (PhaseData.beams.value, PhaseData.beam_scores.value)
-
-
 def reads(curriculum: CurriculumConfig, data: PhaseData) -> bool:
     """Whether a phase of a curriculum reads some kind of data."""
     return any(phase.data == data.value for phase in curriculum.phases)
 
 
-def _digest(records: Records) -> list[object]:
-    return [
-        [query, [(one.pointer, one.vqa_acc_score) for one in record.candidates]]
-        for query, record in records.items()
-    ]
+def _reads_beams(curriculum: CurriculumConfig) -> bool:
+    return any(reads(curriculum, data) for data in (PhaseData.beams, PhaseData.beam_scores))
 
 
 def with_workshop(

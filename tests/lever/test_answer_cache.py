@@ -65,6 +65,16 @@ def test_order_template_generation_and_answerer_each_make_another_key(
     assert renamed.calls == 1
 
 
+def test_what_is_made_with_another_template_has_another_name(
+    tmp_path: Path, counting: Noting
+) -> None:
+    path = tmp_path / "cache.sqlite"
+    assert CachedAnswerer(counting, path).fingerprint == counting.fingerprint
+    ways = [("chat", None), ("flamingo", None), ("chat", {"max_new_tokens": 3})]
+    names = {CachedAnswerer(counting, path, *way).fingerprint for way in ways}
+    assert len({*names, counting.fingerprint}) == 4
+
+
 def test_a_kill_neither_loses_nor_doubles_a_call(tmp_path: Path, counting: Noting) -> None:
     script = f"""
 from pathlib import Path

@@ -77,6 +77,13 @@ def test_the_file_holds_every_kind_without_repeats(tmp_path: Path, beams: Any) -
     assert total[GenMethod.sample] > 12 and total[GenMethod.retrieval] > 15
 
 
+def test_another_score_of_a_beam_makes_other_data(beams: Any) -> None:
+    query, record = next(iter(beams.items()))
+    first, *rest = record.beams
+    worse = replace(record, beams=(replace(first, score=first.score - 1), *rest))
+    assert rl_data_key(job({**beams, query: worse})) != rl_data_key(job(beams))
+
+
 def test_every_candidate_is_answered_and_scored_by_the_official_rule(
     tmp_path: Path, beams: Any
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,29 @@ def test_other_settings_are_another_stage(shop: Workshop) -> None:
     other = CurriculumConfig([PhaseConfig(PhaseKind.rce, epochs=1, data="beams")])
     assert shop.train_selector("sft", other) != shop.sft()
     assert shop.train_selector("sft", SFT) == shop.sft()
+
+
+def test_what_a_stage_learns_from_is_part_of_its_name(tmp_path: Path) -> None:
+    """Beams, whole candidates and the weights it starts from; not where those weights lie."""
+    settings = small_settings(tmp_path / "cache")
+    first = Workshop.open(settings, seed=0)
+    other = Workshop.open(replace(settings, beams=replace(settings.beams, beam_size=1)), seed=0)
+    try:
+        start = first.sft()
+        assert other.sft() != start
+        copied = tmp_path / "elsewhere"
+        shutil.copytree(start, copied)
+        records = first.rl_data(start)
+        made = first.train_selector("offline", OFFLINE, start, records=records)
+        assert first.train_selector("offline", OFFLINE, copied, records=records) == made
+        query, record = next(iter(records.items()))
+        surer = replace(record.candidates[0], vqa_gt_prob=0.5)
+        changed = {**records, query: replace(record, candidates=(surer, *record.candidates[1:]))}
+        assert first.train_selector("offline", OFFLINE, start, records=changed) != made
+        assert first.train_selector("offline", OFFLINE, other.sft(), records=records) != made
+    finally:
+        first.close()
+        other.close()
 
 
 def test_offline_grpo_asks_the_answerer_nothing_about_training_queries(shop: Workshop) -> None:
