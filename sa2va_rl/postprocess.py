@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage import filters, morphology
+from skimage import morphology
 
 from sa2va_rl.data import Sample
 from sa2va_rl.masks import Mask
@@ -64,6 +64,8 @@ CHOICES: dict[str, tuple[float | None, ...]] = {
     "grow": (-1, 0, 0, 1),
     "min_size": (0, 40, 80, 160),
 }
+# What a tuned threshold may keep of a segmenter's hysteresis and of its smallest piece.
+FOLLOWED, SMALLEST = (0.0, 1.5, 2.5), (0, 60)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def apply(recipe: Recipe, answer: Answer) -> Mask:
         if recipe.smooth:
             logits_HW = ndimage.gaussian_filter(logits_HW, recipe.smooth * unit)
         low = recipe.threshold - recipe.follow
-        mask_HW = filters.apply_hysteresis_threshold(logits_HW, low, recipe.threshold)
+        mask_HW = _followed(logits_HW, low, recipe.threshold)
     if recipe.close:
         # Padded: a vessel that leaves the picture must not be torn off at its edge.
         disc = morphology.disk(max(1, round(recipe.close * unit)))
@@ -113,6 +115,14 @@ def apply(recipe: Recipe, answer: Answer) -> Mask:
     return np.asarray(mask_HW, dtype=bool)
 
 
+def _followed(logits_HW: NDArray[np.float32], low: float, high: float) -> Mask:
+    """Keep pieces above `low` that hold a pixel above `high`; corners tie, as thin vessels need."""
+    pieces_HW, count = ndimage.label(logits_HW > low, structure=np.ones((3, 3)))
+    kept = np.bincount(pieces_HW[logits_HW > high], minlength=count + 1) > 0
+    kept[0] = False  # what is in no piece
+    return kept[pieces_HW]
+
+
 def _without_specks(mask_HW: Mask, smallest: float) -> Mask:
     pieces_HW, _ = ndimage.label(mask_HW, structure=np.ones((3, 3)))
     kept = np.bincount(pieces_HW.ravel()) >= smallest
@@ -121,8 +131,20 @@ def _without_specks(mask_HW: Mask, smallest: float) -> Mask:
 
 
 def thresholds() -> list[Recipe]:
-    """List the recipes that only move the threshold, the segmenter's own mask first."""
-    return [OWN, *(Recipe(float(logit)) for logit in np.arange(-4.0, 8.5, 0.5))]
+    """List the recipes that move the threshold, the segmenter's own mask first.
+
+    A segmenter may follow vessels below its threshold and drop specks, as the embedded one does
+    under most prompts: a threshold that had to do without both could only lose to it.
+    """
+    return [
+        OWN,
+        *(
+            Recipe(float(logit), follow, min_size=min_size)
+            for logit in np.arange(-4.0, 8.5, 0.5)
+            for follow in FOLLOWED
+            for min_size in SMALLEST
+        ),
+    ]
 
 
 def draw_recipes(count: int, seed: int = 0) -> list[Recipe]:

@@ -52,6 +52,13 @@ def test_following_goes_on_from_what_is_above_the_threshold_alone() -> None:
     assert apply(Recipe(threshold=1.0), answer(logits_HW)).sum() == 50
 
 
+def test_a_vessel_of_one_pixel_is_followed_across_corners() -> None:
+    logits_HW = flat()
+    logits_HW[range(20, 100), range(20, 100)] = -1.0
+    logits_HW[20, 20] = 2.0
+    assert apply(Recipe(threshold=1.0, follow=2.5), answer(logits_HW)).sum() == 80
+
+
 def test_closing_bridges_a_gap_and_leaves_the_edge_alone() -> None:
     logits_HW = flat()
     logits_HW[40:45, :70] = logits_HW[40:45, 74:] = 3.0
@@ -119,7 +126,32 @@ def test_recipes_are_drawn_without_repetition_and_begin_with_none() -> None:
     assert recipes[0] == OWN and len(set(recipes)) == 40
     assert recipes == draw_recipes(40, seed=3) != draw_recipes(40, seed=4)
     assert thresholds()[0] == OWN
-    assert all(recipe == Recipe(recipe.threshold) for recipe in thresholds())
+    assert len(set(thresholds())) == len(thresholds())
+
+
+def test_a_tuned_threshold_keeps_what_the_segmenter_follows_and_drops() -> None:
+    """The truth fades along its length, and specks as bright as its start lie around it.
+
+    The segmenter starts too high and loses the fainter of two vessels: only a lower threshold
+    that goes on following and dropping finds both and nothing else.
+    """
+    logits_HW = flat()
+    logits_HW[40:43, 10:60], logits_HW[40:43, 60:140] = 3.0, 1.0
+    logits_HW[80:83, 10:60], logits_HW[80:83, 60:140] = 1.5, -0.25
+    truth_HW = logits_HW > -1
+    logits_HW[10:30:4, 10:150:4] = 3.0  # specks
+    logits_HW[120:150, 10:150] = 0.25  # a haze that nothing bright touches
+    own = Answer(
+        apply(Recipe(2.0, follow=2.0, min_size=80), answer(logits_HW)), answer(logits_HW).logits_HW
+    )
+
+    def dice(_: int, masks: list[np.ndarray]) -> list[float]:
+        return [overlap(mask, truth_HW).dice for mask in masks]
+
+    found = search([own], dice, thresholds(), rounds=((1, 3),))
+    assert dice(0, [own.mask_HW])[0] < 0.7
+    assert found.recipes[0] != OWN
+    assert found.scores_BK[0, 0] == 1.0
 
 
 def planted(count: int = 12) -> list[Answer]:
