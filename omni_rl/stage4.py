@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core_rl.artifacts import cpu_seconds
-from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.hardware import prepare
 from core_rl.rewards import WeightedReward
 from core_rl.types import Actions, Query, RewardTable
@@ -120,11 +120,12 @@ def run_control(
     return score_records(splits.test, greedy_texts(policy, splits.test), seed)
 
 
-def _more_supervision(
-    policy: OmniPolicy, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
-) -> None:
-    """Go on with the warm start's own supervised training for the same processor time."""
-    rng = np.random.default_rng([seed, 8])
+def supervision(settings: Settings) -> tuple[TrainerConfig, CurriculumConfig]:
+    """Settings of supervised training that goes on until its budget stops it.
+
+    Nobody knows its steps beforehand.  A schedule in shares of them would never leave its ramp, so
+    the rate is half the warm start's from the first step to the last.
+    """
     warm = settings.model.warm
     trainer = replace(
         settings.trainer,
@@ -133,9 +134,18 @@ def _more_supervision(
         accumulation=1,
         max_steps=None,
         schedule="constant",
+        warmup=0.0,
         val_every=10**9,
     )
-    curriculum = CurriculumConfig(phases=[PhaseConfig(kind=PhaseKind.rce, steps=100_000)])
+    return trainer, CurriculumConfig(phases=[PhaseConfig(kind=PhaseKind.rce, steps=100_000)])
+
+
+def _more_supervision(
+    policy: OmniPolicy, settings: Settings, splits: Splits, seed: int, folder: Path, budget: float
+) -> None:
+    """Go on with the warm start's own supervised training for the same processor time."""
+    rng = np.random.default_rng([seed, 8])
+    trainer, curriculum = supervision(settings)
 
     def teach(_: object, records: Sequence[Record]) -> Sequence[Record]:
         return [retell(record, WEAK, rng) for record in records]
