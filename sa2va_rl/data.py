@@ -23,6 +23,8 @@ from sa2va_rl.config import FILM
 from sa2va_rl.features import Floats, features_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# Such files ring around edges: what is dark in a mask comes back a little above 0.
+LOSSY = (".jpg", ".jpeg", ".webp")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -138,6 +140,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
     """Read a mask, True where any channel is not 0 (transparency left out).
 
+    Of a lossy file (`LOSSY`), True above half of its brightest pixel: better export masks as PNG.
+
     Args:
         path: of the mask.
         size: height and width of its picture.
@@ -150,7 +154,8 @@ def read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
         # A palette's first entry need not be black: read colours, not indices.
         picture = picture.convert("RGB")
     values = np.asarray(picture)
-    mask_HW = (values.max(axis=2) if values.ndim == 3 else values) > 0
+    values_HW = values.max(axis=2) if values.ndim == 3 else values
+    mask_HW = values_HW > (values_HW.max() / 2 if path.suffix.lower() in LOSSY else 0)
     if mask_HW.shape != tuple(size):
         raise ValueError(
             f"{path} is {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its picture "
@@ -193,6 +198,9 @@ def fill_polygons(polygons: Any, height: int, width: int, where: str) -> NDArray
 def group_of(path: Path, pattern: str) -> str:
     """Return the group that a file's name tells, with its folder's name before it.
 
+    Folders may be patients whose files are numbered alike, so the same name in two folders is two
+    groups: frames of one film belong into one folder.
+
     Raises:
         ValueError: the pattern has no bracket or does not match.
     """
@@ -206,6 +214,11 @@ def group_of(path: Path, pattern: str) -> str:
             "whose first bracket is the patient or film"
         )
     return f"{path.parent.name}/{match.group(1)}"
+
+
+def film_of(group: str) -> str:
+    """Return what the file's name tells of a group; the group itself where that is nothing."""
+    return group.rpartition("/")[2] or group
 
 
 def split_by_group(

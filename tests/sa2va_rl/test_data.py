@@ -132,6 +132,16 @@ def test_a_mask_with_transparency_or_palette(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "palette.png", (8, 12)).sum() == 1
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".webp"])
+def test_a_thin_line_survives_a_lossy_file(tmp_path: Path, suffix: str) -> None:
+    truth_HW = np.zeros((48, 64), dtype=bool)
+    truth_HW[20:22, 5:60] = truth_HW[5:40, 30:32] = True
+    path = tmp_path / f"mask{suffix}"
+    Image.fromarray(truth_HW.astype(np.uint8) * 255).save(path)
+    assert (np.asarray(Image.open(path).convert("L")) > 0).sum() > truth_HW.sum()
+    np.testing.assert_array_equal(read_mask(path, truth_HW.shape), truth_HW)
+
+
 @pytest.mark.parametrize("kind", ["L", "RGBA", "I;16"])
 def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, kind: str) -> None:
     ramp = np.arange(96).reshape(8, 12)
