@@ -22,7 +22,7 @@ from sa2va_rl.data import Sample, Splits
 from sa2va_rl.features import Standardiser
 from sa2va_rl.finetune import Curve
 from sa2va_rl.masks import MaskCache
-from sa2va_rl.pictures import load_shifted, load_splits
+from sa2va_rl.pictures import load_shifted, load_splits, smaller
 from sa2va_rl.policy_steps import Learnt, Task, learn_ppo, learn_selector
 from sa2va_rl.settings import Settings
 from sa2va_rl.steps import JudgedBy, digest_samples, learn_reward_net, measure, open_masks
@@ -62,22 +62,25 @@ class Entry:
     masks: MaskCache
 
 
-def run_seed(settings: Settings, config: CompareConfig, seed: int, size: int) -> SeedResult:
+def run_seed(
+    settings: Settings, config: CompareConfig, seed: int, size: int, main: bool
+) -> SeedResult:
     """Run every method with `size` training pictures of one seed, or take what was done before.
 
     Validation has at most as many pictures as training, so that a small table means few masks.
-    Experiment 3b is in the table of all training pictures alone.
+    Experiment 3b is in the main table alone.
 
     Args:
         settings: of the run.
         config: of the comparison.
         seed: of the patients and of everything drawn.
-        size: training pictures.
+        size: training pictures; of files a seed may have fewer, as films differ in length.
+        main: whether this is the table of all training pictures.
     """
     prepare(settings.hardware, seed)
     whole = load_splits(settings.data_mix, seed)
     shifted = load_shifted(settings.data_mix, seed)
-    splits = Splits(whole.train[:size], whole.val[:size], whole.test)
+    splits = smaller(whole, settings.data_mix.source, size)
     entry = Entry(settings, config, seed, splits, shifted, open_masks(settings))
     judged = learn_reward_net(settings, splits, entry.masks, seed)
     arena = cache(lambda: _arena(entry, judged))  # measured only where a part is still to be done
@@ -87,12 +90,12 @@ def run_seed(settings: Settings, config: CompareConfig, seed: int, size: int) ->
         _postprocess_part(entry, arena, key),
     ]
     curves = pd.DataFrame()
-    if size == len(whole.train):
+    if main:
         parts.append(_finetune_part(entry, arena, key))
         curves = pd.read_parquet(parts[-1][0] / CURVES)
     numbers = judged.test_figures | {
         "segmenter_calls": entry.masks.calls + sum(figures[ASKED] for _, figures in parts),
-        "segmenter_calls_train": float(size * len(settings.prompts)),
+        "segmenter_calls_train": float(len(splits.train) * len(settings.prompts)),
     }
     rows = pd.concat([pd.read_parquet(folder / ROWS) for folder, _ in parts], ignore_index=True)
     rows.insert(0, "seed", seed)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from sa2va_rl.angiograms import DEFAULT, SHIFTED, draw_samples
 from sa2va_rl.config import Sa2VADataConfig, Source
-from sa2va_rl.data import Sample, Splits, read_annotations, read_folders, split_by_group
+from sa2va_rl.data import (
+    Sample,
+    Splits,
+    film_of,
+    read_annotations,
+    read_folders,
+    split_by_group,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +40,30 @@ def load_splits(config: Sa2VADataConfig, seed: int) -> Splits:
     if config.source is Source.generated:
         return _generated(config, seed)
     splits = split_by_group(_read(config), config.val_share, config.test_share, seed)
-    return Splits(
-        _at_most(splits.train, config.train, "train"),
-        _at_most(splits.val, config.val, "val"),
-        _at_most(splits.test, config.test, "test"),
-    )
+    wanted = {"train": config.train, "val": config.val, "test": config.test}
+    kept = {name: at_most(getattr(splits, name), size) for name, size in wanted.items()}
+    for name, part in kept.items():
+        there = len(getattr(splits, name))
+        if len(part) < there:
+            log.info("%s: %d of %d pictures (data_mix.%s)", name, len(part), there, name)
+    return Splits(**kept)
+
+
+def smaller(splits: Splits, source: Source, size: int) -> Splits:
+    """Keep at most `size` pictures to learn from and as many to choose by; test stays whole.
+
+    Generated pictures are patients in no order: the beginning, so that masks are shared.
+    """
+    if source is Source.generated:
+        return Splits(splits.train[:size], splits.val[:size], splits.test)
+    return Splits(at_most(splits.train, size), at_most(splits.val, size), splits.test)
+
+
+def at_most(samples: Sequence[Sample], size: int | None) -> tuple[Sample, ...]:
+    """Keep `size` pictures of a split, evenly over it: its first may be frames of one film."""
+    if size is None or len(samples) <= size:
+        return tuple(samples)
+    return tuple(samples[index * len(samples) // size] for index in range(size))
 
 
 def load_shifted(config: Sa2VADataConfig, seed: int) -> tuple[Sample, ...]:
@@ -52,6 +78,20 @@ def load_bare(config: Sa2VADataConfig) -> tuple[Sample, ...]:
     if config.bare is None:
         return ()
     return tuple(read_folders(Path(config.bare), group=config.group))
+
+
+def without_films_of(bare: Sequence[Sample], held_out: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Leave out pictures of patients or films that are held out, whatever folder they lie in."""
+    films = {film_of(sample.group) for sample in held_out}
+    kept = tuple(sample for sample in bare if film_of(sample.group) not in films)
+    if len(kept) < len(bare):
+        log.warning(
+            "data_mix.bare: %d of %d pictures left out, the first %s: their films are in "
+            "validation or test",
+            *(len(bare) - len(kept), len(bare)),
+            next(sample.name for sample in bare if film_of(sample.group) in films),
+        )
+    return kept
 
 
 def _generated(config: Sa2VADataConfig, seed: int) -> Splits:
@@ -79,12 +119,3 @@ def _read(config: Sa2VADataConfig) -> list[Sample]:
         return read_annotations(path, images, config.group)
     masks = None if config.masks is None else Path(config.masks)
     return read_folders(path, masks, config.group)
-
-
-def _at_most(samples: Sequence[Sample], size: int | None, name: str) -> tuple[Sample, ...]:
-    if size is None or len(samples) <= size:
-        return tuple(samples)
-    # Evenly over the split: its first pictures may be frames of one film.
-    kept = tuple(samples[index * len(samples) // size] for index in range(size))
-    log.info("%s: %d of %d pictures (data_mix.%s)", name, size, len(samples), name)
-    return kept

@@ -19,7 +19,7 @@ from sa2va_rl.env import Verdict, Verdicts
 from sa2va_rl.features import Standardiser
 from sa2va_rl.grpo import SelectorRun, fit_selector
 from sa2va_rl.masks import MaskCache
-from sa2va_rl.pictures import load_bare
+from sa2va_rl.pictures import load_bare, without_films_of
 from sa2va_rl.policies import PromptPolicy, load_policy
 from sa2va_rl.ppo import PPORun, fit_ppo
 from sa2va_rl.settings import Settings
@@ -47,9 +47,13 @@ class Task:
 
     @cached_property
     def learnt_from(self) -> Splits:
-        """The splits with the pictures without masks among the training ones."""
+        """The splits with the pictures without masks among the training ones.
+
+        Bare pictures of a film that is held out stay out, or policies would learn from it.
+        """
         bare = load_bare(self.settings.data_mix)
-        return replace(self.splits, train=(*self.splits.train, *bare))
+        kept = without_films_of(bare, (*self.splits.val, *self.splits.test))
+        return replace(self.splits, train=(*self.splits.train, *kept))
 
     @cached_property
     def _known(self) -> tuple[dict[tuple[int, int], Verdict], dict[tuple[int, int], Verdict]]:

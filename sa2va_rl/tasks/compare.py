@@ -93,11 +93,13 @@ def run_all(
     with executor(workers) as pool:
         runs = {}
         for job in jobs:
+            # Decided here: of files, another seed may hold another number of training pictures.
+            args = (settings, config, *job, job[1] == sizes[0])
             if workers > 1:
                 into = folder / f"seed{job[0]}-{job[1]}"
-                future = pool.submit(logged_into, into, run_seed, settings, config, *job)
+                future = pool.submit(logged_into, into, run_seed, *args)
             else:
-                future = pool.submit(run_seed, settings, config, *job)
+                future = pool.submit(run_seed, *args)
             runs[future] = job
         for run in as_completed(runs):
             found[runs[run]] = run.result()

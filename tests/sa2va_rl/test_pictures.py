@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from sa2va_rl.config import Sa2VADataConfig, Source
 from sa2va_rl.data import Sample
-from sa2va_rl.pictures import load_bare, load_shifted, load_splits
+from sa2va_rl.pictures import load_bare, load_shifted, load_splits, smaller, without_films_of
 
 SMALL = Sa2VADataConfig(train=4, val=2, test=3, shifted=2, side=64)
 
@@ -73,11 +74,39 @@ def test_a_part_of_the_files_is_taken_from_every_film(folder: Path) -> None:
     assert len(splits.val) == 3
 
 
+def test_a_smaller_table_learns_from_every_film(folder: Path) -> None:
+    splits = load_splits(files(folder), seed=0)
+    few = smaller(splits, Source.folders, 4)
+    assert len(few.train) == len(films(few.train)) == 4
+    assert few.val == splits.val and few.test == splits.test
+    drawn = load_splits(SMALL, 1)
+    assert smaller(drawn, Source.generated, 2).train == drawn.train[:2]
+
+
 def test_pictures_without_masks_are_beside(folder: Path) -> None:
     assert load_bare(files(folder)) == ()
     bare = load_bare(files(folder, bare=str(folder / "images")))
     assert len(bare) == 18
     assert all(sample.truth_HW is None for sample in bare)
+
+
+def test_bare_pictures_of_films_held_out_stay_out(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = load_splits(files(folder), seed=0)
+    more = folder / "more"
+    more.mkdir()
+    for path in (folder / "images").iterdir():
+        Image.open(path).save(more / path.name.replace("-", "-9"))  # other frames of the films
+    Image.open(path).save(more / "another-1.png")
+    bare = load_bare(files(folder, bare=str(more)))
+    kept = without_films_of(bare, (*splits.val, *splits.test))
+    assert len(kept) == 4 * 3 + 1
+    held = {group.split("/")[1] for group in films((*splits.val, *splits.test))}
+    assert not held & {group.split("/")[1] for group in films(kept)}
+    assert "6 of 19 pictures left out" in caplog.text
+    numbered = [replace(bare[0], group=f"{name}/") for name in ("one", "two")]
+    assert without_films_of(numbered, numbered[:1]) == (numbered[1],)
 
 
 def test_sizes_that_cannot_be_are_refused() -> None:
