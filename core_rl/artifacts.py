@@ -8,6 +8,7 @@ one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -86,11 +87,20 @@ def finish_run(folder: Path, metrics: Mapping[str, float], seed: int, started: S
 
 
 def link_latest(root: Path, folder: Path) -> None:
-    """Point `<root>/latest` at the newest run folder."""
+    """Point `<root>/latest` at the newest run folder; a warning where that is not possible.
+
+    It is a convenience: without it nothing of the run is lost.
+    """
     link, beside = root / "latest", root / f".latest.{os.getpid()}"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(os.path.relpath(folder, root))
-    beside.replace(link)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(os.path.relpath(folder, root))
+        beside.replace(link)
+    except OSError as error:  # no links on this file system, or a folder of that name
+        log.warning("%s does not name this run, which is in %s: %s", link, folder, error)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def cpu_seconds() -> float:

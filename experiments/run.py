@@ -52,10 +52,10 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
     try:
         metrics = task()
+        artifacts.finish_run(folder, metrics, cfg.seed, started)
     finally:
         # At the end, so that a resumed run can still name the one before it as `latest`.
         artifacts.link_latest(Path(cfg.paths.output), folder)
-    artifacts.finish_run(folder, metrics, cfg.seed, started)
     if cfg.objective is None:
         return None
     if cfg.objective not in metrics:

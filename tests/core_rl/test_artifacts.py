@@ -86,6 +86,31 @@ def test_latest_names_the_newest_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
 
 
+def test_latest_in_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    link_latest(tmp_path / "deep" / "root", tmp_path / "one")
+    assert (tmp_path / "deep" / "root" / "latest").resolve() == tmp_path / "one"
+
+
+def test_a_run_that_cannot_be_linked_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest" / "kept").touch()
+    link_latest(tmp_path, tmp_path / "one")
+    assert "latest does not name this run" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest"]
+    assert (tmp_path / "latest" / "kept").exists()
+
+    def no_links(path: Path, target: str) -> None:
+        raise PermissionError("no links here")
+
+    caplog.clear()
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    link_latest(tmp_path, tmp_path / "one")
+    assert "no links here" in caplog.text
+
+
 def test_cpu_time_only_grows() -> None:
     before = artifacts.cpu_seconds()
     sum(i * i for i in range(200_000))

@@ -116,6 +116,16 @@ def test_a_run_leaves_its_folder_and_latest(tmp_path: Path) -> None:
     assert "probe says hello" in (latest / "train.log").read_text()
 
 
+def test_a_run_that_cannot_be_linked_keeps_its_metrics(tmp_path: Path) -> None:
+    (tmp_path / "out" / "latest").mkdir(parents=True)
+    answer = run("+exp=probe", output=tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert len(list((tmp_path / "out").glob("*-*-*/*/metrics.json"))) == 1
+    answer = run("+exp=probe", "behaviour=user_error", output=tmp_path / "out")
+    assert answer.code == 1
+    assert "data_mix.size=0" in answer.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
