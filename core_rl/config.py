@@ -24,6 +24,10 @@ def is_address(text: str | None) -> bool:
     return re.match(r"https?://[^\s/]+(?:/\S*)?$", text or "") is not None
 
 
+ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+
+
 class PhaseKind(Enum):
     """Which objective a phase of the curriculum optimises."""
 
@@ -180,8 +184,18 @@ class TrainerConfig:
             self.max_steps,
             "null or above 0",
         )
-        for name in ("batch_size", "accumulation", "workers", "val_every", "checkpoint_every"):
+        for name in (
+            "batch_size",
+            "accumulation",
+            "workers",
+            "val_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "log_every",
+        ):
             require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
+        for name in ("val_size", "test_size"):
+            require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), "0 or more")
         require(self.grad_clip > 0, "trainer.grad_clip", self.grad_clip, "above 0")
         require(0 <= self.warmup < 1, "trainer.warmup", self.warmup, "from 0 to below 1")
         require(
@@ -190,12 +204,11 @@ class TrainerConfig:
             self.schedule,
             "cosine or constant",
         )
-        require(len(self.seeds) > 0, "trainer.seeds", self.seeds, "at least one seed")
         require(
-            self.keep_checkpoints >= 1,
-            "trainer.keep_checkpoints",
-            self.keep_checkpoints,
-            "at least 1",
+            len(self.seeds) == len(set(self.seeds)) > 0,
+            "trainer.seeds",
+            self.seeds,
+            "at least one seed, none of them twice",
         )
 
 
@@ -203,17 +216,20 @@ class TrainerConfig:
 class HardwareConfig:
     """The machine: what Lightning's Trainer is built with."""
 
-    accelerator: str = "cpu"
+    accelerator: str = "cpu"  # cpu | gpu | cuda | mps
     devices: int = 1
     strategy: str = "auto"  # auto | ddp | deepspeed
     zero_stage: int = 2
     offload: bool = False
-    precision: str = "32-true"
+    precision: str = "32-true"  # or bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true
     threads: int = 1  # torch threads a process on CPU; 0 = leave as it is
     accumulation: int = 1
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        for name, known in (("accelerator", ACCELERATORS), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            require(value in known, f"hardware.{name}", value, f"one of {', '.join(known)}")
         require(self.devices >= 1, "hardware.devices", self.devices, "at least 1")
         require(
             self.strategy in ("auto", "ddp", "deepspeed"),

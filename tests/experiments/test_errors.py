@@ -52,6 +52,12 @@ def told(*overrides: str) -> str:
         ("trainer.lr=-1", "trainer.lr=-1.0", "expected above 0"),
         ("rollout.num_generations=1", "rollout.num_generations=1", "at least 2"),
         ("seed=-1", "seed=-1", "expected from 0"),
+        ("trainer.log_every=0", "trainer.log_every=0", "expected at least 1"),
+        ("trainer.val_size=-1", "trainer.val_size=-1", "expected 0 or more"),
+        ("trainer.test_size=-1", "trainer.test_size=-1", "expected 0 or more"),
+        ("trainer.seeds=[0,0]", "trainer.seeds=[0, 0]", "none of them twice"),
+        ("hardware.precision=fp8", "hardware.precision='fp8'", "one of 32-true, bf16-mixed"),
+        ("hardware.accelerator=tpu", "hardware.accelerator='tpu'", "one of cpu, gpu, cuda, mps"),
         ("data_mix.ratios.social_iq=.9", "data_mix.ratios", "they sum to 1.4"),
         # unknown options
         ("hardware=gpu3", "hardware: gpu3", "did you mean gpu1? There are: cpu, gpu1"),
