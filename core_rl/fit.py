@@ -63,6 +63,7 @@ def fit(
 
     Raises:
         UnhealthyError: see `core_rl.doctor.Doctor`.
+        KeyboardInterrupt: Ctrl-C while training.
     """
     quieten_lightning()
     resumed = resume_point(trainer.resume)
@@ -86,7 +87,13 @@ def fit(
         default_root_dir=folder,
     )
     batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
-    runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
+    try:
+        runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
+    except SystemExit as left:
+        # Lightning leaves Python on Ctrl-C, as if the run had failed.
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from left
+        raise
     return runner
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,25 @@ def test_the_progress_bar_shows_the_parts_of_the_reward(
     shown = capsys.readouterr().out
     assert "reward/path=" in shown and "reward/total=" in shown
     assert "2/2" in shown
+
+
+def test_ctrl_c_is_not_a_failed_run(tmp_path: Path) -> None:
+    class Interrupt(Recorder):
+        def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+            raise KeyboardInterrupt
+
+    class Leave(Recorder):
+        def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+            raise SystemExit(3)
+
+    handler = signal.getsignal(signal.SIGINT)  # Lightning ignores the signal from then on
+    try:
+        for callback, expected in ((Interrupt(), KeyboardInterrupt), (Leave(), SystemExit)):
+            module = module_of(ToyPolicy(), REWARD, phases(grpo(2)))
+            with pytest.raises(expected):
+                run(module, forever([0]), tmp_path, callbacks=[callback])
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.parametrize(
