@@ -3,9 +3,8 @@
 `diagnose` takes a Hugging Face model, the batch that is fed to `generate` and, where the trainer
 has one, its own scoring of completions:
 
+    from core_rl.health import health_table
     from core_rl.hf.checks import diagnose
-    from core_rl.hardware import own_randomness
-from core_rl.health import health_table
 
     print(health_table(diagnose(model, tokenizer, batch)).to_string())
 

@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.cache_utils import DynamicCache
 
 from core_rl.health import Finding, Verdict
+from core_rl.hf import checks
 from core_rl.hf.checks import check_policy, diagnose
 from core_rl.hf.generation import generation_mode
 from core_rl.hf.parity import (
@@ -31,6 +32,11 @@ CHAT = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}<end>{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
+
+
+def test_the_imports_of_the_example_stand_in_the_example() -> None:
+    imports = [line for line in (checks.__doc__ or "").splitlines() if " import " in line]
+    assert [line[:16] for line in imports] == ["    from core_rl"] * 2
 
 
 def bad(findings: list[Finding]) -> dict[str, str]:
