@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,7 +23,19 @@ def build_optimizer(module: nn.Module, lr: float, weight_decay: float = 0.0) -> 
         raise ValueError("the policy has no trainable parameter: everything in it is frozen")
     # On a CPU one kernel in place of a dozen, and nothing of the size of a weight in between.
     on_cpu = all(p.device.type == "cpu" for p in module.parameters())
-    return AdamW(groups, lr=lr, fused=on_cpu or None)
+    optimizer = AdamW(groups, lr=lr, fused=on_cpu or None)
+    # Where a loss was scaled, Lightning unscales before it clips; the kernel need not.
+    optimizer._step_supports_amp_scaling = False
+    trained = [p for p in module.parameters() if p.requires_grad]
+
+    def count_the_write(*_: object) -> None:
+        # Neither a fused kernel nor a step on flat buffers shows in the weights' own versions, by
+        # which others tell whether what they hold is out of date.
+        for parameter in trained:
+            torch.autograd.graph.increment_version(parameter)
+
+    optimizer.register_step_post_hook(count_the_write)
+    return optimizer
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

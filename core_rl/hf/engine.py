@@ -62,7 +62,11 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Draws candidates and takes weights."""
+    """Draws candidates and takes weights.
+
+    On several processes each has its own client of one server.  All of them are told of new
+    weights, before a barrier; the main one alone hands them over.
+    """
 
     def complete(self, chats: Sequence[Chat], drawing: Drawing) -> list[list[Completion]]:
         """Return `drawing.count` candidates of each prompt."""
@@ -128,13 +132,15 @@ class EngineSampler:
         version = _version(policy)
         if version == self._given:
             return
+        target = self.folder / f"weights-{version}"
         if is_main_process():
-            target = self.folder / f"weights-{version}"
             policy.model.save_pretrained(target)
-            if policy.has_adapters:
-                self.engine.load_adapter(target)
-            else:
-                self.engine.load_weights(target)
+        # On every process: each asks for the adapter by its new name.
+        if policy.has_adapters:
+            self.engine.load_adapter(target)
+        else:
+            self.engine.load_weights(target)
+        if is_main_process():
             shutil.rmtree(target)
             log.debug("the engine took the weights of version %d", version)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -143,7 +149,7 @@ class EngineSampler:
 
 
 def _version(policy: HFPolicy) -> int:
-    """Count the writes to the weights: an optimiser's step raises it."""
+    """Count the writes to the weights: a step of `core_rl.optim.build_optimizer` raises it."""
     return sum(parameter._version for parameter in policy.model.parameters())
 
 

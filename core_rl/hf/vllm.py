@@ -22,6 +22,7 @@ from typing import Any
 
 from core_rl.config import EngineConfig
 from core_rl.endpoint import Client, Endpoint, Response, ask_all
+from core_rl.hardware import is_main_process
 from core_rl.hf.engine import Chat, Completion, Drawing
 
 _NEVER = -100.0  # logit bias of a token that must not be drawn
@@ -58,6 +59,8 @@ class VLLMServer:
         return ask_all(self._endpoint, seeded, partial(self._complete, drawing))
 
     def load_weights(self, folder: Path) -> None:
+        if not is_main_process():
+            return
         where = str(folder.resolve())
         self._ask("collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": where}})
         # What is kept of prompts was computed with the old weights.
@@ -67,6 +70,8 @@ class VLLMServer:
         before = self._adapter
         self._adapters += 1
         self._adapter = f"policy-{self._adapters}"
+        if not is_main_process():
+            return
         self._ask(
             "v1/load_lora_adapter",
             {"lora_name": self._adapter, "lora_path": str(folder.resolve())},

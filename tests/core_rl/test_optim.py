@@ -31,6 +31,16 @@ def test_a_frozen_module_is_an_error() -> None:
         build_optimizer(nn.Linear(1, 1).requires_grad_(False), lr=0.1)
 
 
+def test_a_step_is_a_write_to_what_it_trains_and_to_nothing_else() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+    before = [p._version for p in model.parameters()]
+    optimizer = build_optimizer(model, lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    written = [p._version > old for p, old in zip(model.parameters(), before, strict=True)]
+    assert written == [True, True, False, False]
+
+
 def test_cosine_with_warm_up_by_hand() -> None:
     phases = curriculum(PhaseConfig(steps=10))
     factors = [lr_factor(step, phases, warmup=0.2, schedule="cosine") for step in range(10)]

@@ -17,9 +17,17 @@ from core_rl.hf.policy import HFPolicy
 from core_rl.hf.vllm import VLLMServer
 from core_rl.loss_config import KLConfig, LossConfig, MismatchConfig
 from core_rl.mismatch import mismatch_weights
+from core_rl.optim import build_optimizer
 from core_rl.types import Actions
 from tests.core_rl.hf.engine_server import EngineServer, serving
-from tests.core_rl.hf.text_policy import QUERIES, TextPolicy, build_policy, gradients
+from tests.core_rl.hf.text_policy import (
+    QUERIES,
+    TextPolicy,
+    build_model,
+    build_policy,
+    gradients,
+    with_adapters,
+)
 from tests.core_rl.toy import grpo, module_of, phases
 
 
@@ -83,7 +91,7 @@ def test_weights_follow_the_policy_and_only_when_they_changed(
     draw(drawing, policy)
     draw(drawing, policy)
     assert len(server.asked("/collective_rpc")) == 1
-    optimizer = torch.optim.SGD(policy.parameters(), lr=0.5)
+    optimizer = build_optimizer(policy, lr=0.01)
     policy.log_probs(policy.encode(QUERIES), draw(drawing, policy)).logp_BGT.sum().backward()
     optimizer.step()
     actions = draw(drawing, policy)
@@ -162,3 +170,20 @@ def test_adapters_are_loaded_under_a_new_name_each_time(
     names = [body["lora_name"] for body in server.asked("/v1/load_lora_adapter")]
     assert names == ["policy-1", "policy-2"]
     assert [b["lora_name"] for b in server.asked("/v1/unload_lora_adapter")] == ["policy-1"]
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_every_process_draws_with_the_adapter_that_the_main_one_handed_over(
+    rank: str, server: EngineServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    policy = build_policy(model=with_adapters(build_model()))
+    drawing = sampler(server, tmp_path)
+    draw(drawing, policy)
+    with torch.no_grad():
+        next(p for p in policy.parameters() if p.requires_grad).mul_(2.0)
+    draw(drawing, policy)
+    models = [body["model"] for body in server.asked("/v1/chat/completions")]
+    assert models == ["policy-1"] * len(QUERIES) + ["policy-2"] * len(QUERIES)
+    assert len(server.asked("/v1/load_lora_adapter")) == (2 if rank == "0" else 0)
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -60,6 +61,13 @@ def build_model(family: str = "qwen2", seed: int = 0, **changes: Any) -> PreTrai
     torch.manual_seed(seed)
     config, model = FAMILIES[family]
     return model(config(**(SIZES | changes)))
+
+
+def with_adapters(model: PreTrainedModel) -> Any:
+    """Freeze a model and put adapters on it that change nothing yet; skip without peft."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    return peft.get_peft_model(model, config)
 
 
 def build_policy(
