@@ -139,6 +139,9 @@ class Checkpoints(Callback):
     held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.  A resumed run takes over the
     best of the run it goes on from.
 
+    Held-out rewards are compared only where the same functions judged: a validation without one
+    that judged before selects nothing, and the first one with a new one selects anew.
+
     Args:
         folder: of the run.
         save: writes the policy into a folder.
@@ -160,6 +163,7 @@ class Checkpoints(Callback):
         self.every = every
         self.keep = keep
         self.best = float("-inf")
+        self._judges: set[str] = set()  # weighted functions that judged at a validation so far
         self.resumed = resumed
         self._saved_at = -1
 
@@ -170,10 +174,11 @@ class Checkpoints(Callback):
         if not (before / "best.json").exists():
             return
         # Not from the checkpoint itself, which may be older than the best.
-        self.best = json.loads((before / "best.json").read_text())["val/reward"]
+        stored = json.loads((before / "best.json").read_text())
+        self.best, self._judges = stored["val/reward"], set(stored.get("judges", ()))
         if trainer.is_global_zero and before.resolve() != self.folder.resolve():
             shutil.copytree(before / "best", self.folder / "best", dirs_exist_ok=True)
-            write_json(self.folder / "best.json", {"val/reward": self.best})
+            self._note_best()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.global_step
@@ -183,14 +188,27 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        reward = trainer.callback_metrics.get("val/reward")
-        if reward is None or trainer.sanity_checking:
+        assert isinstance(pl_module, GroupPolicyModule)
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if "val/reward" not in seen or trainer.sanity_checking:
             return
-        if torch.isfinite(reward) and float(reward) > self.best:
-            self.best = float(reward)
+        functions = pl_module.reward.functions
+        judging = set(pl_module.reward.judging({name: seen[f"val/{name}"] for name in functions}))
+        if not judging >= self._judges:
+            silent = ", ".join(sorted(self._judges - judging))
+            log.warning("%s judged nothing held out: this validation selects no best", silent)
+            return
+        if judging > self._judges:  # the best so far was chosen without their part
+            self._judges, self.best = judging, float("-inf")
+        if math.isfinite(seen["val/reward"]) and seen["val/reward"] > self.best:
+            self.best = seen["val/reward"]
             self._write(trainer, "best")
             if trainer.is_global_zero:
-                write_json(self.folder / "best.json", {"val/reward": self.best})
+                self._note_best()
+
+    def _note_best(self) -> None:
+        best = {"val/reward": self.best, "judges": sorted(self._judges)}
+        write_json(self.folder / "best.json", best)
 
     def _write(self, trainer: L.Trainer, name: str) -> None:
         if not trainer.is_global_zero:

@@ -17,6 +17,7 @@ The loop is here; what a phase minimises is `core_rl.phase_loss`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,7 @@ class GroupPolicyModule(L.LightningModule):
         self._restored: dict[str, Tensor] | None = None
         self.last_group: Group | None = None
         self._noted: dict[str, list[float]] = {}
+        self._held_out: list[Tensor] = []  # of each batch: sums and counts of what was judged, 2R
 
     # -- phases ------------------------------------------------------------------------------
 
@@ -196,8 +198,15 @@ class GroupPolicyModule(L.LightningModule):
 
     @torch.no_grad()
     def draw_for_reuse(self, batch: Batch) -> Group:
-        """Draw a group that several updates will share; stored groups pass through."""
-        return batch if isinstance(batch, Group) else self.roll_out(batch).group
+        """Draw a group that several updates will share; stored groups pass through.
+
+        Called by the loader, outside Lightning's step: the precision must be the step's all the
+        same, or what is learned from was drawn from another policy.
+        """
+        if isinstance(batch, Group):
+            return batch
+        with self.trainer.precision_plugin.train_step_context():
+            return self.roll_out(batch).group
 
     def _draw(self, queries: Sequence[Query]) -> Rollout:
         prompt = self.policy.encode(queries)
@@ -237,13 +246,25 @@ class GroupPolicyModule(L.LightningModule):
         """Reward the most probable candidate of held-out queries."""
         prompt = self.policy.encode(batch)
         actions = self.policy.sample(prompt, 1, temperature=0.0)
-        rewards = self.reward.score(batch, actions)
-        size = len(batch)
-        self.log("val/reward", rewards.total_BG.nanmean(), batch_size=size, sync_dist=True)
-        for name, values_BG in zip(rewards.names, rewards.values_RBG, strict=True):
-            judged = values_BG[~values_BG.isnan()]
-            if judged.numel():
-                self.log(f"val/{name}", judged.mean(), batch_size=judged.numel(), sync_dist=True)
+        values_RN = self.reward.score(batch, actions).values_RBG.flatten(1)
+        self._held_out.append(
+            torch.stack([values_RN.nansum(1), (~values_RN.isnan()).float().sum(1)])
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean of each reward over what it judged, and their weighted sum.
+
+        A missing judgement counts as none, not as 0: NaN where a function judged nothing.  The sum
+        is over the weighted functions that judged, NaN without any.
+        """
+        sums = torch.stack(self._held_out).sum(0).to(self.device)
+        self._held_out.clear()
+        total_R, count_R = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        means = dict(zip(self.reward.functions, (total_R / count_R).tolist(), strict=True))
+        parts = [self.reward.weights[name] * means[name] for name in self.reward.judging(means)]
+        # The same names on every process, whatever was judged: they are averaged together.
+        for name, mean in {**means, "reward": sum(parts) if parts else math.nan}.items():
+            self.log(f"val/{name}", mean, sync_dist=True)
 
     # -- logging and optimiser ---------------------------------------------------------------
 

@@ -89,6 +89,14 @@ class WeightedReward:
         self._warn_of_unjudged(table, real_BG)
         return table
 
+    def judging(self, means: Mapping[str, float]) -> list[str]:
+        """Names of the functions with a weight that judged something: their mean is no NaN."""
+        return [
+            name
+            for name, weight in self.weights.items()
+            if weight != 0 and not math.isnan(means[name])
+        ]
+
     def _run(self, queries: Sequence[Query], actions: Actions) -> dict[str, Values]:
         waiting = [name for name, function in self.functions.items() if _is_async(function)]
         said = {

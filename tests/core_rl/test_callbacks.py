@@ -18,6 +18,7 @@ from core_rl.callbacks import TrainLog
 from core_rl.config import LoggerConfig
 from core_rl.curriculum import Phase
 from core_rl.module import Batch, GroupPolicyModule
+from core_rl.rewards import WeightedReward
 from tests.core_rl.toy import (
     PathReward,
     Recorder,
@@ -224,6 +225,39 @@ def test_without_held_out_queries_nothing_is_best(tmp_path: Path) -> None:
     trainer = settings(val_every=1, checkpoint_every=1, keep_checkpoints=1)
     run(module_of(ToyPolicy(), REWARD, phases(grpo(2)), trainer=trainer), forever([0]), tmp_path)
     assert names(tmp_path) == ["last.ckpt", "step-00000002"]
+
+
+@pytest.mark.parametrize(
+    ("said", "best_step", "warned"),
+    [
+        ([1.0, None, None], 1, True),  # down: its part is missing, not bad
+        ([None, -9.0, None], 2, True),  # the first choice was made without it
+        ([-9.0, -1.0, 1.0], 3, False),
+    ],
+)
+def test_what_is_compared_was_judged_by_the_same_functions(
+    said: list[float | None],
+    best_step: int,
+    warned: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = iter(said)
+
+    def judge(queries, actions) -> list[list[float | None]]:
+        if actions.num_candidates > 1:  # while training
+            return [[0.0] * actions.num_candidates for _ in queries]
+        return [[next(answers)]]
+
+    def path(queries, actions) -> list[list[float]]:
+        return [[2.0] * actions.num_candidates for _ in queries]
+
+    trainer = settings(val_every=1)
+    module = module_of(ToyPolicy(), path, phases(grpo(3)), trainer=trainer)
+    module.reward = WeightedReward({"path": path, "judge": judge}, {"path": -1.0, "judge": 1.0})
+    run(module, forever([0]), tmp_path, held_out=[[0]])
+    assert saved(tmp_path / "checkpoints" / "best")[1]["step"] == best_step
+    assert ("judge judged nothing held out" in caplog.text) is warned
 
 
 def test_a_reward_that_cannot_be_told_is_not_the_best(tmp_path: Path) -> None:

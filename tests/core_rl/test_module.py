@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from core_rl.config import PhaseConfig
+from core_rl.config import HardwareConfig, PhaseConfig
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.loss_config import AdvantageConfig, FlatGroups, KLConfig, LossConfig
-from core_rl.module import Batch, GroupPolicyModule
+from core_rl.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.rewards import WeightedReward
 from core_rl.types import Actions
 from tests.core_rl.toy import (
     PathReward,
@@ -149,6 +150,20 @@ def test_reused_rollouts_leave_the_policy_that_drew_them(
         assert min(drift[start + 1 : start + per_round]) > SAME_ROLLOUT
 
 
+def test_reused_rollouts_are_drawn_in_the_precision_of_the_step(tmp_path: Path) -> None:
+    autocast: list[bool] = []
+
+    def draw(policy, prompt, queries, temperature) -> Actions:
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return FreshSampler(4)(policy, prompt, queries, temperature)
+
+    curriculum = phases(grpo(1), grpo(2, num_iterations=2))
+    module = module_of(ToyPolicy(), PathReward(REWARDS), curriculum, sampler=draw)
+    hardware = HardwareConfig(precision="bf16-mixed")
+    run(module, forever([0]), tmp_path, hardware=hardware)
+    assert autocast == [True, True]
+
+
 def test_statistics_of_a_reused_rollout_are_means_over_its_draws(tmp_path: Path) -> None:
     totals: list[float] = []
 
@@ -249,6 +264,23 @@ def test_validation_rewards_the_most_probable_candidate(tmp_path: Path) -> None:
     greedy = policy.sample(policy.encode([0]), 1, temperature=0.0)
     assert runner.callback_metrics["val/reward"].item() == pytest.approx(reward([0], greedy)[0][0])
     assert runner.callback_metrics["val/path"] == runner.callback_metrics["val/reward"]
+
+
+@pytest.mark.parametrize("path_weight", [1.0, 0.0])
+def test_a_missing_judgement_of_a_held_out_query_is_not_a_zero(
+    path_weight: float, tmp_path: Path
+) -> None:
+    def judge(queries, actions: Actions) -> list[list[float | None]]:
+        return [[0.8 if query else None] * actions.num_candidates for query in queries]
+
+    path = PathReward(REWARDS)
+    module = module_of(ToyPolicy(2), path, phases(grpo(1)), trainer=settings(val_every=1))
+    weights = {"path": path_weight, "judge": 0.5}
+    module.reward = WeightedReward({"path": path, "judge": judge}, weights)
+    seen = run(module, forever([0]), tmp_path, held_out=[[0], [1, 1]]).callback_metrics
+    wanted = path_weight * float(seen["val/path"]) + 0.5 * 0.8
+    assert float(seen["val/judge"]) == pytest.approx(0.8)
+    assert float(seen["val/reward"]) == pytest.approx(wanted)
 
 
 def test_grpo_needs_the_log_probs_of_its_candidates(tmp_path: Path) -> None:
