@@ -41,6 +41,17 @@ def fingerprint(*parts: Any, code: Sequence[ModuleType] = ()) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def checkpoint_digest(path: str, adapters: str | None = None) -> str:
+    """Digest what identifies a checkpoint without reading its weights.
+
+    A local folder is known by names, sizes and times of its files, a hub id by itself.
+    """
+    folders = [Path(one) for one in (path, adapters) if one is not None]
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
+    about = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return fingerprint(path, adapters, about)
+
+
 def run_stage(
     name: str, root: Path, key: str, make: Callable[[Path], Mapping[str, float] | None]
 ) -> tuple[Path, dict[str, float]]:

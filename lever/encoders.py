@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from core_rl.stages import fingerprint
+from core_rl.stages import checkpoint_digest
 from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
 from lever.embeddings import cached_rows, read_embeddings
 
@@ -202,17 +202,6 @@ def load_or_say(field: str, path: str, load: Callable[..., Any]) -> Any:
             f"{field}={path}: nothing there to load ({str(error).splitlines()[0]}): give a local "
             "folder with the weights, or a hub id and a connection"
         ) from error
-
-
-def checkpoint_digest(path: str, adapters: str | None = None) -> str:
-    """Digest what identifies a checkpoint without reading its weights.
-
-    A local folder is known by names, sizes and times of its files, a hub id by itself.
-    """
-    folders = [Path(one) for one in (path, adapters) if one is not None]
-    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
-    about = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return fingerprint(path, adapters, about)
 
 
 def _encode_texts(

@@ -12,6 +12,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -19,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from core_rl.stages import checkpoint_digest
 
 IMAGE_TOKEN = "<image>"
 
@@ -52,6 +56,11 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def weights_name(name: str) -> str:
+    """Name weights so that a folder trained on in place is another one; a hub id is itself."""
+    return f"{name} {checkpoint_digest(name)}" if Path(name).is_dir() else name
+
+
 def single_mask(answer: Prediction, height: int, width: int) -> NDArray[np.bool_]:
     """Join the masks of an answer into one HW; without a `[SEG]` it is empty.
 
@@ -76,7 +85,7 @@ class MapSegmenter(ABC):
     Attributes:
         model: put into evaluation mode.
         reader: its processor or tokenizer.
-        name: of the weights, for the fingerprint.
+        name: of the weights: a hub id, or a folder, whose files the fingerprint knows.
         threshold: probability above which a pixel is in the mask, in (0, 1).
     """
 
@@ -92,9 +101,9 @@ class MapSegmenter(ABC):
             raise ValueError(f"threshold={self.threshold!r}: expected a number between 0 and 1")
         self.model.eval()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return digest(self.kind, self.name, self.threshold)
+        return digest(self.kind, weights_name(self.name), self.threshold)
 
     @abstractmethod
     def logits(self, image: Image.Image, text: str) -> Tensor:
@@ -193,7 +202,7 @@ class Sa2VASegmenter:
 
     Attributes:
         model: with the `predict_forward` of the published code.
-        name: of the weights, for the fingerprint.
+        name: of the weights: a hub id, or a folder, whose files the fingerprint knows.
         tokenizer: of the InternVL class; give this or `processor`.
         processor: of the Qwen class.
         threshold: above which a pixel is in the mask, for releases that return probability maps;
@@ -214,9 +223,9 @@ class Sa2VASegmenter:
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError(f"threshold={self.threshold!r}: expected null or between 0 and 1")
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return digest("sa2va", self.name, self.threshold)
+        return digest("sa2va", weights_name(self.name), self.threshold)
 
     @torch.no_grad()
     def predict_forward(self, image: Image.Image, text: str) -> Prediction:

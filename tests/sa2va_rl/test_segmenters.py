@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,21 @@ def test_fingerprints_tell_settings_apart() -> None:
     assert len({digest("a", 1), digest("a", 2), digest("a1"), digest("a", [1])}) == 4
     model = StandInSa2VA(maps=True)
     assert internvl(model).fingerprint != internvl(model, 0.25).fingerprint
+
+
+def test_a_folder_that_was_trained_on_in_place_is_another_model(tmp_path: Path) -> None:
+    def fingerprints() -> tuple[str, str]:
+        name, model = str(tmp_path), StandInSa2VA()
+        own = Sa2VASegmenter(model, name, tokenizer=object())
+        return own.fingerprint, CLIPSegSegmenter(torch.nn.Identity(), None, name).fingerprint
+
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"before")
+    before = fingerprints()
+    assert fingerprints() == before
+    weights.write_bytes(b"further")
+    assert not set(fingerprints()) & set(before)
+    assert internvl(StandInSa2VA()).fingerprint == digest("sa2va", "stand-in", None)
 
 
 def tiny_tokenizer() -> Any:
