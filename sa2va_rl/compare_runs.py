@@ -17,7 +17,7 @@ from sa2va_rl.compare import SHIFTED, TEST, Arena, choose_prompts
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.compare_masks import finetune_segmenter, postprocess_masks
 from sa2va_rl.compare_table import rows_of
-from sa2va_rl.config import PPOConfig, RewardMode
+from sa2va_rl.config import PPOConfig, RewardMode, Source
 from sa2va_rl.data import Sample, Splits
 from sa2va_rl.features import Standardiser
 from sa2va_rl.finetune import Curve
@@ -118,12 +118,48 @@ def _prompts_part(entry: Entry, arena: Callable[[], Arena], key: str, judged: Ju
     return run_stage("compare-prompts", entry.settings.cache, own, make)
 
 
+def source_ppo(tuned: PPOConfig) -> PPOConfig:
+    """The published run's PPO, for as many steps as the tuned one."""
+    return PPOConfig(total_steps=tuned.total_steps, envs=tuned.envs)
+
+
+def check_comparison(settings: Settings, seed: int) -> None:
+    """Refuse before anything is learnt what could not be compared in the end.
+
+    Args:
+        settings: of the run.
+        seed: whose pictures are looked at, held-out ones too: another seed may train on them.
+
+    Raises:
+        ValueError: the tuned PPO is the published run's, or pictures differ in size.
+    """
+    source = source_ppo(settings.ppo)
+    reward = replace(settings.ppo.env, reward=source.env.reward)
+    if replace(settings.ppo, name=source.name, env=reward) == source:
+        raise ValueError(
+            f"ppo={settings.ppo.name}: these are the published run's settings, which the "
+            "comparison trains anyway (ppo_seed); name others for the tuned row, as in ppo=tuned"
+        )
+    if settings.data_mix.source is Source.generated:
+        return
+    splits = load_splits(settings.data_mix, seed)
+    pictures = (*splits.train, *splits.val, *splits.test)
+    sizes = {sample.image_HWC.shape[:2]: sample.name for sample in pictures}
+    if len(sizes) > 1:
+        (height, width), (other_height, other_width) = list(sizes)[:2]
+        first, second = list(sizes.values())[:2]
+        raise ValueError(
+            f"{first} is {width} x {height} pixels, {second} {other_width} x {other_height}: "
+            "experiment 3b learns on batches of pictures; bring pictures and masks to one size"
+        )
+
+
 def _learnt(entry: Entry, judged: JudgedBy) -> dict[str, Learnt]:
     """Train policies on the reward network's scores, or take them; no truth reaches them."""
     learned = RewardMode.reward_net
     settings = entry.settings
+    source = source_ppo(settings.ppo)
     tuned = replace(settings.ppo, env=replace(settings.ppo.env, reward=learned))
-    source = PPOConfig(total_steps=tuned.total_steps, envs=tuned.envs)
     settings = replace(settings, selector=replace(settings.selector, reward=learned))
     task = Task(settings, entry.splits, entry.masks, judged, entry.seed)
     return {

@@ -142,7 +142,14 @@ def train_selector(task: Task, folder: Path) -> Learnt:
 
 
 def learn_selector(task: Task) -> Learnt:
-    """Train the policy on the shared loop once, as `learn_ppo` does with PPO."""
+    """Train the policy on the shared loop once, as `learn_ppo` does with PPO.
+
+    `trainer.resume` is not read: one checkpoint is no seed's own, and a stage that was interrupted
+    goes on by itself.
+    """
+    if task.settings.trainer.resume is not None:
+        fresh = replace(task.settings.trainer, resume=None)
+        task = replace(task, settings=replace(task.settings, trainer=fresh))
     settings = task.settings
     how = (settings.selector, settings.curriculum, settings.loss, settings.rollout)
     key = task.key((*how, _steady(settings.trainer)), (grpo, selector, env))

@@ -133,7 +133,7 @@ def learn_reward_net(
             prompts,
             masks,
             settings.reward_net,
-            _reward_trainer(settings),
+            _reward_trainer(settings, own_stage=folder is None),
             settings.hardware,
             seed,
             folder or into,
@@ -148,10 +148,12 @@ def learn_reward_net(
     return JudgedBy(load_reward_net(found), key, figures)
 
 
-def _reward_trainer(settings: Settings) -> TrainerConfig:
+def _reward_trainer(settings: Settings, own_stage: bool) -> TrainerConfig:
     fit = settings.reward_fit
     return replace(
         settings.trainer,
+        # A stage goes on by itself; a checkpoint of the run's is for what the run trains.
+        resume=None if own_stage else settings.trainer.resume,
         lr=fit.lr,
         epochs=float(fit.epochs),
         max_steps=None,

@@ -15,7 +15,7 @@ from core_rl.artifacts import write_text
 from core_rl.parallel import Progress, executor, logged_into
 from sa2va_rl.compare import SHIFTED, TEST
 from sa2va_rl.compare_config import CompareConfig
-from sa2va_rl.compare_runs import SeedResult, run_seed
+from sa2va_rl.compare_runs import SeedResult, check_comparison, run_seed
 from sa2va_rl.compare_table import by_seed, histogram, summarise, text_table, told_of
 from sa2va_rl.config import Source
 from sa2va_rl.pictures import load_splits
@@ -46,6 +46,7 @@ def compare_methods(
     """
     settings = Settings(**groups)
     seeds = [seed + offset for offset in settings.trainer.seeds]
+    check_comparison(settings, seeds[0])
     whole = load_splits(settings.data_mix, seeds[0])
     largest = len(whole.train)
     sizes = [largest, *sorted({size for size in compare.sizes if size < largest}, reverse=True)]

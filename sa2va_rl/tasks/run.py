@@ -18,6 +18,7 @@ import numpy as np
 from core_rl.artifacts import peak_rss_gib, write_text
 from core_rl.parallel import Progress, executor, logged_into
 from sa2va_rl.compare_config import CompareConfig
+from sa2va_rl.compare_runs import check_comparison
 from sa2va_rl.config import CompareSizes
 from sa2va_rl.evaluate import best_fixed, evaluate_policy, policy_report
 from sa2va_rl.pictures import load_splits
@@ -47,6 +48,13 @@ def run(
     """
     settings = Settings(**groups)
     seeds = [seed + offset for offset in settings.trainer.seeds]
+    sized = replace(
+        settings.data_mix,
+        train=compare_sizes.train,
+        val=compare_sizes.val,
+        test=compare_sizes.test,
+    )
+    check_comparison(replace(settings, data_mix=sized), seeds[0])
     found = run_steps(settings, seeds, folder)
     metrics = {
         f"steps/{name}": float(np.mean([figures[name] for figures in found])) for name in found[0]
@@ -54,12 +62,6 @@ def run(
     text = report(metrics, settings, len(seeds))
     log.info("the steps on held-out pictures\n%s", text)
     write_text(folder / "steps.txt", text + "\n")
-    sized = replace(
-        settings.data_mix,
-        train=compare_sizes.train,
-        val=compare_sizes.val,
-        test=compare_sizes.test,
-    )
     metrics |= compare_methods(folder, seed, compare, **{**groups, "data_mix": sized})
     if len(seeds) > 1:
         metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)

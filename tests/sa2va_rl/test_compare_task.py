@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from sa2va_rl.compare_config import CompareConfig
-from sa2va_rl.compare_runs import SeedResult
+from sa2va_rl.compare_runs import SeedResult, check_comparison
+from sa2va_rl.config import EnvConfig, PPOConfig, RewardMode, Sa2VADataConfig, Source
 from sa2va_rl.tasks import compare
 from tests.sa2va_rl.workshop import small_settings
 
@@ -27,3 +30,23 @@ def test_every_seed_has_the_main_table_whatever_its_number_of_pictures(
     monkeypatch.setattr(compare, "run_seed", recorded)
     compare.run_all(small_settings(tmp_path), CompareConfig(), [1, 2], [12, 4], tmp_path)
     assert asked == {(1, 12): True, (2, 12): True, (1, 4): False, (2, 4): False}
+
+
+def test_the_published_settings_do_not_pass_for_tuned_ones(tmp_path: Path) -> None:
+    by_truth = PPOConfig(name="mine", env=EnvConfig(reward=RewardMode.gt_dice))
+    for ppo in (PPOConfig(), PPOConfig(total_steps=640), by_truth):
+        with pytest.raises(ValueError, match=rf"ppo={ppo.name}: these are the published run's"):
+            check_comparison(small_settings(tmp_path, ppo=ppo), 1)
+    check_comparison(small_settings(tmp_path, ppo=PPOConfig(lr=1e-3)), 1)
+
+
+def test_pictures_of_different_sizes_are_refused_at_the_start(tmp_path: Path) -> None:
+    for film in range(4):
+        size = (80 if film == 3 else 64, 64)
+        Image.fromarray(np.full(size, film, np.uint8)).save(tmp_path / f"film{film}-1.png")
+    data = Sa2VADataConfig(source=Source.folders, path=str(tmp_path), train=None)
+    settings = small_settings(tmp_path, data_mix=data)
+    with pytest.raises(ValueError, match=r"is 64 x (64|80) pixels, film.*bring pictures and masks"):
+        check_comparison(settings, 1)
+    (tmp_path / "film3-1.png").unlink()
+    check_comparison(settings, 1)

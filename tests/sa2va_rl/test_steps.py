@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core_rl.config import TrainerConfig
 from sa2va_rl.config import (
     EnvConfig,
     PPOConfig,
@@ -21,7 +22,7 @@ from sa2va_rl.config import (
 )
 from sa2va_rl.data import Splits
 from sa2va_rl.pictures import load_splits
-from sa2va_rl.policy_steps import Task, learn_ppo
+from sa2va_rl.policy_steps import Task, learn_ppo, learn_selector
 from sa2va_rl.prompts import PROMPTS
 from sa2va_rl.reward_net import save_reward_net
 from sa2va_rl.steps import digest_samples, learn_reward_net, load_segmenter, measure, open_masks
@@ -102,6 +103,15 @@ def test_a_policy_is_trained_once_and_pays_for_its_masks_once(
     np.testing.assert_array_equal(
         first.policy.probabilities(features_BD), again.policy.probabilities(features_BD)
     )
+
+
+def test_a_checkpoint_of_the_run_reaches_no_stage(tmp_path: Path) -> None:
+    """One seed's weights must not become every seed's start."""
+    gone = TrainerConfig(progress=False, max_steps=2, resume=str(tmp_path / "no" / "last.ckpt"))
+    small = small_settings(tmp_path, trainer=gone)
+    masks, splits = open_masks(small), load_splits(small.data_mix, 1)
+    judged = learn_reward_net(small, splits, masks, 1)
+    assert learn_selector(Task(small, splits, masks, judged, 1)).folder.is_dir()
 
 
 def test_digests_tell_pictures_and_truths_apart() -> None:
