@@ -36,19 +36,25 @@ PAIRS = (
 def compare(worlds: Sequence[WorldScores]) -> tuple[dict[str, float], str]:
     """Join the worlds.
 
+    Where all seeds test on the same queries, each query counts once, with its mean over the seeds:
+    answering it again is no further evidence about other queries.  Such an interval says nothing of
+    other seeds.
+
     Returns:
         Metrics and the table.  `score/<method>` with `_low` and `_high` (95 % bootstrap over worlds
         and their queries), `expected/<selector>`, `gap_closed/<method>` with its interval where the
-        oracle is known, `diff/<one>_vs_<other>` with its interval, and `answerer_calls`, the mean
-        over worlds.
+        oracle is known, `diff/<one>_vs_<other>` with its interval, `answerer_calls`, the mean over
+        worlds, and `worlds`, the number of sets of queries.
     """
     names = list(worlds[0].scores)
-    by_name = {name: [world.scores[name] for world in worlds] for name in names}
+    each = {name: [world.scores[name] for world in worlds] for name in names}
+    shared = worlds[0].shared
+    by_name = {name: _independent(values, shared) for name, values in each.items()}
     metrics: dict[str, float] = {}
     for name, values in by_name.items():
         _put(metrics, f"score/{name}", bootstrap_mean(values, RESAMPLES))
     for name in worlds[0].expected:
-        drawn = [world.expected[name] for world in worlds]
+        drawn = _independent([world.expected[name] for world in worlds], shared)
         _put(metrics, f"expected/{name}", bootstrap_mean(drawn, RESAMPLES))
     if TO in by_name:
         for name in names:
@@ -59,8 +65,12 @@ def compare(worlds: Sequence[WorldScores]) -> tuple[dict[str, float], str]:
             diff = paired_bootstrap(by_name[one], by_name[other], RESAMPLES)
             _put(metrics, f"diff/{one}_vs_{other}", diff)
     metrics["answerer_calls"] = float(np.mean([one.numbers["answerer_calls"] for one in worlds]))
-    metrics["worlds"] = float(len(worlds))
-    return metrics, table(metrics, by_name)
+    metrics["worlds"] = 1.0 if shared else float(len(worlds))
+    return metrics, table(metrics, each)
+
+
+def _independent(values: Sequence[Floats], shared: bool) -> list[Floats]:
+    return [np.stack(values).mean(axis=0)] if shared else list(values)
 
 
 def gap_closed(
@@ -86,7 +96,7 @@ def gap_closed(
 
 def table(metrics: dict[str, float], by_name: dict[str, list[Floats]]) -> str:
     """Write the rows for people, the best last."""
-    worlds = len(next(iter(by_name.values())))
+    seeds, worlds = len(next(iter(by_name.values()))), int(metrics["worlds"])
     lines = [
         f"{'method':<17}{'accuracy':>9}  {'95 % interval':<17}{'of the gap':>10}  "
         f"{'E[r]':>5}  a world"
@@ -101,7 +111,9 @@ def table(metrics: dict[str, float], by_name: dict[str, list[Floats]]) -> str:
             f"{'' if gap is None else f'{gap:.0%}':>9}  "
             f"{'' if drawn is None else f'{drawn:.3f}':>5}  {each}"
         )
-    lines.append(f"{worlds} worlds of {by_name[FROM][0].size} held-out queries")
+    size = by_name[FROM][0].size
+    same = f"{seeds} seeds on the same {size} held-out queries"
+    lines.append(same if worlds < seeds else f"{worlds} worlds of {size} held-out queries")
     for key in metrics:
         if key.startswith("diff/") and f"{key}_low" in metrics:
             mean, low, high = _three(metrics, key)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,11 @@ def test_without_an_oracle_no_gap_is_claimed() -> None:
     metrics, text = compare([WorldScores(scores, {}, one.numbers)])
     assert not any(name.startswith("gap_closed") for name in metrics)
     assert "grpo - sft" in text
+
+
+def test_seeds_that_answer_the_same_questions_are_no_further_questions() -> None:
+    one = replace(world(0.0), shared=True)
+    alone, _ = compare([one])
+    copies, text = compare([one] * 5)
+    assert copies == pytest.approx(alone)
+    assert "5 seeds on the same 200 held-out queries" in text
