@@ -15,7 +15,7 @@ from lever.rewards import slates_of
 from lever.slates import SlatePolicy
 from lever.synthetic import Floats
 from lever.text_kernel import TextKernelAnswerer
-from lever.vqa import vqa_accuracy
+from lever.vqa import check_annotators, vqa_accuracy
 
 Slates = dict[int, tuple[int, ...]]  # query -> demonstrations, in prompt order
 
@@ -90,6 +90,8 @@ def best_constant(data: LeverData, answerer: Answerer, shots: int, seed: int) ->
     bank = np.array(data.demos)
     tried = [tuple(rng.choice(bank, shots, replace=False).tolist()) for _ in range(PAIRS_TRIED)]
     queries = [one.query for one in data.train[:100]]
+    for query in queries:
+        check_annotators(f"query {query}", data.answers[query])
     worth = []
     for slate in tried:
         fitting = [query for query in queries if query not in slate]
@@ -115,6 +117,8 @@ def answered(answerer: Answerer, slates: Slates) -> dict[int, str]:
 
 def scores_of(data: LeverData, answerer: Answerer, slates: Slates) -> Floats:
     """Official accuracy of each query, in the order of the slates."""
+    for query in slates:
+        check_annotators(f"query {query}", data.answers[query])
     said = answered(answerer, slates)
     return np.array([vqa_accuracy(said[query], data.answers[query]) for query in slates])
 
@@ -156,6 +160,7 @@ def _likeness(data: LeverData, one: SlateQuery, image: float, text: float) -> to
 
 
 def _text_pair_rewards(data: LeverData, answerer: TextKernelAnswerer, one: SlateQuery) -> Floats:
+    check_annotators(f"query {one.query}", data.answers[one.query])
     texts, said_KK = answerer.pair_answers(one.query, one.pool)
     worth = np.full(len(texts) + 1, np.nan)  # the last place, -1, is the diagonal's
     for place in np.unique(said_KK[said_KK >= 0]):

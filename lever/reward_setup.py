@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,21 +26,34 @@ class StoredThenLive:
     Args:
         stored: knows what was judged before.
         live: asked for the rest.
+        references: the probability of the reference answer is needed too; RL data made with
+            `rl_data.gt_prob=false` lack it.
     """
 
-    def __init__(self, stored: SlateJudge, live: SlateJudge) -> None:
+    def __init__(self, stored: SlateJudge, live: SlateJudge, references: bool = False) -> None:
         self.stored = stored
         self.live = live
+        self.references = references
 
     def __call__(self, slates: Sequence[Slate]) -> list[Verdict]:
         verdicts = self.stored(slates)
         unknown = [
             slate
             for slate, verdict in zip(slates, verdicts, strict=True)
-            if verdict.accuracy is None
+            if verdict.accuracy is None or (self.references and verdict.answer_prob is None)
         ]
         asked = dict(zip(unknown, self.live(unknown), strict=True))
-        return [asked.get(slate, found) for slate, found in zip(slates, verdicts, strict=True)]
+        return [
+            _joined(found, asked[slate]) if slate in asked else found
+            for slate, found in zip(slates, verdicts, strict=True)
+        ]
+
+
+def _joined(stored: Verdict, live: Verdict) -> Verdict:
+    """Fill up what RL data do not say; what they say is believed."""
+    said = live if stored.accuracy is None else stored
+    prob = live.answer_prob if stored.answer_prob is None else stored.answer_prob
+    return replace(said, answer_prob=prob, beam_score=stored.beam_score)
 
 
 class ShuffledReward(WeightedReward):
@@ -75,7 +89,8 @@ def build_judge(
         references: also ask for the probability of the reference answer.
     """
     wanted = data.references if references else {}
-    return StoredThenLive(StoredJudge(records), LiveJudge(answerer, data.answers, wanted))
+    live = LiveJudge(answerer, data.answers, wanted)
+    return StoredThenLive(StoredJudge(records), live, references)
 
 
 def build_reward(

@@ -24,7 +24,7 @@ from core_rl.types import Actions
 from lever.answerers import Answerer, Prompted
 from lever.candidates import Candidate, CandidateRecord
 from lever.features import Features, SlateQuery
-from lever.vqa import normalise, vqa_accuracy
+from lever.vqa import check_annotators, normalise, vqa_accuracy
 
 Values = list[list[float | None]]
 Slate = tuple[int, tuple[int, ...]]  # query and demonstrations, both global ids, in prompt order
@@ -77,12 +77,13 @@ class LiveJudge:
         """Judge slates; each is asked once in the life of this judge.
 
         Raises:
-            ValueError: a query without annotators' answers.
+            ValueError: a query without annotators' answers, or with too few.
         """
         new = [slate for slate in dict.fromkeys(slates) if slate not in self._known]
         for query, _ in new:
             if query not in self.answers:
                 raise ValueError(f"query {query}: answers: none known; the reward needs them")
+            check_annotators(f"query {query}", self.answers[query])
         prompts = [Prompted(query, shots) for query, shots in new]
         probs = self._probabilities(prompts)
         for slate, said in zip(new, self.answerer.generate(prompts), strict=True):

@@ -33,7 +33,7 @@ from lever.infoscore import chosen_queries
 from lever.rewards import word_f1
 from lever.shards import Json, fill_shard
 from lever.slates import SlatePolicy
-from lever.vqa import MATCHERS, MatchMode
+from lever.vqa import MATCHERS, MatchMode, check_annotators
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +152,8 @@ def judged(job: RlDataJob, queries: Sequence[SlateQuery]) -> Iterator[CandidateR
                 f"query {query.query}: answers: there are none to judge by; name its annotation "
                 "file, or set rl_data.strict_eval=false to keep its candidates unjudged"
             )
+        if job.config.matching is Matching.official and job.data.answers[query.query]:
+            check_annotators(f"query {query.query}", job.data.answers[query.query])
     groups = [propose(job, query) for query in queries]
     prompts = [
         Prompted(query.query, tuple(query.pool[place] for place in one.pointer))

@@ -48,6 +48,7 @@ NUMBERS = {
     "nine": "9",
     "ten": "10",
 }
+LEAST_ANNOTATORS = 4  # one and the three others that a full score asks for
 ARTICLES = frozenset({"a", "an", "the"})
 
 # Words that are found with one of their apostrophes missing.  Those that begin with "I" are left
@@ -100,6 +101,21 @@ class Scores:
     overall: float
     by_answer_type: Mapping[str, float]
     by_question_type: Mapping[str, float]
+
+
+def check_annotators(where: str, answers: Sequence[str]) -> None:
+    """Raise ValueError where the official rule would not give 1 to what all annotators said.
+
+    Args:
+        where: the question, for the message.
+        answers: of its annotators.
+    """
+    if len(answers) < LEAST_ANNOTATORS:
+        raise ValueError(
+            f"{where}: answers={list(answers)}: expected those of {LEAST_ANNOTATORS} annotators or "
+            "more, for the official rule compares each with the others; write a single answer ten "
+            "times into the file that data_mix.files.annotations names"
+        )
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
@@ -171,6 +187,9 @@ def evaluate(
             "question and an id of its own for each"
         )
     check_coverage(by_id, predictions)
+    if mode is MatchMode.official:
+        for key, item in by_id.items():
+            check_annotators(f"question {key}", item.answers)
     match = MATCHERS[mode]
     accuracy = {key: match(predictions[key], item.answers) for key, item in by_id.items()}
     by_answer: dict[str, list[float]] = defaultdict(list)

@@ -96,3 +96,16 @@ def test_a_function_that_is_no_node_is_named(data: LeverData) -> None:
     config = RewardConfig({"soft": "lever.rewards.Soft"}, {"soft": 1.0})
     with pytest.raises(ValueError, match=r"reward\.functions\.soft='lever\.rewards\.Soft'"):
         build_reward(config, lambda slates: [], data, FeatureTable(torch.randn(3, 2)))
+
+
+def test_a_probability_that_rl_data_lack_is_asked_for_and_their_accuracy_is_believed() -> None:
+    def live(slates: Sequence[Slate]) -> list[Verdict]:
+        return [Verdict(0.3, "dog", 0.25) for _ in slates]
+
+    def stored(slates: Sequence[Slate]) -> list[Verdict]:
+        return [Verdict(1.0, "cat", beam_score=2.0) for _ in slates]
+
+    [found] = StoredThenLive(stored, live, references=True)([(1, (2, 3))])
+    assert found == Verdict(1.0, "cat", 0.25, 2.0)
+    [bare] = StoredThenLive(stored, live)([(1, (2, 3))])
+    assert bare.answer_prob is None

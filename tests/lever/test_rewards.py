@@ -109,6 +109,8 @@ def test_the_live_judge_gives_the_exact_rewards_and_asks_once() -> None:
 
 
 def test_a_query_without_answers_is_named() -> None:
+    with pytest.raises(ValueError, match=r"query 70: answers=\['dog'\]: expected .* 4 annot"):
+        LiveJudge(KernelICLAnswerer(small_world()), {70: ("dog",)})([(70, (1, 2))])
     judge = LiveJudge(KernelICLAnswerer(small_world()), {})
     with pytest.raises(ValueError, match="query 9: answers: none known"):
         Soft(judge)([QUERY], FOUR)

@@ -197,3 +197,12 @@ def test_okvqa_has_three_levels() -> None:
         for answer in {*item.answers, "xyzzy"}
     }
     assert levels == {0.0, 0.6, 1.0}
+
+
+def test_the_official_rule_refuses_fewer_than_four_annotators() -> None:
+    alone = Question(7, 7, "what?", ("dog",), "other", "q")
+    with pytest.raises(ValueError, match=r"question 7: answers=\['dog'\]: expected .* 4 annot"):
+        evaluate([alone], {7: "dog"})
+    assert evaluate([alone], {7: "dog"}, MatchMode.simple).overall == 100.0
+    four = Question(7, 7, "what?", ("dog",) * 4, "other", "q")
+    assert evaluate([four], {7: "dog"}).overall == 100.0
