@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS answers (
 """
 GENERATION = "generate"
 LOGPROB = "logprob:"
+WAIT = 60.0  # seconds, for another process's write
 
 Asked = tuple[Prompted, str]
 
@@ -125,12 +127,22 @@ class CachedAnswerer:
 
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, timeout=60)  # seconds to wait for another process's write
-    try:
-        # Readers do not wait for the writer; a kill of the process loses no committed batch.
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute(_TABLE)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise ValueError(f"{path}: not an answer cache ({error}); move it away") from error
-    return db
+    end = time.monotonic() + WAIT
+    while True:
+        db = sqlite3.connect(path, timeout=WAIT)
+        try:
+            # Readers do not wait for the writer; a kill of the process loses no committed batch.
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute(_TABLE)
+            return db
+        except sqlite3.DatabaseError as error:
+            db.close()
+            # Two that set the mode of a new file at once do not wait for each other.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # of extended codes the base
+                raise ValueError(f"{path}: not an answer cache ({error}); move it away") from error
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"{path}: another process has held it for {WAIT:.0f} s; end that one, or name "
+                    "another file in answerer.cache"
+                ) from error
+        time.sleep(0.05)

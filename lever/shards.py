@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
@@ -46,26 +49,52 @@ def fill_shard(
             "end behind its start"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    done = read_shards(folder)
-    missing = [query for query in queries[start:end] if query not in done]
-    if len(missing) < end - start:
-        log.info("%s: %d of %d queries were there", folder, end - start - len(missing), end - start)
     path = folder / f"part-{start:06d}-{end:06d}.jsonl"
-    _drop_half_line(path)
-    told = time.monotonic()
-    with path.open("a", encoding="utf-8") as lines:
-        for count, (query, record) in enumerate(make(missing) if missing else (), 1):
-            lines.write(json.dumps({"query": query, "record": record}) + "\n")
-            lines.flush()  # what has left the process survives its kill
-            if time.monotonic() - told > _EVERY:
-                told = time.monotonic()
-                log.info("%d of %d queries made", count, len(missing))
+    with _alone(path):
+        done = read_shards(folder)
+        missing = [query for query in queries[start:end] if query not in done]
+        there = end - start - len(missing)
+        if there:
+            log.info("%s: %d of %d queries were there", folder, there, end - start)
+        _drop_half_line(path)
+        if missing:
+            _append(path, missing, make)
     found = read_shards(folder)
     absent = [query for query in queries if query not in found]
     if absent:
         log.info("%d queries of other shards are still missing", len(absent))
         return None
     return {query: found[query] for query in queries}
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process fills this shard; what it made is then there to be read.
+
+    The system lets go of the lock of a process that was killed.
+    """
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process makes it; waiting", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _append(path: Path, missing: Sequence[int], make: Make) -> None:
+    """Add the record of each query as soon as it is made."""
+    told = time.monotonic()
+    with path.open("a", encoding="utf-8") as lines:
+        for count, (query, record) in enumerate(make(missing), 1):
+            lines.write(json.dumps({"query": query, "record": record}) + "\n")
+            lines.flush()  # what has left the process survives its kill
+            if time.monotonic() - told > _EVERY:
+                told = time.monotonic()
+                log.info("%d of %d queries made", count, len(missing))
 
 
 def read_shards(folder: Path) -> dict[int, Json]:

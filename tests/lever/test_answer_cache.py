@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,19 @@ def test_a_failing_batch_keeps_what_came_before(tmp_path: Path, counting: Noting
     assert cached.calls == 2
     cached.answer_logprob(PROMPTS[:2], ["name0 value0"] * 2)
     assert cached.calls == 2
+
+
+def test_a_new_file_that_another_process_is_writing_is_waited_for(
+    tmp_path: Path, counting: Noting
+) -> None:
+    path = tmp_path / "cache.sqlite"
+    other = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
+    done.start()
+    assert CachedAnswerer(counting, path).generate(PROMPTS[:1])
+    done.join()
+    other.close()
 
 
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path, counting: Noting) -> None:

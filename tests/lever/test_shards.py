@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,3 +82,22 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_text("".join([lines[0], "{]\n", *lines[2:]]))
     with pytest.raises(ValueError, match="line 2: not a record"):
         read_shards(tmp_path)
+
+
+def test_two_that_make_one_shard_at_once_make_it_once(tmp_path: Path) -> None:
+    """The second waits and reads what the first has made."""
+    started, makers = threading.Event(), [Maker(), Maker()]
+
+    def slow(queries: Sequence[int]) -> Iterator[tuple[int, Json]]:
+        started.set()
+        for one in makers[0](queries):
+            time.sleep(0.05)
+            yield one
+
+    first = threading.Thread(target=fill_shard, args=(tmp_path, QUERIES, 0, None, slow))
+    first.start()
+    assert started.wait(60)
+    found = fill_shard(tmp_path, QUERIES, 0, None, makers[1])
+    first.join()
+    assert found is not None and list(found) == QUERIES
+    assert (makers[0].made, makers[1].made) == (QUERIES, [])
