@@ -118,7 +118,14 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
     missing = sorted(_learned(policy).keys() - weights.keys())
     if missing:
         raise ValueError(f"checkpoint={folder}: {WEIGHTS} lacks {missing[:3]}: it is not whole")
-    policy.load_state_dict({**policy.state_dict(), **weights})
+    try:
+        policy.load_state_dict({**policy.state_dict(), **weights})
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint={folder}: its weights have other shapes ({_last_line(error)}): expected "
+            "those of the same data_mix and model.features as now; name another checkpoint, or set "
+            "them as it was trained"
+        ) from error
     return policy
 
 
@@ -134,6 +141,10 @@ def weights_digest(folder: str | Path) -> str:
 def plain(config: LeverModelConfig) -> dict[str, Any]:
     """Spell a configuration with JSON's own types."""
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=lambda e: e.value)))
+
+
+def _last_line(error: RuntimeError) -> str:
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _weights_file(folder: Path) -> Path:
