@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,6 +18,8 @@ from core_rl.batches import shuffled_batches
 from core_rl.config import CurriculumConfig, EngineKind, PhaseKind, TrainerConfig
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.fit import fit
+from core_rl.hardware import is_main_process
+from core_rl.loss_config import KLKind, LossConfig
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
 from omni_rl.doctor import gate
@@ -56,10 +59,16 @@ def learn_by_reward(
     """Train by the curriculum on fresh candidates; the best policy by held-out reward stays.
 
     Records without a fresh candidate phase (RCE) learn from their own solutions.
+
+    Raises:
+        ValueError: the loss needs what this policy does not return.
     """
+    check_loss(settings.loss)
     trainer = settings.trainer
-    steps = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
-    curriculum = Curriculum.resolve(settings.curriculum, steps, trainer.max_steps)
+    passes = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
+    curriculum = Curriculum.resolve(
+        settings.curriculum, phase_steps(settings.curriculum, passes), trainer.max_steps
+    )
     module = GroupPolicyModule(
         policy,
         reward,
@@ -95,11 +104,11 @@ def learn_by_example(
     budget: CpuBudget | None = None,
 ) -> None:
     """Train on the records' solutions; `teach` may give them another one for each phase."""
-    steps = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
+    passes = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
     module = GroupPolicyModule(
         policy,
         WeightedReward.from_config(settings.reward),
-        Curriculum.resolve(curriculum, steps, trainer.max_steps),
+        Curriculum.resolve(curriculum, phase_steps(curriculum, passes), trainer.max_steps),
         settings.loss,
         trainer,
         FreshSampler(settings.rollout.num_generations),
@@ -147,9 +156,17 @@ def _fit(
     best = folder / "checkpoints" / "best"
     if best.exists():
         policy.restore(best)
-    policy.save(folder / "checkpoints" / "final", name, {})
-    shutil.rmtree(folder / "checkpoints" / ".best", ignore_errors=True)
-    log.info("policy saved under %s", folder / "checkpoints" / "final")
+    save_final(policy, folder / "checkpoints", name)
+
+
+def save_final(policy: OmniPolicy, checkpoints: Path, name: str) -> None:
+    """Save the policy once, however many processes train; all of them wait for the files."""
+    if is_main_process():
+        policy.save(checkpoints / "final", name, {})
+        shutil.rmtree(checkpoints / ".best", ignore_errors=True)
+        log.info("policy saved under %s", checkpoints / "final")
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
 
 
 def _world(settings: Settings) -> int:
@@ -157,5 +174,22 @@ def _world(settings: Settings) -> int:
 
 
 def quiet(trainer: TrainerConfig) -> TrainerConfig:
-    """The same trainer without checkpoints on the way, for controls."""
-    return replace(trainer, checkpoint_every=10**9, progress=False)
+    """The same trainer without checkpoints on the way, for controls.
+
+    A control begins at the start, whatever the run resumed.
+    """
+    return replace(trainer, checkpoint_every=10**9, progress=False, resume=None)
+
+
+def check_loss(loss: LossConfig) -> None:
+    """Raise ValueError where the loss asks for what a policy over texts does not return."""
+    if loss.kl.kind is KLKind.exact:
+        raise ValueError(
+            "loss.kl.kind=exact: expected an estimator, since a completion has no list of options "
+            "to sum over; set loss.kl.kind=k3"
+        )
+
+
+def phase_steps(curriculum: CurriculumConfig, passes: int) -> list[int]:
+    """Optimiser steps an epoch of each phase, each rollout learnt from `num_iterations` times."""
+    return [passes * phase.num_iterations for phase in curriculum.phases]

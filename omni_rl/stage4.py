@@ -6,21 +6,22 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from core_rl.artifacts import cpu_seconds
+from core_rl.artifacts import cpu_seconds, write_text
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
-from core_rl.hardware import prepare
+from core_rl.hardware import is_main_process, prepare
 from core_rl.rewards import WeightedReward
 from core_rl.types import Actions, Query, RewardTable
 from omni_rl.config import Blank
 from omni_rl.data import Splits, load_splits
 from omni_rl.evaluate import majority_texts, score_records
-from omni_rl.learn import CpuBudget, learn_by_example, learn_by_reward, quiet
+from omni_rl.learn import CpuBudget, check_loss, learn_by_example, learn_by_reward, quiet
 from omni_rl.policy import OmniPolicy
 from omni_rl.records import Record
 from omni_rl.rollout import describe_first, greedy_texts
@@ -74,8 +75,12 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     Args:
         settings: of the run.
         seed: of scenes, warm start (where one is made), draws and order.
-        folder: checkpoints, samples and logs of this seed.
+        folder: checkpoints, samples, logs and scores (`before.csv`, `after.csv`) of this seed.
+
+    Raises:
+        ValueError: a setting, record or start model with which the run could not learn.
     """
+    reward = WeightedReward.from_config(settings.reward)  # refused before anything is spent
     prepare(settings.hardware, seed)
     splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
     policy = learning_policy(settings, seed)
@@ -85,17 +90,43 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     log.info("one sample as the model sees it\n%s", describe_first(policy, splits.train[0]))
     test = splits.test
     before = score_records(test, greedy_texts(policy, test), seed)
+    _keep(before, folder / "before.csv")
     beside = {"majority": score_records(test, majority_texts(splits.train, test), seed)}
     blind = greedy_texts(policy.blank(Blank.all), test)
     beside["blind"] = score_records(test, blind, seed)
     policy.blank(settings.data_mix.blank)
 
     began = cpu_seconds()
-    reward = WeightedReward.from_config(settings.reward)
     learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
     numbers["learn_cpu_seconds"] = cpu_seconds() - began
     after = score_records(test, greedy_texts(policy, test), seed)
+    _keep(after, folder / "after.csv")
     return SeedResult(before, after, beside, numbers, test)
+
+
+def _keep(scores: pd.DataFrame, file: Path) -> None:
+    """Write scores at once: what fails later must not cost them."""
+    if is_main_process():
+        write_text(file, scores.to_csv(index=False))
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse at the start what would stop the run after it has trained.
+
+    Raises:
+        ValueError: a control is unknown or needs generated clips, or the loss does not fit.
+    """
+    controls = settings.trainer.controls
+    unknown = sorted(set(controls) - set(CONTROLS))
+    if unknown:
+        raise ValueError(f"trainer.controls={unknown}: expected names among {sorted(CONTROLS)}")
+    if "sft" in controls and not settings.data_mix.generated:
+        others = ",".join(name for name in CONTROLS if name != "sft")
+        raise ValueError(
+            f"trainer.controls={list(controls)}: sft needs generated clips, whose scenes it tells "
+            f"anew; leave it out: trainer.controls=[{others}]"
+        )
+    check_loss(settings.loss)
 
 
 def run_control(
@@ -118,6 +149,15 @@ def run_control(
     CONTROLS[name](policy, settings, splits, seed, folder / name, budget)
     policy.blank(settings.data_mix.blank)
     return score_records(splits.test, greedy_texts(policy, splits.test), seed)
+
+
+def try_control(*args: Any) -> pd.DataFrame | None:
+    """Do `run_control`; None where it fails: a comparison must not cost a run its numbers."""
+    try:
+        return run_control(*args)
+    except Exception:
+        log.exception("control %s of seed %d failed", args[3], args[1])
+        return None
 
 
 def supervision(settings: Settings) -> tuple[TrainerConfig, CurriculumConfig]:

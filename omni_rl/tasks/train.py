@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from core_rl.artifacts import peak_rss_gib, write_text
+from core_rl.fit import resume_point
 from core_rl.hardware import is_main_process
 from core_rl.parallel import Progress, executor, logged_into
 from omni_rl import evaluate
 from omni_rl.report import HEADLINE, write_report
 from omni_rl.settings import Settings
-from omni_rl.stage4 import CONTROLS, SeedResult, run_control, run_seed
+from omni_rl.stage4 import SeedResult, check_settings, run_seed, try_control
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,7 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         `diff/<metric>` with `_low` and `_high`, the same of the baselines and controls.
     """
     settings = Settings(**groups)
-    unknown = sorted(set(settings.trainer.controls) - set(CONTROLS))
-    if unknown:
-        raise ValueError(f"trainer.controls={unknown}: expected names among {sorted(CONTROLS)}")
+    check_settings(settings)
     if settings.data_mix.generated:
         log.warning("EMBEDDED RUN: generated clips, a tiny thinker.  The real one: %s", REAL)
     seeds = [seed + offset for offset in settings.trainer.seeds]
@@ -73,11 +72,12 @@ def run_all(
 
     Returns:
         The seeds' results, and the tables of every baseline and control by name, in the order of
-        the seeds.
+        the seeds.  A control that failed is left out.
     """
     names = settings.trainer.controls
     jobs = len(seeds) * (1 + len(names))
     workers = min(settings.trainer.workers, jobs)
+    resumed = resume_points(settings.trainer.resume, seeds)
     folders = {s: folder if len(seeds) == 1 else folder / f"seed{s}" for s in seeds}
     if workers > 1:
         settings = replace(settings, trainer=replace(settings.trainer, progress=False))
@@ -87,25 +87,54 @@ def run_all(
     with executor(workers) as pool:
 
         def submit(seed: int, work: Callable[..., T], *extra: Any) -> Future[T]:
-            args = (settings, seed, folders[seed], *extra)
+            trainer = replace(settings.trainer, resume=resumed[seed])
+            args = (replace(settings, trainer=trainer), seed, folders[seed], *extra)
             if workers > 1:
                 return pool.submit(logged_into, folders[seed], work, *args)
             return pool.submit(work, *args)
 
         runs = {submit(seed, run_seed): seed for seed in seeds}
-        controls: dict[Future[pd.DataFrame], tuple[str, int]] = {}
+        controls: dict[Future[pd.DataFrame | None], tuple[str, int]] = {}
         for run in as_completed(runs):
             seed = runs[run]
             results[seed] = run.result()
             progress.one_more(f"seed {seed}")
             budget = results[seed].numbers["learn_cpu_seconds"]
-            controls |= {submit(seed, run_control, name, budget): (name, seed) for name in names}
+            controls |= {submit(seed, try_control, name, budget): (name, seed) for name in names}
         for control in as_completed(controls):
-            tables[controls[control]] = control.result()
-            progress.one_more("control {} of seed {}".format(*controls[control]))
+            name, seed = controls[control]
+            table = control.result()
+            if table is None:
+                log.warning("the report leaves control %s out: it failed for seed %d", name, seed)
+            else:
+                tables[name, seed] = table
+            progress.one_more(f"control {name} of seed {seed}")
     ordered = [results[seed] for seed in seeds]
     beside = {name: [result.beside[name] for result in ordered] for name in ordered[0].beside}
-    return ordered, beside | {name: [tables[name, seed] for seed in seeds] for name in names}
+    for name in names:
+        done = [tables[name, seed] for seed in seeds if (name, seed) in tables]
+        if len(done) == len(seeds):
+            beside[name] = done
+    return ordered, beside
+
+
+def resume_points(resume: str | None, seeds: list[int]) -> dict[int, str | None]:
+    """Find the checkpoint that each seed goes on from; with several, its own in the run's folder.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: there are several seeds, and one has no folder there.
+    """
+    if resume is None or len(seeds) == 1:
+        return dict.fromkeys(seeds, resume_point(resume))
+    folders = {seed: Path(resume) / f"seed{seed}" for seed in seeds}
+    missing = [folder.name for folder in folders.values() if not folder.is_dir()]
+    if missing:
+        raise ValueError(
+            f"trainer.resume={resume}: has no {', '.join(missing)}; name the folder of a run with "
+            "these trainer.seeds, or resume one seed: trainer.seeds=[0]"
+        )
+    return {seed: resume_point(str(folder)) for seed, folder in folders.items()}
 
 
 def report(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,16 +13,20 @@ from core_rl.config import (
     HardwareConfig,
     LoggerConfig,
     PathsConfig,
+    PhaseConfig,
     RewardConfig,
     RolloutConfig,
     TrainerConfig,
 )
 from core_rl.curriculum import Curriculum
-from core_rl.loss_config import LossConfig
+from core_rl.loss_config import KLConfig, KLKind, LossConfig
 from core_rl.optim import lr_factor
 from omni_rl.config import OmniDataConfig, OmniModelConfig
+from omni_rl.learn import phase_steps, quiet, save_final
+from omni_rl.policy import OmniPolicy
 from omni_rl.settings import Settings
-from omni_rl.stage4 import supervision
+from omni_rl.stage4 import check_settings, run_seed, supervision, try_control
+from omni_rl.tasks.train import resume_points
 
 
 @pytest.fixture
@@ -47,3 +53,87 @@ def test_supervision_by_budget_has_its_rate_from_the_first_step(settings: Settin
     for step in (0, 1, 300):
         assert lr_factor(step, curriculum, trainer.warmup, trainer.schedule) == 1.0
     assert trainer.lr == 0.5 * settings.model.warm.lr
+
+
+# -- refused before anything is spent --------------------------------------------------------------
+
+
+def test_the_supervised_control_is_refused_without_generated_clips(settings: Settings) -> None:
+    both = replace(settings, trainer=replace(settings.trainer, controls=["sft", "blank_media"]))
+    check_settings(both)
+    real = replace(both, data_mix=replace(both.data_mix, generated=False))
+    match = r"trainer\.controls.*generated clips.*=\[shuffled_rewards,blank_media\]"
+    with pytest.raises(ValueError, match=match):
+        check_settings(real)
+
+
+def test_an_unknown_control_is_refused(settings: Settings) -> None:
+    trainer = replace(settings.trainer, controls=["nothing"])
+    with pytest.raises(ValueError, match=r"trainer\.controls=\['nothing'\]: expected names"):
+        check_settings(replace(settings, trainer=trainer))
+
+
+def test_exact_kl_is_refused(settings: Settings) -> None:
+    exact = replace(settings, loss=LossConfig(kl=KLConfig(kind=KLKind.exact)))
+    with pytest.raises(ValueError, match=r"loss\.kl\.kind=exact.*set loss\.kl\.kind=k3"):
+        check_settings(exact)
+
+
+def test_a_reward_without_a_weight_is_refused_before_the_start_is_measured(
+    settings: Settings, tmp_path: Path
+) -> None:
+    reward = RewardConfig(functions={"format": len})
+    with pytest.raises(ValueError, match="weights"):
+        run_seed(replace(settings, reward=reward), 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# -- resuming --------------------------------------------------------------------------------------
+
+
+def test_controls_resume_nothing() -> None:
+    assert quiet(TrainerConfig(resume="run")).resume is None
+
+
+def test_each_seed_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+    points = {}
+    for seed in (3, 4):
+        file = tmp_path / f"seed{seed}" / "checkpoints" / "last.ckpt"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        points[seed] = str(file)
+    assert resume_points(str(tmp_path), [3, 4]) == points
+    assert resume_points(points[4], [7]) == {7: points[4]}
+    assert resume_points(None, [3, 4]) == {3: None, 4: None}
+    with pytest.raises(ValueError, match=r"trainer\.resume=.*no seed5.*trainer\.seeds"):
+        resume_points(str(tmp_path), [3, 5])
+    with pytest.raises(FileNotFoundError, match=r"trainer\.resume"):
+        resume_points(str(tmp_path), [0])
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def test_an_epoch_counts_the_repeated_updates() -> None:
+    phases = CurriculumConfig([PhaseConfig(), PhaseConfig(num_iterations=3)])
+    assert phase_steps(phases, 5) == [5, 15]
+
+
+def test_a_control_that_fails_is_logged(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = replace(settings, model=replace(settings.model, path=str(tmp_path / "nowhere")))
+    assert try_control(broken, 2, tmp_path, "blank_media", 1.0) is None
+    assert "control blank_media of seed 2 failed" in caplog.text
+
+
+def test_one_process_writes_the_final_policy(
+    fresh_policy: Callable[..., OmniPolicy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = fresh_policy()
+    monkeypatch.setenv("RANK", "1")
+    save_final(policy, tmp_path, "tiny")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "0")
+    save_final(policy, tmp_path, "tiny")
+    assert (tmp_path / "final" / "config.json").exists()
