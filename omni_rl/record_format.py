@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+_NAMED = re.compile(r"\(?([A-Z])[).:]")  # an option that begins with its letter
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 CHOICE_TYPES = ("multiple choice", "emer_ov_mc")  # answered by letters of `options`
 PROBLEM_TYPES = (
     *CHOICE_TYPES,
@@ -90,7 +92,7 @@ def parse_record(entry: Entry, data_root: Path, source: str) -> Record:
     facts = raw.get("facts") or {}
     if not isinstance(facts, dict):
         raise ValueError(f"{entry.origin}: facts={facts!r}; expected an object of strings")
-    return Record(
+    record = Record(
         id=record_id or Path(entry.origin).name,
         source=source,
         problem=_text(entry, "problem"),
@@ -107,6 +109,7 @@ def parse_record(entry: Entry, data_root: Path, source: str) -> Record:
         facts={str(name): str(value) for name, value in facts.items()},
         origin=entry.origin,
     )
+    return _lettered(record) if record.problem_type in CHOICE_TYPES else record
 
 
 def check_record(record: Record) -> None:
@@ -199,15 +202,40 @@ def _check_choice(record: Record) -> None:
             )
 
 
+def _lettered(record: Record) -> Record:
+    """Give bare options the letters of their places, and answers in their words those letters."""
+    letters = {
+        option: _option_letter(option, index)
+        for index, option in enumerate(record.options)
+        if not _NAMED.match(option.strip())
+    }
+    if not letters:
+        return record
+    several = record.problem_type == "emer_ov_mc"
+
+    def by_letter(answer: str) -> str:
+        parts = answer.split(",") if several and answer.strip() not in letters else [answer]
+        return ",".join(letters.get(part.strip(), part.strip()) for part in parts)
+
+    return replace(
+        record,
+        options=tuple(f"{letters[o]}. {o}" if o in letters else o for o in record.options),
+        answer=by_letter(record.answer),
+        solution=_ANSWER.sub(
+            lambda found: f"<answer>{by_letter(found.group(1))}</answer>", record.solution
+        ),
+    )
+
+
 def _option_letter(option: str, index: int) -> str:
     """Return the letter an option begins with, or the one of its place in the list."""
-    named = re.match(r"\(?([A-Z])[).:]", option.strip())
+    named = _NAMED.match(option.strip())
     return named.group(1) if named else chr(ord("A") + index)
 
 
 def _inside_tags(text: str) -> str:
     """Return what stands inside `<answer>`, or a bare answer as it is."""
-    tagged = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    tagged = _ANSWER.search(text)
     if tagged:
         return tagged.group(1).strip()
     return "" if "<think>" in text else text.strip()

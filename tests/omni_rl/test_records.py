@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omni_rl.answers import score_answer
 from omni_rl.config import OnBadRecord
 from omni_rl.records import (
     CHOICE_TYPES,
@@ -125,6 +126,31 @@ def test_media_are_found(
 )
 def test_answers_of_every_type_are_read(folder: Path, change: dict[str, Any], answer: str) -> None:
     assert read_one(folder, **change).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "answer", "letters"),
+    [
+        ("multiple choice", ["Yes", "No"], "No", "B"),
+        ("multiple choice", ["Yes", "No"], "B", "B"),
+        ("multiple choice", ["Yes", "B) No"], "Yes", "A"),
+        ("emer_ov_mc", ["calm", "sad", "glad, proud"], "sad, calm", "B,A"),
+        ("emer_ov_mc", ["calm", "sad", "glad, proud"], "glad, proud", "C"),
+    ],
+)
+def test_bare_options_get_the_letters_of_their_places(
+    folder: Path, kind: str, options: list[str], answer: str, letters: str
+) -> None:
+    solution = f"<think>so</think><answer>{answer}</answer>"
+    record = read_one(folder, problem_type=kind, options=options, answer=answer, solution=solution)
+    shown = zip(record.options, options, strict=True)
+    assert all(
+        mine == given if given.startswith("B)") else mine == f"{letter}. {given}"
+        for letter, (mine, given) in zip("ABC", shown, strict=False)
+    )
+    assert record.answer == letters
+    assert record.solution == f"<think>so</think><answer>{letters}</answer>"
+    assert score_answer(record, record.solution) == 1.0
 
 
 @pytest.mark.parametrize(
