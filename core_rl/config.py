@@ -168,7 +168,7 @@ class TrainerConfig:
     workers: int = 1  # seeds trained side by side, each in its own process
     val_every: int = 50
     val_size: int = 64
-    test_size: int = 240
+    test_size: int | None = None  # null = all held-out records, or what the generator draws
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     resume: str | None = None  # a run folder or a checkpoint
@@ -194,8 +194,13 @@ class TrainerConfig:
             "log_every",
         ):
             require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
-        for name in ("val_size", "test_size"):
-            require(getattr(self, name) >= 0, f"trainer.{name}", getattr(self, name), "0 or more")
+        require(self.val_size >= 0, "trainer.val_size", self.val_size, "0 or more")
+        require(
+            self.test_size is None or self.test_size >= 0,
+            "trainer.test_size",
+            self.test_size,
+            "0 or more",
+        )
         require(self.grad_clip > 0, "trainer.grad_clip", self.grad_clip, "above 0")
         require(0 <= self.warmup < 1, "trainer.warmup", self.warmup, "from 0 to below 1")
         require(

@@ -23,6 +23,7 @@ from omni_rl.sources import read_source
 
 log = logging.getLogger(__name__)
 
+GENERATED_TEST = 240  # clips where `trainer.test_size` is null
 INSTRUCTION_SHARE = 0.1  # short instruction checks beside the test questions
 
 
@@ -69,8 +70,9 @@ def load_test(
     """Load or generate the held-out records alone; as `Splits.test`."""
     if not data.generated:
         base = Path(paths.data) if paths.data else None
-        return _held_out(data.test_path, data.test_root, data, "test", base)
-    test = generated_split(data, "test", trainer.test_size, paths, seed)
+        return _held_out(data.test_path, data.test_root, data, "test", base, trainer.test_size)
+    size = GENERATED_TEST if trainer.test_size is None else trainer.test_size
+    test = generated_split(data, "test", size, paths, seed)
     held_out = [record for records in test.values() for record in records]
     return with_instructions(held_out, max(2, round(INSTRUCTION_SHARE * len(held_out))))
 
@@ -133,13 +135,13 @@ def _real(data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed
     train = keep_decodable(mix(sources, data.ratios, data.size, seed), data.on_bad_record)
     return Splits(
         train.records,
-        _held_out(data.val_path, data.val_root, data, "val", base)[: trainer.val_size],
+        _held_out(data.val_path, data.val_root, data, "val", base, trainer.val_size),
         load_test(data, trainer, paths, seed),
     )
 
 
 def _held_out(
-    path: str, root: str, data: OmniDataConfig, use: str, base: Path | None
+    path: str, root: str, data: OmniDataConfig, use: str, base: Path | None, limit: int | None
 ) -> list[Record]:
     if not path:
         raise ValueError(
@@ -149,4 +151,4 @@ def _held_out(
     if base is not None and not file.is_absolute():
         file = base / file
     reading = read_file(file, root or None, "", data.on_bad_record)
-    return keep_decodable(reading.records, data.on_bad_record).records
+    return keep_decodable(reading.records[:limit], data.on_bad_record).records

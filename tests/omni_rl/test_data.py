@@ -159,6 +159,16 @@ def test_real_files_are_mixed_and_held_out_by_file(
     assert {record.facts.get("colour") for record in got.train} <= set(scenes.drawing.COLOURS)
 
 
+def test_the_size_of_the_test_limits_real_records_where_it_is_set(
+    real: OmniDataConfig, sizes: TrainerConfig
+) -> None:
+    got = {
+        size: len(load_test(real, replace(sizes, test_size=size), at(real), seed=0))
+        for size in (2, None)
+    }
+    assert got == {2: 2, None: 5}
+
+
 @pytest.mark.parametrize("use", ["val", "test"])
 def test_held_out_files_must_be_named(use: str, real: OmniDataConfig, sizes: TrainerConfig) -> None:
     config = replace(real, **{f"{use}_path": ""})
