@@ -2,13 +2,14 @@
 
 Items of one seed are not independent of that seed's training run, so with several seeds the
 resampling has two levels: seeds with replacement, then items with replacement inside each drawn
-seed.  With few seeds (3, say) there are few different draws of them; such an interval shows the
+seed.  Items that are near copies of each other (frames of one film) are drawn together, as groups.
+With few seeds (3, say) there are few different draws of them; such an interval shows the
 spread that was seen and still understates what unseen seeds would add.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Items = Sequence[float] | Sequence[Sequence[float]] | Sequence[Floats] | Floats
+# The group of each item, for each seed.
+Groups = Sequence[Sequence[Hashable]]
+# Of each group, the sum over its items and their number.
+Clusters = tuple[Floats, Floats]
 
 _CHUNK = 2_000_000  # item draws held in memory at once: 32 MB
 
@@ -34,6 +39,7 @@ def bootstrap_mean(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    groups: Groups | None = None,
 ) -> Interval:
     """Mean over seeds of the mean over items, with its bootstrap interval.
 
@@ -42,12 +48,17 @@ def bootstrap_mean(
         resamples: bootstrap draws.
         level: coverage, between 0 and 1.
         seed: of the resampling.
+        groups: for each seed, the group of each item; None = every item its own.
 
     Raises:
-        ValueError: nothing to average, or a value that is not finite.
+        ValueError: nothing to average, a value that is not finite, or groups of other items.
     """
     seeds = _per_seed(values, "values")
-    draws = _resampled_means(seeds, resamples, np.random.default_rng(seed))
+    if groups is None:
+        clusters = [(items, np.ones(items.size)) for items in seeds]
+    else:
+        clusters = [_clusters(*pair) for pair in zip(seeds, groups, strict=True)]
+    draws = _resampled_means(clusters, resamples, np.random.default_rng(seed))
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(float(np.mean([items.mean() for items in seeds])), float(low), float(high))
@@ -59,6 +70,7 @@ def paired_bootstrap(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    groups: Groups | None = None,
 ) -> Interval:
     """Mean of `after - before` item by item, with its bootstrap interval.
 
@@ -68,6 +80,7 @@ def paired_bootstrap(
         resamples: bootstrap draws.
         level: coverage, between 0 and 1.
         seed: of the resampling.
+        groups: as of `bootstrap_mean`.
 
     Raises:
         ValueError: the two do not have the same items, or as for `bootstrap_mean`.
@@ -77,7 +90,7 @@ def paired_bootstrap(
     if sizes[0] != sizes[1]:
         raise ValueError(f"paired items differ in number: {sizes[0]} after, {sizes[1]} before")
     gains = [new - old for new, old in zip(news, olds, strict=True)]
-    return bootstrap_mean(gains, resamples, level, seed)
+    return bootstrap_mean(gains, resamples, level, seed, groups)
 
 
 def _per_seed(values: Items, name: str) -> list[Floats]:
@@ -90,22 +103,31 @@ def _per_seed(values: Items, name: str) -> list[Floats]:
     return seeds
 
 
-def _resampled_means(seeds: Sequence[Floats], resamples: int, rng: np.random.Generator) -> Floats:
+def _clusters(items: Floats, groups: Sequence[Hashable]) -> Clusters:
+    if len(groups) != items.size:
+        raise ValueError(f"groups: {len(groups)} given for {items.size} items")
+    places: dict[Hashable, int] = {}  # in the order of the items
+    index = np.array([places.setdefault(group, len(places)) for group in groups])
+    return np.bincount(index, weights=items), np.bincount(index).astype(np.float64)
+
+
+def _resampled_means(seeds: Sequence[Clusters], resamples: int, rng: np.random.Generator) -> Floats:
     """Means of `resamples` two-level draws."""
     total = np.zeros(resamples)
     for _ in seeds:  # one slot of the drawn set of seeds
         drawn = rng.integers(len(seeds), size=resamples)
-        for index, items in enumerate(seeds):
+        for index, clusters in enumerate(seeds):
             rows = np.flatnonzero(drawn == index)
-            total[rows] += _item_means(items, rows.size, rng)
+            total[rows] += _item_means(clusters, rows.size, rng)
     return total / len(seeds)
 
 
-def _item_means(items: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Means of `count` draws of items with replacement, in pieces that fit in memory."""
-    piece = max(1, _CHUNK // items.size)
-    means = [
-        items[rng.integers(items.size, size=(min(piece, count - start), items.size))].mean(axis=1)
-        for start in range(0, count, piece)
-    ]
+def _item_means(clusters: Clusters, count: int, rng: np.random.Generator) -> Floats:
+    """Means of `count` draws of groups with replacement, in pieces that fit in memory."""
+    sums, sizes = clusters
+    piece = max(1, _CHUNK // sums.size)
+    means = []
+    for start in range(0, count, piece):
+        drawn = rng.integers(sums.size, size=(min(piece, count - start), sums.size))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     return np.concatenate(means) if means else np.empty(0)

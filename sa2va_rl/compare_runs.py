@@ -16,7 +16,7 @@ from sa2va_rl import baselines, compare, compare_masks, finetune, postprocess, s
 from sa2va_rl.compare import SHIFTED, TEST, Arena, choose_prompts
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.compare_masks import finetune_segmenter, postprocess_masks
-from sa2va_rl.compare_table import rows_of
+from sa2va_rl.compare_table import grouped, rows_of
 from sa2va_rl.config import PPOConfig, RewardMode, Source
 from sa2va_rl.data import Sample, Splits
 from sa2va_rl.features import Standardiser
@@ -39,7 +39,7 @@ class SeedResult:
     """Everything that one seed at one size found.
 
     Attributes:
-        rows: of `compare_table.rows_of`.
+        rows: of `compare_table.rows_of`, with each picture's group.
         curves: of fine-tuning: `run`, `steps`, `reward`, `dice`, `distance`; empty at small sizes.
         numbers: `reward_net/<metric>` on test pictures, `segmenter_calls` that were made, and
             `segmenter_calls_train`, the masks that learning asks for.
@@ -98,6 +98,7 @@ def run_seed(
         "segmenter_calls_train": float(len(splits.train) * len(settings.prompts)),
     }
     rows = pd.concat([pd.read_parquet(folder / ROWS) for folder, _ in parts], ignore_index=True)
+    rows = grouped(rows, {TEST: splits.test, SHIFTED: shifted})
     rows.insert(0, "seed", seed)
     rows.insert(0, "size", size)
     return SeedResult(rows, curves.assign(seed=seed), numbers)

@@ -1,7 +1,8 @@
 """From every method's overlap with every picture to a table with intervals.
 
 Seeds are whole replications (other patients, another reward network, other policies), so intervals
-resample seeds and, inside each, pictures; methods are compared picture by picture.
+resample seeds and, inside each, patients or films with all their pictures; methods are compared
+picture by picture.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from core_rl.stats import Interval, paired_bootstrap
 from sa2va_rl.compare import FIXED, MEASURES, TRUTH, Found
+from sa2va_rl.data import Sample
 
 Floats = NDArray[np.float64]
 
@@ -62,11 +64,18 @@ def rows_of(found: Iterable[Found]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def grouped(rows: pd.DataFrame, held: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
+    """Add each picture's group, of the test sets by name: its patient or film."""
+    groups = {name: [sample.group for sample in samples] for name, samples in held.items()}
+    pictures = zip(rows["set"], rows["picture"], strict=True)
+    return rows.assign(group=[groups[name][place] for name, place in pictures])
+
+
 def summarise(rows: pd.DataFrame, resamples: int) -> dict[str, float]:
     """Measure one test set at one size.
 
     Args:
-        rows: of `rows_of`, of one size and test set, any number of seeds.
+        rows: of `rows_of` with `grouped`, of one size and test set, any number of seeds.
         resamples: bootstrap draws.
 
     Returns:
@@ -168,11 +177,15 @@ def _gap_closed(rows: pd.DataFrame, method: str) -> float:
 
 
 def _gain(rows: pd.DataFrame, method: str, rival: str, measure: str, resamples: int) -> Interval:
+    after, before = _per_seed(rows, method), _per_seed(rows, rival)
     return paired_bootstrap(
-        _per_seed(rows, method, measure), _per_seed(rows, rival, measure), resamples
+        [part[measure].to_numpy(dtype=np.float64) for part in after],
+        [part[measure].to_numpy(dtype=np.float64) for part in before],
+        resamples,
+        groups=[part["group"].tolist() for part in after],
     )
 
 
-def _per_seed(rows: pd.DataFrame, method: str, measure: str) -> Sequence[Floats]:
+def _per_seed(rows: pd.DataFrame, method: str) -> Sequence[pd.DataFrame]:
     own = rows[rows["method"] == method].sort_values("picture")
-    return [part[measure].to_numpy(dtype=np.float64) for _, part in own.groupby("seed")]
+    return [part for _, part in own.groupby("seed")]

@@ -95,13 +95,10 @@ def run_all(
         runs = {}
         for job in jobs:
             # Decided here: of files, another seed may hold another number of training pictures.
-            args = (settings, config, *job, job[1] == sizes[0])
-            if workers > 1:
-                into = folder / f"seed{job[0]}-{job[1]}"
-                future = pool.submit(logged_into, into, run_seed, *args)
-            else:
-                future = pool.submit(run_seed, *args)
-            runs[future] = job
+            args = (run_seed, settings, config, *job, job[1] == sizes[0])
+            into = folder / f"seed{job[0]}-{job[1]}"
+            call = (logged_into, into, *args) if workers > 1 else args
+            runs[pool.submit(*call)] = job
         for run in as_completed(runs):
             found[runs[run]] = run.result()
             progress.one_more("seed {} with {} pictures".format(*runs[run]))

@@ -90,3 +90,23 @@ def test_many_items_are_resampled_in_pieces() -> None:
     values = RNG.normal(size=30_000)
     interval = bootstrap_mean(values, resamples=150)
     assert interval.low < interval.mean < interval.high
+
+
+def test_groups_of_one_item_change_nothing() -> None:
+    values = [np.random.default_rng(seed).normal(size=17) for seed in range(3)]
+    alone = [list(range(17))] * 3
+    assert bootstrap_mean(values, 500, groups=alone) == bootstrap_mean(values, 500)
+
+
+def test_copies_in_one_group_count_once() -> None:
+    """Groups of the same size are drawn as their means are."""
+    values = np.random.default_rng(0).normal(size=12)
+    copies = [np.repeat(values, 4)]
+    groups = [np.repeat(np.arange(12), 4).tolist()]
+    found, alone = bootstrap_mean(copies, 500, groups=groups), bootstrap_mean(values, 500)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_groups_have_to_be_of_the_items() -> None:
+    with pytest.raises(ValueError, match="groups: 2 given for 3 items"):
+        bootstrap_mean([1.0, 2.0, 3.0], groups=[["a", "b"]])

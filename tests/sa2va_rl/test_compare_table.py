@@ -10,6 +10,7 @@ from sa2va_rl.compare import LEARNED, NOTHING, TEST, TRUTH, Found
 from sa2va_rl.compare_table import (
     METHODS,
     by_seed,
+    grouped,
     histogram,
     name_of,
     rows_of,
@@ -17,6 +18,7 @@ from sa2va_rl.compare_table import (
     text_table,
     told_of,
 )
+from sa2va_rl.data import Sample
 
 PICTURES = 20
 
@@ -39,7 +41,13 @@ def seed_rows(seed: int, policy: float) -> pd.DataFrame:
             found("ppo_tuned", LEARNED, base + policy, half),
         ]
     )
-    return rows.assign(size=20, seed=seed)
+    return grouped(rows, {TEST: samples_of(PICTURES)}).assign(size=20, seed=seed)
+
+
+def samples_of(groups: int) -> list[Sample]:
+    """Twenty test pictures of so many patients."""
+    image_HWC = np.zeros((2, 2, 3), dtype=np.uint8)
+    return [Sample(f"{n}", image_HWC, None, f"g{n * groups // PICTURES}") for n in range(PICTURES)]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +73,21 @@ def test_differences_are_taken_picture_by_picture(rows: pd.DataFrame) -> None:
     assert table["diff/ppo_tuned_vs_fixed_high"] == pytest.approx(0.15)
     assert table["diff_recall/random_vs_fixed"] == pytest.approx(-0.1)
     assert "diff/fixed_vs_fixed" not in table
+
+
+def test_frames_of_one_film_are_drawn_together() -> None:
+    """Twenty copies of four values say no more than the four."""
+    rows = seed_rows(1, 0.6)
+    own = rows["method"] == "ppo_tuned"
+    rows.loc[own, "dice"] += np.repeat([-0.1, 0.0, 0.1, 0.2], 5)
+
+    def width(groups: int) -> float:
+        table = summarise(grouped(rows, {TEST: samples_of(groups)}), resamples=4000)
+        assert table["diff/ppo_tuned_vs_fixed"] == pytest.approx(0.15)
+        ends = [table[f"diff/ppo_tuned_vs_fixed_{end}"] for end in ("low", "high")]
+        return ends[1] - ends[0]
+
+    assert width(4) == pytest.approx(np.sqrt(5) * width(PICTURES), rel=0.15)
 
 
 def test_choices_are_spread_or_not_there(rows: pd.DataFrame) -> None:
