@@ -198,7 +198,14 @@ def _draws_of(
     records = {}
     for one in shop.train:
         drawn = policy.sample_distinct(policy.encode([one]), max(2, counts[one.query]))
-        places = [tuple(ids) for ids in drawn.ids_BGT[0][drawn.mask_BGT[0].all(dim=-1)].tolist()]
+        # A stop stands behind the pool: slates that end early are not of the same length.
+        whole_GT = drawn.mask_BGT[0] & (drawn.ids_BGT[0] < len(one.pool))
+        places = [tuple(ids) for ids in drawn.ids_BGT[0][whole_GT.all(dim=-1)].tolist()]
+        if not places:
+            raise ValueError(
+                f"query {one.query}: pipeline.arms=offline_equal: every slate drawn stops early: "
+                "set model.stop=false, or leave the arm out"
+            )
         verdicts = judge([(one.query, tuple(one.pool[i] for i in ids)) for ids in places])
         candidates = tuple(
             Candidate(
