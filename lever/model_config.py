@@ -154,7 +154,7 @@ class LearnConfig:
     freeze_backbone_in_grpo: bool = False  # of the pointer: train its heads alone
     max_samples: int | None = None  # queries to learn from, a random draw; null = all
     best: Best = Best.auto
-    dry_run: bool = False  # read everything, do one update, leave no checkpoint
+    dry_run: bool = False  # read everything, one update of each phase, no checkpoint
 
     def __post_init__(self) -> None:
         require(

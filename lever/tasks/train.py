@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from core_rl.config import TrainerConfig
 from lever import choose
 from lever.learn import learn
 from lever.model_config import PhaseData
@@ -40,15 +40,15 @@ def rce_grpo(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         folder: of the run.
         seed: of the data and of the order of learning.
         groups: the fields of `lever.settings.Settings`.  `learn.checkpoint` names the selector to
-            start from; where it is null the supervised one is trained first.
+            start from; where it is null the supervised one is trained first, except in a dry run.
 
     Returns:
         As `sft`.
     """
     settings = Settings(**groups)
-    if settings.learn.checkpoint is not None:
+    if settings.learn.checkpoint is not None or settings.learn.dry_run:
         return _train(folder, seed, settings, settings.learn.checkpoint)
-    shop = Workshop.open(replace(settings, trainer=_quiet(settings.trainer)), seed)
+    shop = Workshop.open(settings, seed)
     try:
         start = shop.sft()
     finally:
@@ -69,7 +69,7 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
     policy = shop.selector(start)
     records = {}
     if reads(settings.curriculum, PhaseData.stored):
-        records = shop.rl_data(Path(start) if start is not None else shop.sft())
+        records = shop.rl_data(_sampling(shop, start))
     lessons = replace(shop.lessons, records=records)
     judge = build_judge(
         data, shop.setup.answerer, records.values(), needs_references(settings.reward)
@@ -78,7 +78,10 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
     if settings.learn.dry_run:
         settings = replace(settings, trainer=replace(settings.trainer, max_steps=_phases(settings)))
         log.info("dry run: one update of each phase, nothing is scored on the test queries")
-    learn(policy, lessons, reward, settings.curriculum, settings, folder, shop.seed)
+        with TemporaryDirectory() as scratch:  # for checkpoints, which nobody is to go on from
+            learn(policy, lessons, reward, settings.curriculum, settings, Path(scratch), shop.seed)
+    else:
+        learn(policy, lessons, reward, settings.curriculum, settings, folder, shop.seed)
     metrics = {"queries": float(len(lessons.train))}
     if not settings.learn.dry_run:
         before = choose.by_selector(shop.selector(start), data.test)
@@ -92,9 +95,13 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
     return {**metrics, "answerer_calls": float(shop.setup.answerer.calls)}
 
 
+def _sampling(shop: Workshop, start: str | None) -> Path | None:
+    """Checkpoint of the selector that samples RL data; None = untrained, or there are such data."""
+    if start is not None:
+        return Path(start)
+    given = shop.settings.learn
+    return None if given.dry_run or given.rl_data is not None else shop.sft()
+
+
 def _phases(settings: Settings) -> int:
     return len(settings.curriculum.phases)
-
-
-def _quiet(trainer: TrainerConfig) -> TrainerConfig:
-    return replace(trainer, resume=None)

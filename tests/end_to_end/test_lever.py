@@ -44,9 +44,10 @@ def test_rce_and_grpo_go_on_from_it(supervised: Path, output: Path) -> None:
     assert (again / "checkpoints" / "best").is_dir()
 
 
-def test_a_dry_run_scores_nothing(supervised: Path, output: Path) -> None:
+def test_a_dry_run_scores_nothing_and_leaves_no_checkpoint(output: Path) -> None:
     folder = run("+exp=lever_rce_grpo", "learn.dry_run=true", output=output)
     assert "after/accuracy" not in metrics(folder)
+    assert not list(folder.rglob("*.safetensors")) and not list(folder.rglob("*.ckpt"))
 
 
 def test_a_checkpoint_chooses_and_is_scored(supervised: Path, output: Path) -> None:
