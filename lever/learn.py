@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from core_rl.batches import shuffled_batches
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.curriculum import CandidateSubset, Curriculum, Phase
-from core_rl.fit import fit
+from core_rl.fit import fit, resume_point
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward, rollout_stats
 from core_rl.types import Actions, Group
@@ -35,7 +35,7 @@ from lever.policies import load_weights, save_policy
 from lever.replay import StoredSampler
 from lever.settings import Settings
 from lever.slates import SlatePolicy
-from lever.watch import HighestDrawn, LowestKL, SourceMetrics
+from lever.watch import HighestDrawn, Kept, LowestKL, SourceMetrics
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def learn(
     passes = max(1, len(lessons.train) // (size * trainer.accumulation))
     phases = [_in_passes(phase, passes) for phase in curriculum.phases]
     for phase in phases:
-        _check_data(phase, lessons)
+        _check_data(phase, lessons, policy.shots)
     steps = [passes * phase.num_iterations for phase in phases]
     resolved = Curriculum.resolve(CurriculumConfig(phases), steps, trainer.max_steps)
     # An epoch is a pass over the queries: a checkpoint and a look at held-out queries each.
@@ -159,16 +159,17 @@ def _watching(
 ) -> list[Callback]:
     """What logs published metrics, freezes, and keeps the checkpoint that a rule names."""
 
-    def save() -> None:
-        _save(policy, settings, checkpoints / KEPT[best], {})
+    def save(target: Path) -> None:
+        _save(policy, settings, target, {})
 
+    kept = Kept(checkpoints / KEPT[best], save, resume_point(settings.trainer.resume))
     found: list[Callback] = [SourceMetrics(lessons.val, lessons.beams)]
     if settings.learn.freeze_backbone_in_grpo:
         found.append(FreezeBackbone())
     if best is Best.kl:
-        found.append(LowestKL(passes, save))
+        found.append(LowestKL(passes, kept))
     elif best is Best.drawn and lessons.val:
-        found.append(HighestDrawn(lessons.val, settings.rollout.num_generations, save))
+        found.append(HighestDrawn(lessons.val, settings.rollout.num_generations, kept))
     return found
 
 
@@ -194,7 +195,7 @@ def _in_passes(phase: PhaseConfig, passes: int) -> PhaseConfig:
     return phase
 
 
-def _check_data(phase: PhaseConfig, lessons: Lessons) -> None:
+def _check_data(phase: PhaseConfig, lessons: Lessons, shots: int) -> None:
     kinds = [kind.value for kind in PhaseData]
     if phase.data not in kinds:
         raise ValueError(f"curriculum.phases.data={phase.data!r}: expected one of {kinds}")
@@ -211,6 +212,14 @@ def _check_data(phase: PhaseConfig, lessons: Lessons) -> None:
             f"{len(missing)} of {len(lessons.train)} queries: generate them for the same queries, "
             "or lower learn.max_samples"
         )
+    if kind in (PhaseData.beams, PhaseData.beam_scores):
+        for one in lessons.train:
+            held = len(lessons.beams[one.query].beams[0].shots)
+            if held != shots:
+                raise ValueError(
+                    f"query {one.query}: its beams were made with beams.few_shot={held}, but "
+                    f"model.shots={shots}: expected the same number; set one to the other"
+                )
 
 
 def _batch(

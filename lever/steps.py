@@ -104,6 +104,14 @@ class Workshop:
         drawn = np.random.default_rng([self.seed, 41]).choice(len(queries), wanted, replace=False)
         return tuple(queries[place] for place in sorted(drawn))
 
+    @cached_property
+    def taught(self) -> LeverData:
+        """The data with `train` alone to learn from, under a name of its own where that is less."""
+        if self.settings.learn.max_samples is None:
+            return self.data
+        name = fingerprint(self.data.fingerprint, [one.query for one in self.train])
+        return replace(self.data, train=self.train, fingerprint=name)
+
     def key(self, *parts: object) -> str:
         """Fingerprint of what a training's output depends on besides `parts`."""
         settings = self.settings
@@ -138,10 +146,13 @@ class Workshop:
             ValueError: the file does not fit the data.
         """
         config = replace(self.settings.beams, split=split, start=0, end=None)
+        data = self.taught
+        if split is not Split.train:  # `sample_num` is of what is learned from
+            data, config = self.data, replace(config, sample_num=None)
         if given is None:
-            key = beams_key(self.data, self.setup.answerer, config, self.seed)
+            key = beams_key(data, self.setup.answerer, config, self.seed)
             folder = self.settings.cache / f"{split.value}-{key}"
-            made = generate_beams(self.data, self.setup.answerer, config, folder, self.seed)
+            made = generate_beams(data, self.setup.answerer, config, folder, self.seed)
             assert made is not None
             given = str(made)
         records = read_beams(given, self.data.pools)
@@ -203,9 +214,10 @@ class Workshop:
             shuffled: deal the rewards at random: the control.
         """
         model = model or self.settings.model
-        trainer = replace(self.settings.trainer, lr=model.lr, batch_size=model.batch_size)
-        if model is self.settings.model:
-            trainer = self.settings.trainer
+        # What is resumed is one training, none of the stages before it.
+        trainer = replace(self.settings.trainer, resume=None)
+        if model is not self.settings.model:
+            trainer = replace(trainer, lr=model.lr, batch_size=model.batch_size)
         settings = replace(self.settings, model=model, trainer=trainer)
         key = self.key(
             model,
@@ -274,13 +286,17 @@ class Workshop:
             return Path(given)
         return self.train_selector("rce", self.settings.pipeline.rce, self.sft())
 
-    def rl_data(self, sft: Path) -> dict[int, CandidateRecord]:
-        """Candidates of several kinds with their scores; made unless they are there."""
+    def rl_data(self, sft: Path | None) -> dict[int, CandidateRecord]:
+        """Candidates of several kinds with their scores; made unless they are there.
+
+        Args:
+            sft: checkpoint of the selector that samples; None = untrained.
+        """
         given = self.settings.learn.rl_data
         if given is None:
             config = replace(self.settings.rl_data, start=0, end=None)
             job = RlDataJob(
-                self.data,
+                self.taught,
                 self.setup.answerer,
                 self.selector(sft),
                 self.lessons.beams,

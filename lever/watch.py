@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -12,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from core_rl.artifacts import write_json
 from core_rl.config import PhaseKind
 from core_rl.module import GroupPolicyModule
 from core_rl.rewards import WeightedReward
@@ -112,6 +116,50 @@ class SourceMetrics(Callback):
         pl_module.log("lever/val_loss", loss, batch_size=len(self.val))
 
 
+class Kept:
+    """The policy that a rule liked best so far, and the figure it was liked for.
+
+    The policy lies in the folder, the figure beside it in `<folder>.json`.  A resumed run takes
+    over both from the run it goes on from.
+
+    Args:
+        folder: under `checkpoints` of the run.
+        save: writes the policy into a folder.
+        resumed: the checkpoint file that is resumed.
+    """
+
+    def __init__(
+        self, folder: Path, save: Callable[[Path], None], resumed: str | None = None
+    ) -> None:
+        self.folder = folder
+        self.save = save
+        self.resumed = resumed
+        self.figure: float | None = None
+
+    def take_over(self, trainer: L.Trainer) -> None:
+        """Read what the resumed run kept."""
+        if self.resumed is None:
+            return
+        before = Path(self.resumed).parent / self.folder.name
+        if not _figure_of(before).exists():
+            return
+        self.figure = json.loads(_figure_of(before).read_text(encoding="utf-8"))["figure"]
+        if trainer.is_global_zero and before.resolve() != self.folder.resolve():
+            shutil.copytree(before, self.folder, dirs_exist_ok=True)
+            shutil.copyfile(_figure_of(before), _figure_of(self.folder))
+
+    def keep(self, trainer: L.Trainer, figure: float) -> None:
+        """Write the policy as it is now."""
+        self.figure = figure
+        if trainer.is_global_zero:
+            self.save(self.folder)
+            write_json(_figure_of(self.folder), {"figure": figure})
+
+
+def _figure_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
 class LowestKL(Callback):
     """Keep the policy of the pass with the smallest mean KL: the published choice.
 
@@ -119,15 +167,17 @@ class LowestKL(Callback):
 
     Args:
         every: optimiser steps of a pass.
-        save: writes the policy.
+        kept: holds the policy.
     """
 
-    def __init__(self, every: int, save: Callable[[], None]) -> None:
+    def __init__(self, every: int, kept: Kept) -> None:
         self.every = every
-        self.save = save
-        self.lowest = math.inf
+        self.kept = kept
         self._seen: list[float] = []
         self._step = 0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.kept.take_over(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         kl = trainer.callback_metrics.get("train/kl")
@@ -138,10 +188,8 @@ class LowestKL(Callback):
         if self._step % self.every == 0:
             mean = sum(self._seen) / len(self._seen)
             self._seen.clear()
-            if mean < self.lowest:
-                self.lowest = mean
-                if trainer.is_global_zero:
-                    self.save()
+            if self.kept.figure is None or mean < self.kept.figure:
+                self.kept.keep(trainer, mean)
                 log.info("KL %.4f: the lowest pass so far", mean)
 
 
@@ -164,14 +212,16 @@ class HighestDrawn(Callback):
     Args:
         val: held-out queries.
         draws: of slates, a query.
-        save: writes the policy.
+        kept: holds the policy.
     """
 
-    def __init__(self, val: Sequence[SlateQuery], draws: int, save: Callable[[], None]) -> None:
+    def __init__(self, val: Sequence[SlateQuery], draws: int, kept: Kept) -> None:
         self.val = val
         self.draws = draws
-        self.save = save
-        self.highest = -math.inf
+        self.kept = kept
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.kept.take_over(trainer)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -179,8 +229,8 @@ class HighestDrawn(Callback):
         assert isinstance(pl_module, GroupPolicyModule)
         drawn = drawn_reward(pl_module.policy, pl_module.reward, self.val, self.draws)
         pl_module.log("lever/val_drawn", drawn, batch_size=len(self.val))
-        if drawn > self.highest:
-            self.highest = drawn
-            if trainer.is_global_zero:
-                self.save()
+        # A mean of nothing that could be judged is no figure.
+        best = -math.inf if self.kept.figure is None else self.kept.figure
+        if drawn > best:
+            self.kept.keep(trainer, drawn)
             log.info("drawn slates earn %.4f on held-out queries: the most so far", drawn)

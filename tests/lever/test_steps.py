@@ -14,7 +14,7 @@ import torch
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, Subset
 from lever import arms, choose
 from lever.generation_config import Split
-from lever.model_config import Best, LearnConfig
+from lever.model_config import Best, LearnConfig, SelectorKind
 from lever.steps import JUDGED, Workshop
 from tests.lever.workshop import OFFLINE, SFT, small_settings
 
@@ -86,6 +86,16 @@ def test_equal_offline_data_hold_as_many_slates_as_the_refresh_judged(shop: Work
     assert np.array_equal(np.maximum(per_query[0], 2), per_query[1])
 
 
+def test_slates_that_end_early_are_left_out_of_equal_offline_data(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    model = replace(settings.model, kind=SelectorKind.pointer, width=8, stop=True)
+    made = Workshop.open(replace(settings, model=model), seed=0)
+    try:
+        assert arms.offline_equal(made).stops
+    finally:
+        made.close()
+
+
 def test_max_samples_draws_queries_and_more_than_there_are_is_an_error(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
     for wanted, ok in ((4, True), (7, False)):
@@ -93,11 +103,40 @@ def test_max_samples_draws_queries_and_more_than_there_are_is_an_error(tmp_path:
         try:
             if ok:
                 assert len(made.train) == 4
+                ours = {one.query for one in made.train}
+                assert made.beams(Split.train).keys() == ours
+                assert made.rl_data(None).keys() == ours
             else:
                 with pytest.raises(ValueError, match=r"learn\.max_samples=7: expected at most"):
                     _ = made.train
         finally:
             made.close()
+
+
+def test_a_draw_of_beams_is_of_the_training_queries_alone(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    made = Workshop.open(replace(settings, beams=replace(settings.beams, sample_num=2)), seed=0)
+    try:
+        sizes = [len(made.beams(split)) for split in (Split.train, Split.val, Split.test)]
+        assert sizes == [2, len(made.data.val), len(made.data.test)]
+    finally:
+        made.close()
+
+
+def test_beams_of_another_length_are_refused(shop: Workshop) -> None:
+    longer = replace(shop.settings.model, shots=3)
+    with pytest.raises(ValueError, match=r"beams\.few_shot=2, but model\.shots=3"):
+        shop.train_selector("longer", SFT, model=longer)
+
+
+def test_stages_before_the_resumed_training_resume_nothing(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    trainer = replace(settings.trainer, resume=str(tmp_path / "missing.ckpt"))
+    made = Workshop.open(replace(settings, trainer=trainer), seed=0)
+    try:
+        assert (made.sft() / "policy.safetensors").is_file()
+    finally:
+        made.close()
 
 
 def test_a_phase_without_its_data_is_named(shop: Workshop) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -14,12 +15,12 @@ from core_rl.types import Actions
 from lever.beam_groups import beam_group
 from lever.beams import Beam, BeamRecord
 from lever.features import SlateQuery
-from lever.learn import kept_by, learn
+from lever.learn import KEPT, kept_by, learn
 from lever.model_config import Best
 from lever.reward_setup import build_judge, build_reward
 from lever.slates import SlatePolicy, SlatePrompt
 from lever.steps import Workshop
-from lever.watch import drawn_reward
+from lever.watch import HighestDrawn, Kept, LowestKL, drawn_reward
 from tests.lever.workshop import REFRESH, SFT, small_settings
 
 PUBLISHED = {
@@ -32,7 +33,7 @@ PUBLISHED = {
 }
 
 
-class Kept(Callback):
+class Logged(Callback):
     """Every value that was logged, by name."""
 
     def __init__(self) -> None:
@@ -43,14 +44,14 @@ class Kept(Callback):
             self.seen.setdefault(name, []).append(float(value))
 
 
-def trained(folder: Path, policy: SlatePolicy | None = None) -> Kept:
+def trained(folder: Path, policy: SlatePolicy | None = None) -> Logged:
     """Train by the refresh on a small world and return what was logged."""
     shop = Workshop.open(small_settings(folder), seed=0)
     try:
         model = policy or shop.selector()
         judge = build_judge(shop.data, shop.setup.answerer)
         reward = build_reward(shop.settings.reward, judge, shop.data, model.features)
-        kept = Kept()
+        kept = Logged()
         learn(model, shop.lessons, reward, REFRESH, shop.settings, folder / "run", 0, [kept])
     finally:
         shop.close()
@@ -168,3 +169,20 @@ def test_what_learns_by_reward_is_chosen_by_what_it_draws() -> None:
     assert kept_by(Best.auto, REFRESH) is Best.drawn
     assert kept_by(Best.auto, SFT) is Best.reward
     assert kept_by(Best.kl, SFT) is kept_by(Best.kl, REFRESH) is Best.kl
+
+
+@pytest.mark.parametrize("rule", [Best.drawn, Best.kl])
+def test_a_resumed_run_takes_over_what_a_rule_has_kept(tmp_path: Path, rule: Best) -> None:
+    before, now = tmp_path / "before" / KEPT[rule], tmp_path / "now" / KEPT[rule]
+    trainer = SimpleNamespace(is_global_zero=True)
+
+    def save(target: Path) -> None:
+        target.mkdir(parents=True)
+        (target / "policy.json").write_text("{}")
+
+    Kept(before, save).keep(trainer, 0.75)  # type: ignore[arg-type]
+    resumed = Kept(now, save, str(before.parent / "last.ckpt"))
+    watching = HighestDrawn([], 2, resumed) if rule is Best.drawn else LowestKL(1, resumed)
+    watching.on_fit_start(trainer, None)  # type: ignore[arg-type]
+    assert resumed.figure == 0.75
+    assert (now / "policy.json").is_file() and now.with_name(f"{now.name}.json").is_file()
