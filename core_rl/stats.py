@@ -108,7 +108,8 @@ def _clusters(items: Floats, groups: Sequence[Hashable]) -> Clusters:
         raise ValueError(f"groups: {len(groups)} given for {items.size} items")
     places: dict[Hashable, int] = {}  # in the order of the items
     index = np.array([places.setdefault(group, len(places)) for group in groups])
-    return np.bincount(index, weights=items), np.bincount(index).astype(np.float64)
+    sums, sizes = np.bincount(index, weights=items), np.bincount(index)
+    return np.asarray(sums, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
 
 
 def _resampled_means(seeds: Sequence[Clusters], resamples: int, rng: np.random.Generator) -> Floats:
