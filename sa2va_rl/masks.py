@@ -120,17 +120,15 @@ def overlap(mask_HW: Mask, truth_HW: Mask) -> Overlap:
     )
 
 
-def spoiled(truth_HW: Mask, foreign_HW: Mask, rng: np.random.Generator) -> dict[str, Mask]:
+def spoiled(truth_HW: Mask, rng: np.random.Generator) -> dict[str, Mask]:
     """Make masks that a reward network must learn not to love.
 
     A network that saw only a segmenter's own masks gives its best score to an all-white one.
 
     Args:
         truth_HW: the true mask.
-        foreign_HW: the true mask of another picture of the same size.
         rng: draws how far masks grow (1 to 4 pixels), shrink (1 or 2) and move (4 to 12).
     """
-    assert truth_HW.shape == foreign_HW.shape, "masks of pictures of different sizes"
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(4, 12)
     down, right = round(distance * np.sin(angle)), round(distance * np.cos(angle))
     grow, shrink = int(rng.integers(1, 5)), int(rng.integers(1, 3))
@@ -140,7 +138,6 @@ def spoiled(truth_HW: Mask, foreign_HW: Mask, rng: np.random.Generator) -> dict[
         "dilated": ndimage.binary_dilation(truth_HW, iterations=grow),
         "eroded": ndimage.binary_erosion(truth_HW, iterations=shrink),
         "shifted": shifted(truth_HW, down, right),
-        "foreign": foreign_HW,
     }
 
 

@@ -62,18 +62,22 @@ def probe_pairs(
     """Label the truth and its spoiled versions for every picture.
 
     Args:
-        samples: two or more; the foreign mask is the truth of the next picture of its size.
+        samples: the foreign mask is the truth of the next picture of its size and another group;
+            where there is none, as in a split of one film, there is no such probe.
         weights: of the label.
         seed: of how masks are spoiled.
 
     Raises:
-        ValueError: a picture has no truth, or no other picture has its size.
+        ValueError: a picture has no truth.
     """
     rng = np.random.default_rng(seed)
     for picture, sample in enumerate(samples):
         truth_HW = _truth(sample)
         foreign_HW = _next_truth(samples, picture)
-        for kind, mask_HW in {TRUTH: truth_HW, **spoiled(truth_HW, foreign_HW, rng)}.items():
+        masks = {TRUTH: truth_HW, **spoiled(truth_HW, rng)}
+        if foreign_HW is not None:
+            masks["foreign"] = foreign_HW
+        for kind, mask_HW in masks.items():
             yield Pair(picture, kind, mask_HW, label_of(overlap(mask_HW, truth_HW), weights))
 
 
@@ -86,10 +90,10 @@ def _truth(sample: Sample) -> Mask:
     return sample.truth_HW
 
 
-def _next_truth(samples: Sequence[Sample], picture: int) -> Mask:
+def _next_truth(samples: Sequence[Sample], picture: int) -> Mask | None:
     own = samples[picture]
     for step in range(1, len(samples)):
         other = samples[(picture + step) % len(samples)]
         if other.group != own.group and other.image_HWC.shape == own.image_HWC.shape:
             return _truth(other)
-    raise ValueError(f"no picture of another group has the size of {own.name}: add some, or resize")
+    return None

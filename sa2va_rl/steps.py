@@ -7,6 +7,7 @@ used (`core_rl.stages`), so that experiments may name the same step and pay for 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from core_rl.config import TrainerConfig
 from core_rl.stages import fingerprint, run_stage
 from sa2va_rl import reward_fit, reward_net, reward_pairs
-from sa2va_rl.config import Sa2VAModelConfig, SegmenterKind
+from sa2va_rl.config import Sa2VAModelConfig, SegmenterKind, Source
 from sa2va_rl.data import Sample, Splits
 from sa2va_rl.masks import MaskCache
 from sa2va_rl.reward_fit import evaluate_reward_net, fit_reward_net
@@ -25,6 +26,8 @@ from sa2va_rl.segmenters import Segmenter, load_clipseg, load_sa2va, load_sam3
 from sa2va_rl.settings import Settings
 from sa2va_rl.tables import PromptTable, measure_prompts
 from sa2va_rl.vesselness import VesselnessSegmenter
+
+log = logging.getLogger(__name__)
 
 
 def load_segmenter(config: Sa2VAModelConfig) -> Segmenter:
@@ -105,6 +108,13 @@ def learn_reward_net(
     """
     fit = settings.reward_fit
     if fit.path is not None:
+        if len(settings.trainer.seeds) > 1 and settings.data_mix.source is not Source.generated:
+            log.warning(
+                "reward_fit.path=%s judges all of trainer.seeds=%s: each deals the files anew, so "
+                "test pictures of one seed may be what it was trained on; give the one seed it was "
+                "trained with, or leave reward_fit.path null",
+                *(fit.path, list(settings.trainer.seeds)),
+            )
         net = load_reward_net(Path(fit.path))
         weights = (Path(fit.path) / reward_net.WEIGHTS).read_bytes()
         return JudgedBy(net, hashlib.sha256(weights).hexdigest()[:12], {})
@@ -121,6 +131,7 @@ def learn_reward_net(
         settings.prompts,
         settings.reward_net,
         replace(fit, path=None),
+        settings.trainer.grad_clip,
         seed,
         code=(reward_net, reward_fit, reward_pairs),
     )
@@ -133,7 +144,7 @@ def learn_reward_net(
             prompts,
             masks,
             settings.reward_net,
-            _reward_trainer(settings, own_stage=folder is None),
+            _reward_trainer(settings),
             settings.hardware,
             seed,
             folder or into,
@@ -148,12 +159,10 @@ def learn_reward_net(
     return JudgedBy(load_reward_net(found), key, figures)
 
 
-def _reward_trainer(settings: Settings, own_stage: bool) -> TrainerConfig:
+def _reward_trainer(settings: Settings) -> TrainerConfig:
     fit = settings.reward_fit
     return replace(
         settings.trainer,
-        # A stage goes on by itself; a checkpoint of the run's is for what the run trains.
-        resume=None if own_stage else settings.trainer.resume,
         lr=fit.lr,
         epochs=float(fit.epochs),
         max_steps=None,

@@ -64,5 +64,6 @@ def report(figures: Mapping[str, float]) -> str:
     lines += [
         f"{kind:<24}{figures[f'test/probe/{kind}']:7.3f} {figures[f'test/probe_label/{kind}']:7.3f}"
         for kind in PROBES
+        if f"test/probe/{kind}" in figures  # few films leave no foreign mask
     ]
     return "\n".join(lines)

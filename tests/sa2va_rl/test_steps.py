@@ -19,12 +19,13 @@ from sa2va_rl.config import (
     Sa2VADataConfig,
     Sa2VAModelConfig,
     SegmenterKind,
+    Source,
 )
 from sa2va_rl.data import Splits
 from sa2va_rl.pictures import load_splits
 from sa2va_rl.policy_steps import Task, learn_ppo, learn_selector
 from sa2va_rl.prompts import PROMPTS
-from sa2va_rl.reward_net import save_reward_net
+from sa2va_rl.reward_net import RewardNet, save_reward_net
 from sa2va_rl.steps import digest_samples, learn_reward_net, load_segmenter, measure, open_masks
 from tests.sa2va_rl.workshop import small_settings
 
@@ -53,8 +54,10 @@ def test_a_network_is_trained_once_for_the_same_pictures(
         np.testing.assert_array_equal(value, again.net.state_dict()[name])
     learn_reward_net(small, splits, masks, 2)
     learn_reward_net(replace(small, reward_fit=RewardFitConfig(lr=1e-3)), splits, masks, 1)
+    clipped = replace(small, trainer=replace(small.trainer, grad_clip=0.1))
+    learn_reward_net(clipped, splits, masks, 1)
     learn_reward_net(small, Splits(splits.train[:3], splits.val, splits.test), masks, 1)
-    assert steps_done(caplog) == [False] * 3
+    assert steps_done(caplog) == [False] * 4
     assert masks.calls == (4 + 3 + 3) * 3
 
 
@@ -71,6 +74,24 @@ def test_a_network_that_is_brought_along_is_taken(tmp_path: Path) -> None:
     assert judged.judge.many(*pair) == pytest.approx(
         learn_reward_net(small, splits, masks, 1).judge.many(*pair)
     )
+
+
+def test_one_judge_of_many_seeds_of_files_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = small_settings(tmp_path)
+    masks, splits = open_masks(small), load_splits(small.data_mix, 1)
+    brought = replace(
+        small,
+        reward_fit=RewardFitConfig(path=str(tmp_path / "own")),
+        trainer=replace(small.trainer, seeds=[1, 2]),
+    )
+    save_reward_net(RewardNet(small.reward_net), tmp_path / "own")
+    learn_reward_net(brought, splits, masks, 1)
+    assert "judges all of" not in caplog.text  # generated: every seed has other patients
+    files = Sa2VADataConfig(source=Source.folders, path=str(tmp_path), train=None)
+    learn_reward_net(replace(brought, data_mix=files), splits, masks, 1)
+    assert "test pictures of one seed may be what it was trained on" in caplog.text
 
 
 def test_an_absent_network_is_named_with_its_command(tmp_path: Path) -> None:
