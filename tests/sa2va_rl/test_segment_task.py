@@ -14,7 +14,7 @@ from sa2va_rl.policies import PromptPolicy, save_policy
 from sa2va_rl.prompts import PROMPTS
 from sa2va_rl.selector import PromptSelector
 from sa2va_rl.tasks.segment import draw_over, segment
-from tests.sa2va_rl.test_steps import settings
+from tests.sa2va_rl.workshop import small_settings
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def policy(tmp_path: Path) -> Path:
 
 def run(folder: Path, image: Path, policy: Path, **model: object) -> dict[str, float]:
     prompts = {"prompts": list(PROMPTS[:3])} | model
-    groups = vars(settings(folder, model=Sa2VAModelConfig(**prompts)))  # type: ignore[arg-type]
+    groups = vars(small_settings(folder, model=Sa2VAModelConfig(**prompts)))  # type: ignore[arg-type]
     return segment(folder, 0, str(image), str(policy), **groups)
 
 
