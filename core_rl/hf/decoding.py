@@ -176,7 +176,7 @@ class ModelDecoder:
         self.cache.keep(alive_N)
 
 
-@torch.no_grad()
+@torch.inference_mode()  # a tenth cheaper than `no_grad`: a token is hundreds of small operations
 def decode_rows(
     decoder: Decoder,
     last_ids_N: Tensor,
@@ -199,7 +199,8 @@ def decode_rows(
         temperature: 0 takes the most probable token.
 
     Returns:
-        ids_NT, mask_NT (the stop token included) and logp_NT (0 after the end).
+        ids_NT, mask_NT (the stop token included) and logp_NT (0 after the end): tensors of
+        inference mode, to be cloned before a graph may keep them.
     """
     shape = (len(last_ids_N), max_new)
     ids_NT = last_ids_N.new_full(shape, pad_id)

@@ -149,10 +149,12 @@ def draw_candidates(
     if fused and FusedDecoder.fits(decoder, head):
         cache = GrowingCache(prompts, *sizes, order=pairs_side_by_side(width))
         by_hand = FusedDecoder(decoder, head, cache, last_position_B, limits["max_new"])
-        return decode_rows(by_hand, last_id_N, **limits)
-    stepper = ModelDecoder(decoder, head, GrowingCache(prompts, *sizes), last_position_B)
-    with attending(decoder, stepper.attend):
-        return decode_rows(stepper, last_id_N, **limits)
+        ids, mask, logp = decode_rows(by_hand, last_id_N, **limits)
+    else:
+        stepper = ModelDecoder(decoder, head, GrowingCache(prompts, *sizes), last_position_B)
+        with attending(decoder, stepper.attend):
+            ids, mask, logp = decode_rows(stepper, last_id_N, **limits)
+    return ids.clone(), mask.clone(), logp.clone()
 
 
 def score_candidates(
