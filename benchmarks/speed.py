@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.speed_figures import draw_growth
 from benchmarks.text_model import write_model
 from benchmarks.trl_env import trl_python
-from core_rl.heap import NO_CACHES
+from core_rl.heap import FOR_TENSORS
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def started(name: str, python: Path, module: str, settings: dict[str, Any]) -> I
     """Start a worker; it ends when its input does."""
     threads = str(settings["threads"])
     # As `experiments.run` starts.  What somebody has set holds for every side.
-    heap = NO_CACHES if module == OURS[1] and NO_CACHES.keys().isdisjoint(os.environ) else {}
+    heap = FOR_TENSORS if module == OURS[1] and FOR_TENSORS.keys().isdisjoint(os.environ) else {}
     process = subprocess.Popen(
         [str(python), "-m", module, json.dumps(settings)],
         stdin=subprocess.PIPE,

@@ -71,5 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    heap.restart_without_caches()
+    heap.restart_with_heap_for_tensors()
     main()

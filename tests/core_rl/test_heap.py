@@ -8,19 +8,19 @@ import sys
 
 import pytest
 
-from core_rl.heap import NO_CACHES
+from core_rl.heap import FOR_TENSORS
 
 PROGRAM = """
 import os, sys
-from core_rl.heap import restart_without_caches
+from core_rl.heap import restart_with_heap_for_tensors
 print("started", flush=True)
-restart_without_caches()
+restart_with_heap_for_tensors()
 print(os.environ["GLIBC_TUNABLES"], *sys.argv[1:])
 """
 
 
 def said(**environment: str) -> list[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in NO_CACHES}
+    kept = {name: value for name, value in os.environ.items() if name not in FOR_TENSORS}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "an argument"],
         env=kept | environment,
@@ -33,7 +33,7 @@ def said(**environment: str) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has these caches")
 def test_it_starts_again_once_with_the_same_arguments() -> None:
-    assert said() == ["started", "started", f"{NO_CACHES['GLIBC_TUNABLES']} an argument"]
+    assert said() == ["started", "started", f"{FOR_TENSORS['GLIBC_TUNABLES']} an argument"]
 
 
 def test_what_somebody_has_set_stays() -> None:
