@@ -154,8 +154,8 @@ class OmniModelConfig:
     dtype: str = "float32"
     # Share one encoded prompt among the candidates of a question.
     shared_prompt: bool = True
-    # What its backward pass computes again instead of keeping it: `auto` = cheap operations and, of
-    # a long prompt, its layers; `layers` of prompt and completions; `never`.
+    # What its backward pass computes again instead of keeping it: `auto` = layers of the prompt and
+    # cheap operations of the completions, `layers` of both, `never`.
     recompute: str = "auto"
     # Training defaults; `trainer` and `rollout` read them.
     lr: float = 5e-7

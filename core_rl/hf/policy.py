@@ -65,8 +65,8 @@ class HFPolicy(nn.Module, ABC):
         rows_per_pass: sequences a forward on the path that encodes again.
         fused_decode: decode by `core_rl.hf.fused` where that fits the model.
         recompute: what a shared prompt's backward pass computes again instead of keeping it:
-            `auto` = cheap operations, of long prompts also layers, and products of their
-            completions; `layers` of both; `never`.  See `core_rl.hf.recompute`.
+            `auto` = layers of the prompt, cheap operations of the completions; `layers` of both;
+            `never`.  See `core_rl.hf.recompute`.
     """
 
     model: Any

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows
 from core_rl.hf.fused import FusedDecoder, pairs_side_by_side
 from core_rl.hf.log_probs import chosen_log_probs
-from core_rl.hf.recompute import is_long, layers_again, operations_again
+from core_rl.hf.recompute import layers_again, operations_again
 from core_rl.hf.shared_attention import (
     Layers,
     PackedAttention,
@@ -105,10 +105,8 @@ def encode_prompt(
     try:
         with ExitStack() as stack:
             stack.enter_context(attending(decoder, attend))
-            long = is_long(ids_1P.shape[1])
             if recompute != "never":
-                stack.enter_context(operations_again(products=long))
-            if recompute == "layers" or (recompute == "auto" and long):
+                stack.enter_context(operations_again())
                 stack.enter_context(layers_again(decoder, attend.own, but_last=True))
             model(**inputs, use_cache=False)
     except PromptEncoded:
@@ -196,8 +194,7 @@ def score_candidates(
         if recompute == "layers":
             stack.enter_context(layers_again(decoder, attend))
         elif recompute == "auto":
-            longest = max(len(prefix.ids) for prefix in prefixes)
-            stack.enter_context(operations_again(products=is_long(longest)))
+            stack.enter_context(operations_again())
         hidden_SD = decoder(
             input_ids=fed_S.unsqueeze(0), position_ids=positions_S.unsqueeze(0), use_cache=False
         ).last_hidden_state[0]

@@ -6,16 +6,13 @@ matrix product away from the narrow tensor before it.  `operations_again` keeps 
 are the same to the bit.  `layers_again` keeps a layer's input alone and runs the layer again, as
 activation checkpointing does.
 
-How much of it pays depends on the prompt: a short one has little memory to win and a step too short
-to hide the work in.  `auto` leaves matrix products and layers alone below `LONG_PROMPT` tokens.
-
 Either ends at the decoder: media towers run once, whatever is kept of the layers behind them.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -29,8 +26,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from core_rl.hf.shared_attention import Attend, attending
 
-LONG_PROMPT = 512  # tokens from which more than cheap operations are computed again
-
 # How to make an operation's result from what the operation itself keeps for its backward pass.
 _MAKE: dict[str, Callable[[Any], Tensor]] = {
     "MulBackward0": lambda node: node._saved_self * node._saved_other,
@@ -38,23 +33,13 @@ _MAKE: dict[str, Callable[[Any], Tensor]] = {
     "GeluBackward0": lambda node: gelu(node._saved_self, approximate=node._saved_approximate),
     "MmBackward0": lambda node: node._saved_self @ node._saved_mat2,
 }
-_PRODUCTS = {"MmBackward0"}
 # What merely looks at the same numbers in another shape.
 _VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0")
 
 
-def is_long(tokens: int) -> bool:
-    """Whether more than cheap operations should be computed again for a prompt of that length."""
-    return tokens >= LONG_PROMPT
-
-
-def operations_again(products: bool = True) -> AbstractContextManager[Any]:
-    """Inside, results of the operations in `_MAKE` are not kept where they can be made again.
-
-    Args:
-        products: those of matrix products, too.
-    """
-    return _OperationsAgain(_MAKE.keys() if products else _MAKE.keys() - _PRODUCTS)
+def operations_again() -> AbstractContextManager[Any]:
+    """Inside, results of the operations in `_MAKE` are not kept where they can be made again."""
+    return _OperationsAgain()
 
 
 @contextmanager
@@ -93,8 +78,7 @@ def _run_again_later(
 
 
 class _OperationsAgain(saved_tensors_hooks):
-    def __init__(self, names: Set[str]) -> None:
-        self.names = names  # of operations whose results are made again
+    def __init__(self) -> None:
         self.recipes: dict[Any, _Recipe] = {}  # one for all that keep the same result
         super().__init__(self._pack, _unpack)
 
@@ -107,9 +91,7 @@ class _OperationsAgain(saved_tensors_hooks):
         while type(node).__name__ in _VIEWS:
             node = node.next_functions[0][0]
         # An operation keeps both of its operands only if both take a gradient.
-        if type(node).__name__ not in self.names or None in [
-            into for into, _ in node.next_functions
-        ]:
+        if type(node).__name__ not in _MAKE or None in [into for into, _ in node.next_functions]:
             return saved.detach()  # with its graph, a result would hold itself
         if node not in self.recipes:
             self.recipes[node] = _Recipe(node)
