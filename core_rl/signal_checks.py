@@ -217,10 +217,14 @@ def reference_findings(policy: nn.Module, reference: Any) -> list[Finding]:
     Args:
         policy: what trains.
         reference: what the KL term compares with; one that is no module of its own (the policy with
-            its adapters switched off) shares weights on purpose.
+            its adapters as they were) shares weights on purpose.
     """
     if not isinstance(reference, nn.Module):
-        return [skipped("reference/aliased", "the reference is the policy without its adapters")]
+        return [
+            skipped(
+                "reference/aliased", "the reference is the policy with its adapters as they were"
+            )
+        ]
     training = {_storage(p): name for name, p in policy.named_parameters() if p.requires_grad}
     shared = [training[_storage(p)] for p in reference.parameters() if _storage(p) in training]
     learning = [name for name, p in reference.named_parameters() if p.requires_grad]
@@ -254,7 +258,9 @@ def stays_findings(policy: nn.Module, reference: Any) -> list[Finding]:
         reference: as in `reference_findings`.
     """
     if not isinstance(reference, nn.Module):
-        return [skipped("reference/stays", "the reference is the policy without its adapters")]
+        return [
+            skipped("reference/stays", "the reference is the policy with its adapters as they were")
+        ]
     kept = dict(reference.named_parameters())
     pairs = [
         (p, kept[name])

@@ -30,12 +30,13 @@ from core_rl.hf.prefill import (
     score_candidates,
     why_not_shared,
 )
+from core_rl.hf.reference import AdapterReference
 from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.types import Actions, Query, StepLogProbs
 
 log = logging.getLogger(__name__)
 
-__all__ = ["AdaptersOff", "EncodedPrompt", "HFPolicy", "Inputs", "switch_dropout_off"]
+__all__ = ["EncodedPrompt", "HFPolicy", "Inputs", "switch_dropout_off"]
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,13 @@ class HFPolicy(nn.Module, ABC):
             self.model.eval()
         return self
 
-    def frozen_copy(self) -> HFPolicy | AdaptersOff:
+    def frozen_copy(self) -> HFPolicy | AdapterReference:
         """Copy the policy for reference; it takes no gradient and does not follow training.
 
-        With adapters the reference is the model without them, at no memory.
+        With adapters they alone are copied.
         """
         if self.has_adapters:
-            return AdaptersOff(self)
+            return AdapterReference(self)
         reference = copy.copy(self)
         reference._modules = dict(self._modules)
         reference.model = copy.deepcopy(self.model)
@@ -303,30 +304,3 @@ def switch_dropout_off(model: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
-
-
-class AdaptersOff:
-    """The policy with its adapters switched off: the reference of a run with LoRA.
-
-    It is the model that the adapters were put on, whatever phase it is asked in.
-    """
-
-    def __init__(self, policy: HFPolicy) -> None:
-        self.policy = policy
-
-    def encode(self, queries: Sequence[Query]) -> EncodedPrompt:
-        with self.policy.model.disable_adapter():
-            return self.policy.encode(queries)
-
-    def log_probs(
-        self, prompt: EncodedPrompt, actions: Actions, temperature: float = 1.0
-    ) -> StepLogProbs:
-        with self.policy.model.disable_adapter():
-            return self.policy.log_probs(prompt, actions, temperature)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Nothing to keep: the base model is never changed."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        assert not state

@@ -162,6 +162,6 @@ def test_sharing_one_trained_tensor_is_aliasing() -> None:
     assert bad(reference_findings(module, reference)) == {}
 
 
-def test_adapters_switched_off_are_no_alias() -> None:
+def test_a_reference_that_shares_all_but_adapters_is_no_alias() -> None:
     found = reference_findings(net(), object())
     assert [one.verdict for one in found] == [Verdict.skipped]

@@ -243,28 +243,6 @@ def test_a_frozen_copy_stays_and_takes_no_gradient() -> None:
     assert all(p.requires_grad for p in policy.parameters())
 
 
-def test_the_reference_of_adapters_is_the_model_without_them() -> None:
-    peft = pytest.importorskip("peft")
-    bare = build_policy()
-    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    policy = build_policy(model=peft.get_peft_model(build_model(), config)).train()
-    reference = policy.frozen_copy()
-    actions = bare.sample(bare.encode(QUERIES), 3)
-    wanted = score(bare, actions)
-    prompt = reference.encode(QUERIES)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            reference.log_probs(prompt, actions).logp_BGT, wanted, atol=1e-5, rtol=0
-        )
-    adapted = score(policy, actions)
-    assert (adapted - wanted).abs().max() > 1e-2
-    grads = gradients(policy, adapted.sum())
-    assert grads.abs().sum() > 0
-    assert reference.state_dict() == {}
-    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
-    assert trained and all("lora_" in name for name in trained)
-
-
 # -- modes and files -----------------------------------------------------------------------------
 
 

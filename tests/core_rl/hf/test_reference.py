@@ -1,0 +1,93 @@
+"""The reference of a model with adapters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from core_rl.hf.policy import HFPolicy
+from core_rl.hf.reference import AdapterReference
+from core_rl.types import Actions
+from tests.core_rl.hf.text_policy import (
+    QUERIES,
+    build_model,
+    build_policy,
+    gradients,
+    with_adapters,
+)
+
+
+def score(policy: HFPolicy | AdapterReference, actions: Actions) -> torch.Tensor:
+    return policy.log_probs(policy.encode(QUERIES), actions).logp_BGT
+
+
+@torch.no_grad()
+def of(reference: AdapterReference, actions: Actions) -> torch.Tensor:
+    return score(reference, actions)
+
+
+def trained(policy: HFPolicy) -> None:
+    """Move every adapter."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+
+
+@pytest.fixture(params=[True, False], ids=["shared", "copies"])
+def policy(request: Any) -> HFPolicy:
+    shared = build_policy(model=with_adapters(build_model()), shared_prompt=request.param)
+    return shared.train()
+
+
+def test_before_training_it_is_the_model_without_adapters_and_holds_nothing(
+    policy: HFPolicy,
+) -> None:
+    bare = build_policy()
+    actions = bare.sample(bare.encode(QUERIES), 3)
+    reference = policy.frozen_copy()
+    assert isinstance(reference, AdapterReference) and reference.state_dict() == {}
+    trained(policy)
+    torch.testing.assert_close(of(reference, actions), score(bare, actions), atol=1e-5, rtol=0)
+    assert (score(policy, actions) - score(bare, actions)).abs().max() > 1e-2
+
+
+def test_taken_later_it_is_the_policy_of_that_moment(policy: HFPolicy) -> None:
+    trained(policy)
+    reference = policy.frozen_copy()
+    assert isinstance(reference, AdapterReference)
+    actions = policy.sample(policy.encode(QUERIES), 3)
+    then = score(policy, actions).detach()
+    trained(policy)
+    assert torch.equal(of(reference, actions), then)
+    assert (score(policy, actions) - then).abs().max() > 1e-2
+
+
+def test_a_pass_between_forward_and_backward_changes_no_gradient(policy: HFPolicy) -> None:
+    trained(policy)
+    reference = policy.frozen_copy()
+    assert isinstance(reference, AdapterReference)
+    actions = policy.sample(policy.encode(QUERIES), 3)
+    trained(policy)
+    wanted = gradients(policy, score(policy, actions).sum())
+    logp_BGT = score(policy, actions)
+    of(reference, actions)
+    assert torch.equal(gradients(policy, logp_BGT.sum()), wanted)
+
+
+def test_it_is_the_same_after_a_resume(policy: HFPolicy) -> None:
+    trained(policy)
+    reference = policy.frozen_copy()
+    assert isinstance(reference, AdapterReference)
+    actions = policy.sample(policy.encode(QUERIES), 3)
+    then = of(reference, actions)
+    trained(policy)
+    resumed = AdapterReference(policy)
+    resumed.load_state_dict(reference.state_dict())
+    assert torch.equal(of(resumed, actions), then)
+    resumed.load_state_dict({})  # of a phase that began with fresh adapters
+    bare = build_policy()
+    torch.testing.assert_close(of(resumed, actions), score(bare, actions), atol=1e-5, rtol=0)
