@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from core_rl.batches import shuffled_batches
-from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.curriculum import CandidateSubset, Curriculum, Phase
 from core_rl.fit import fit, resume_point
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
@@ -97,16 +97,8 @@ def learn(
         ValueError: a phase reads data that `lessons` has not got for a query.
     """
     torch.manual_seed(seed)
-    trainer = settings.trainer
-    size = min(trainer.batch_size, len(lessons.train))
-    passes = max(1, len(lessons.train) // (size * trainer.accumulation))
-    phases = [_in_passes(phase, passes) for phase in curriculum.phases]
-    for phase in phases:
-        _check_data(phase, lessons, policy.shots)
-    steps = [passes * phase.num_iterations for phase in phases]
-    resolved = Curriculum.resolve(CurriculumConfig(phases), steps, trainer.max_steps)
-    # An epoch is a pass over the queries: a checkpoint and a look at held-out queries each.
-    trainer = replace(trainer, batch_size=size, checkpoint_every=passes, val_every=passes)
+    # Phases of data that are not there end the run before anything is learnt.
+    trainer, resolved = _paced(curriculum, lessons, settings.trainer, policy.shots)
     module = SlateModule(
         policy,
         reward,
@@ -120,11 +112,11 @@ def learn(
     held_out = [lessons.val[at : at + VAL_BATCH] for at in range(0, len(lessons.val), VAL_BATCH)]
 
     def stream(phase: Phase) -> Iterator[Batch]:
-        order = shuffled_batches(lessons.train, size, seed + phase.index)
+        order = shuffled_batches(lessons.train, trainer.batch_size, seed + phase.index)
         return (_batch(module, phase.config, queries, lessons) for queries in order)
 
     best = kept_by(settings.learn.best, curriculum)
-    watching = _watching(best, policy, lessons, settings, folder / "checkpoints", passes)
+    watching = _watching(best, policy, lessons, settings, folder / "checkpoints", trainer)
     fit(
         module,
         stream,
@@ -142,6 +134,26 @@ def learn(
     return policy
 
 
+def _paced(
+    curriculum: CurriculumConfig, lessons: Lessons, trainer: TrainerConfig, shots: int
+) -> tuple[TrainerConfig, Curriculum]:
+    """Measure phases, looks and checkpoints in passes over the queries.
+
+    Raises:
+        ValueError: see `learn`.
+    """
+    size = min(trainer.batch_size, len(lessons.train))
+    passes = max(1, len(lessons.train) // (size * trainer.accumulation))
+    phases = [_in_passes(phase, passes) for phase in curriculum.phases]
+    for phase in phases:
+        _check_data(phase, lessons, shots)
+    steps = [passes * phase.num_iterations for phase in phases]
+    resolved = Curriculum.resolve(CurriculumConfig(phases), steps, trainer.max_steps)
+    # An epoch is a pass over the queries: a checkpoint and a look at held-out queries each.
+    paced = replace(trainer, batch_size=size, checkpoint_every=passes, val_every=passes)
+    return paced, resolved
+
+
 def kept_by(best: Best, curriculum: CurriculumConfig) -> Best:
     """Say which rule keeps a checkpoint, where that is left to the curriculum."""
     if best is not Best.auto:
@@ -155,19 +167,19 @@ def _watching(
     lessons: Lessons,
     settings: Settings,
     checkpoints: Path,
-    passes: int,
+    trainer: TrainerConfig,
 ) -> list[Callback]:
     """What logs published metrics, freezes, and keeps the checkpoint that a rule names."""
 
     def save(target: Path) -> None:
         _save(policy, settings, target, {})
 
-    kept = Kept(checkpoints / KEPT[best], save, resume_point(settings.trainer.resume))
+    kept = Kept(checkpoints / KEPT[best], save, resume_point(trainer.resume))
     found: list[Callback] = [SourceMetrics(lessons.val, lessons.beams)]
     if settings.learn.freeze_backbone_in_grpo:
         found.append(FreezeBackbone())
     if best is Best.kl:
-        found.append(LowestKL(passes, kept))
+        found.append(LowestKL(trainer.val_every, kept))
     elif best is Best.drawn and lessons.val:
         found.append(HighestDrawn(lessons.val, settings.rollout.num_generations, kept))
     return found

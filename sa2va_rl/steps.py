@@ -108,16 +108,7 @@ def learn_reward_net(
     """
     fit = settings.reward_fit
     if fit.path is not None:
-        if len(settings.trainer.seeds) > 1 and settings.data_mix.source is not Source.generated:
-            log.warning(
-                "reward_fit.path=%s judges all of trainer.seeds=%s: each deals the files anew, so "
-                "test pictures of one seed may be what it was trained on; give the one seed it was "
-                "trained with, or leave reward_fit.path null",
-                *(fit.path, list(settings.trainer.seeds)),
-            )
-        net = load_reward_net(Path(fit.path))
-        weights = (Path(fit.path) / reward_net.WEIGHTS).read_bytes()
-        return JudgedBy(net, hashlib.sha256(weights).hexdigest()[:12], {})
+        return _brought_along(Path(fit.path), settings)
     bare = [s.name for part in (splits.train, splits.val) for s in part if s.truth_HW is None]
     if bare:
         raise ValueError(
@@ -157,6 +148,20 @@ def learn_reward_net(
 
     found, figures = run_stage("reward_net", settings.cache, key, make)
     return JudgedBy(load_reward_net(found), key, figures)
+
+
+def _brought_along(path: Path, settings: Settings) -> JudgedBy:
+    """Open the network of `reward_fit.path`."""
+    if len(settings.trainer.seeds) > 1 and settings.data_mix.source is not Source.generated:
+        log.warning(
+            "reward_fit.path=%s judges all of trainer.seeds=%s: each deals the files anew, so "
+            "test pictures of one seed may be what it was trained on; give the one seed it was "
+            "trained with, or leave reward_fit.path null",
+            *(path, list(settings.trainer.seeds)),
+        )
+    net = load_reward_net(path)
+    weights = (path / reward_net.WEIGHTS).read_bytes()
+    return JudgedBy(net, hashlib.sha256(weights).hexdigest()[:12], {})
 
 
 def _reward_trainer(settings: Settings) -> TrainerConfig:
