@@ -68,16 +68,12 @@ def fit(
     quieten_lightning()
     resumed = resume_point(trainer.resume)
     loggers = build_logger(logger, folder)
-    rewards = (f"reward/{name}" for name in module.reward.functions)
     watching: list[Callback] = [
-        TrainLog(trainer.log_every, (*SHOWN, *rewards)),
-        Samples(folder, describe, debug_path(logger, folder)),
+        *_watching(module, trainer, logger, folder, describe),
         Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints, resumed),
-        DeviceUse(),
         *callbacks,
         *_doctor(doctor or DoctorConfig(), folder, held_out, examine, describe),
         *([LearningRateMonitor("step")] if loggers else []),
-        *([TQDMProgressBar(refresh_rate=1, leave=True)] if trainer.progress else []),
     ]
     runner = L.Trainer(
         **trainer_kwargs(hardware),
@@ -95,6 +91,23 @@ def fit(
             raise KeyboardInterrupt from left
         raise
     return runner
+
+
+def _watching(
+    module: GroupPolicyModule,
+    trainer: TrainerConfig,
+    logger: LoggerConfig,
+    folder: Path,
+    describe: Describe,
+) -> list[Callback]:
+    """What tells somebody how the run goes."""
+    rewards = (f"reward/{name}" for name in module.reward.functions)
+    return [
+        TrainLog(trainer.log_every, (*SHOWN, *rewards)),
+        Samples(folder, describe, debug_path(logger, folder)),
+        DeviceUse(),
+        *([TQDMProgressBar(refresh_rate=1, leave=True)] if trainer.progress else []),
+    ]
 
 
 def _doctor(
