@@ -104,9 +104,7 @@ class RewardNetModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         pairs_N2SS, labels_N = batch
-        # Channels last: a third less time in convolutions on a CPU.
-        turned_N2SS = _turned(pairs_N2SS).contiguous(memory_format=torch.channels_last)
-        loss = F.mse_loss(self.net(turned_N2SS).sigmoid(), labels_N)
+        loss = F.mse_loss(self.net(_turned(pairs_N2SS)).sigmoid(), labels_N)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

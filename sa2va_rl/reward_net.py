@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ class RewardNet(nn.Module):
 
     def forward(self, pairs_N2HW: Tensor) -> Tensor:
         """Return the logit N of the quality of one view; see `inputs_of` for the pairs."""
-        found_NCHW = self.layers(pairs_N2HW)
+        # Channels last: a third less time in convolutions on a CPU.
+        found_NCHW = self.layers(pairs_N2HW.contiguous(memory_format=torch.channels_last))
         pooled_NC = torch.cat([found_NCHW.mean((2, 3)), found_NCHW.amax((2, 3))], dim=1)
         return self.head(pooled_NC).squeeze(1)
 
@@ -94,11 +96,20 @@ def flattened(image_HWC: NDArray[np.uint8], side: int) -> Tensor:
     grey_HW = torch.from_numpy(image_HWC.mean(axis=2, dtype=np.float32) / 255.0)
     small_11SS = F.adaptive_avg_pool2d(grey_HW[None, None], side)
     window = 2 * round(side * SHADES / 2) + 1
-    padded_11SS = F.pad(small_11SS, (window // 2,) * 4, mode="replicate")
+    return CONTRAST * without_shades(small_11SS[0, 0], window)
+
+
+def without_shades(grey_HW: Tensor, window: int) -> Tensor:
+    """Take off each pixel the mean of the square around it; the picture's edge goes on outside.
+
+    Args:
+        grey_HW: of any range.
+        window: side of the square in pixels, odd.
+    """
+    padded_11HW = F.pad(grey_HW[None, None], (window // 2,) * 4, mode="replicate")
     # A mean over columns of means over rows: as the square at once, in a tenth of the time.
-    rows_11SS = F.avg_pool2d(padded_11SS, (1, window), stride=1)
-    shades_11SS = F.avg_pool2d(rows_11SS, (window, 1), stride=1)
-    return CONTRAST * (small_11SS - shades_11SS)[0, 0]
+    rows_11HW = F.avg_pool2d(padded_11HW, (1, window), stride=1)
+    return grey_HW - F.avg_pool2d(rows_11HW, (window, 1), stride=1)[0, 0]
 
 
 def covered(masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
@@ -110,7 +121,18 @@ def covered(masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
     """
     if not isinstance(masks, Tensor):
         masks = torch.from_numpy(np.stack(masks).astype(np.float32))
-    return F.adaptive_avg_pool2d(masks[:, None], side)[:, 0]
+    height, width = masks.shape[-2:]
+    return _shares(height, side).to(masks) @ masks @ _shares(width, side).T.to(masks)
+
+
+@cache
+def _shares(pixels: int, side: int) -> Tensor:
+    """Weights [side, pixels] of `adaptive_avg_pool2d`, whose own loop takes five times as long."""
+    weights_SP = torch.zeros(side, pixels)
+    for place in range(side):
+        first, end = place * pixels // side, -(-(place + 1) * pixels // side)
+        weights_SP[place, first:end] = 1 / (end - first)
+    return weights_SP
 
 
 class RewardNetJudge:

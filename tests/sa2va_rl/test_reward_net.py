@@ -20,6 +20,7 @@ from sa2va_rl.reward_net import (
     SHADES,
     RewardNet,
     RewardNetJudge,
+    covered,
     flattened,
     inputs_of,
     load_reward_net,
@@ -50,6 +51,15 @@ def test_the_mask_channel_is_the_covered_share() -> None:
     assert pairs[0, 1, :3, 0].tolist() == [1.0, 0.5, 0.0]
     torch.testing.assert_close(pairs[1, 1], 1 - pairs[0, 1])
     torch.testing.assert_close(pairs[0, 0], pairs[1, 0])
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(160, 97, 48), (31, 48, 48)])
+def test_masks_of_any_size_are_covered_by_adaptive_means(
+    height: int, width: int, side: int
+) -> None:
+    soft_NHW = torch.rand(3, height, width)
+    expected_NSS = F.adaptive_avg_pool2d(soft_NHW[:, None], side)[:, 0]
+    torch.testing.assert_close(covered(soft_NHW, side), expected_NSS)
 
 
 def test_the_picture_channel_does_not_know_the_brightness() -> None:
