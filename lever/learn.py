@@ -243,7 +243,8 @@ def _batch(
         return queries
     if kind is not PhaseData.stored:
         return beam_group(queries, lessons.beams, weighed=kind is PhaseData.beam_scores)
-    with torch.no_grad():
+    # The loader asks, outside the step: in another precision the ratio would not start at 1.
+    with torch.no_grad(), module.trainer.precision_plugin.train_step_context():
         prompt = module.policy.encode(queries)
         fetch = StoredSampler(lessons.records[one.query] for one in queries)
         actions = fetch(module.policy, prompt, queries, module.temperature)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,18 +11,20 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from core_rl.config import RewardConfig
+from core_rl.config import CurriculumConfig, RewardConfig
+from core_rl.hardware import own_randomness
 from core_rl.types import Actions
+from lever import watch
 from lever.beam_groups import beam_group
 from lever.beams import Beam, BeamRecord
 from lever.features import SlateQuery
 from lever.learn import KEPT, kept_by, learn
-from lever.model_config import Best
+from lever.model_config import Best, PhaseData
 from lever.reward_setup import build_judge, build_reward
 from lever.slates import SlatePolicy, SlatePrompt
-from lever.steps import Workshop
+from lever.steps import Workshop, reads
 from lever.watch import HighestDrawn, Kept, LowestKL, drawn_reward
-from tests.lever.workshop import REFRESH, SFT, small_settings
+from tests.lever.workshop import OFFLINE, REFRESH, SFT, small_settings
 
 PUBLISHED = {
     "lever/ppo_loss",
@@ -44,15 +47,23 @@ class Logged(Callback):
             self.seen.setdefault(name, []).append(float(value))
 
 
-def trained(folder: Path, policy: SlatePolicy | None = None) -> Logged:
-    """Train by the refresh on a small world and return what was logged."""
-    shop = Workshop.open(small_settings(folder), seed=0)
+def trained(
+    folder: Path,
+    policy: SlatePolicy | None = None,
+    plan: CurriculumConfig = REFRESH,
+    precision: str = "32-true",
+) -> Logged:
+    """Train by GRPO on a small world and return what was logged."""
+    small = small_settings(folder)
+    hardware = replace(small.hardware, precision=precision)
+    shop = Workshop.open(replace(small, hardware=hardware), seed=0)
     try:
         model = policy or shop.selector()
-        judge = build_judge(shop.data, shop.setup.answerer)
+        records = shop.rl_data(None) if reads(plan, PhaseData.stored) else {}
+        judge = build_judge(shop.data, shop.setup.answerer, records.values())
         reward = build_reward(shop.settings.reward, judge, shop.data, model.features)
-        kept = Logged()
-        learn(model, shop.lessons, reward, REFRESH, shop.settings, folder / "run", 0, [kept])
+        kept, lessons = Logged(), replace(shop.lessons, records=records)
+        learn(model, lessons, reward, plan, shop.settings, folder / "run", 0, [kept])
     finally:
         shop.close()
     return kept
@@ -66,6 +77,15 @@ def test_the_published_metrics_are_logged_by_name(tmp_path: Path) -> None:
     # z-scores of a group add up to nothing.
     assert max(map(abs, kept.seen["lever/mean_advantage"])) < 1e-5
     assert max(kept.seen["lever/advantage_spread"]) > 0.5
+
+
+@pytest.mark.parametrize("plan", [REFRESH, OFFLINE], ids=["fresh", "stored"])
+def test_the_ratio_starts_at_1_in_half_precision_too(
+    tmp_path: Path, plan: CurriculumConfig
+) -> None:
+    kept = trained(tmp_path, plan=plan, precision="bf16-mixed")
+    assert kept.seen["lever/start_log_ratio"][0] < 1e-4
+    assert kept.seen["lever/mean_ratio"][0] == pytest.approx(1, abs=1e-4)
 
 
 def test_a_sampler_that_scores_otherwise_than_the_training_pass_stops_the_run(
@@ -163,6 +183,29 @@ def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
         assert kept == pytest.approx(max(drawn.seen), rel=1e-5)
     finally:
         shop.close()
+
+
+def test_drawing_leaves_the_random_state_of_the_policys_device_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[torch.device] = []
+
+    def noted(device: torch.device) -> AbstractContextManager[None]:
+        kept.append(device)
+        return own_randomness(device)
+
+    monkeypatch.setattr(watch, "own_randomness", noted)
+    shop = Workshop.open(small_settings(tmp_path), seed=0)
+    try:
+        policy = shop.selector()
+        judge = build_judge(shop.data, shop.setup.answerer)
+        reward = build_reward(shop.settings.reward, judge, shop.data, policy.features)
+        before = torch.get_rng_state()
+        drawn_reward(policy, reward, shop.data.val, 2)
+    finally:
+        shop.close()
+    assert kept == [next(policy.parameters()).device]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_learns_by_reward_is_chosen_by_what_it_draws() -> None:
