@@ -132,7 +132,8 @@ def check_comparison(settings: Settings, seed: int) -> None:
         seed: whose pictures are looked at, held-out ones too: another seed may train on them.
 
     Raises:
-        ValueError: the tuned PPO is the published run's, or pictures differ in size.
+        ValueError: the tuned PPO is the published run's, a picture has no mask, or pictures differ
+            in size.
     """
     source = source_ppo(settings.ppo)
     reward = replace(settings.ppo.env, reward=source.env.reward)
@@ -145,6 +146,13 @@ def check_comparison(settings: Settings, seed: int) -> None:
         return
     splits = load_splits(settings.data_mix, seed)
     pictures = (*splits.train, *splits.val, *splits.test)
+    for sample in pictures:
+        if sample.truth_HW is None:
+            raise ValueError(
+                f"data_mix.masks={settings.data_mix.masks}: {sample.name} has no mask, and a "
+                "comparison needs the truth of every picture; give the folder of masks, or train "
+                "without any by +exp=sa2va_ppo or +exp=sa2va_grpo"
+            )
     sizes = {sample.image_HWC.shape[:2]: sample.name for sample in pictures}
     if len(sizes) > 1:
         (height, width), (other_height, other_width) = list(sizes)[:2]
