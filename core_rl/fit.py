@@ -175,7 +175,9 @@ def quieten_lightning() -> None:
 
 
 def resume_point(resume: str | None) -> str | None:
-    """Find the checkpoint that `trainer.resume` names: a file or a run folder.
+    """Find the checkpoint that `trainer.resume` names: itself, or a run folder.
+
+    A checkpoint is a file; DeepSpeed's is a folder that holds another, `checkpoint`.
 
     Raises:
         FileNotFoundError: there is none.
@@ -183,9 +185,9 @@ def resume_point(resume: str | None) -> str | None:
     if resume is None:
         return None
     path = Path(resume)
-    if path.is_dir():
+    if path.is_dir() and not (path / "checkpoint").is_dir():
         path = path / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"trainer.resume={resume}: no {path}; name a run folder that has checkpoints/last.ckpt"
         )

@@ -35,6 +35,12 @@ def test_a_resume_point_is_a_file_or_a_run_folder(tmp_path: Path) -> None:
     assert resume_point(str(file)) == resume_point(str(tmp_path)) == str(file)
 
 
+def test_a_checkpoint_of_deepspeed_is_a_folder(tmp_path: Path) -> None:
+    kept = tmp_path / "checkpoints" / "last.ckpt"
+    (kept / "checkpoint").mkdir(parents=True)
+    assert resume_point(str(kept)) == resume_point(str(tmp_path)) == str(kept)
+
+
 @pytest.mark.parametrize("name", ["", "nothing", "nothing.ckpt"])
 def test_no_resume_point_names_what_was_looked_for(name: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"trainer\.resume=.*last\.ckpt"):
