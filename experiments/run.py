@@ -8,6 +8,8 @@ Only Hydra is imported before the configuration has passed its checks.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from core_rl import heap
 from core_rl.config import HardwareConfig
 from experiments import errors, schema
 
+RESUMED = "PEOPLE_FOCUS_RESUMED"  # what `trainer.resume` named when the command began
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def job(cfg: DictConfig) -> float | None:
@@ -28,6 +32,8 @@ def job(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with errors.reported_job(folder, in_batch):
         schema.validate(cfg, in_batch)
+        if cfg.trainer.resume is not None:
+            cfg.trainer.resume = resumed(cfg.trainer.resume)
         return execute(cfg, folder)
 
 
@@ -50,17 +56,27 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     if not hardware.is_main_process():  # a further process of the same run
         return task().get(cfg.objective)
     started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
-    try:
-        metrics = task()
-        artifacts.finish_run(folder, metrics, cfg.seed, started)
-    finally:
-        # At the end, so that a resumed run can still name the one before it as `latest`.
-        artifacts.link_latest(Path(cfg.paths.output), folder)
+    # At the start: a run that is killed is the one to go on from.
+    artifacts.link_latest(Path(cfg.paths.output), folder)
+    metrics = task()
+    artifacts.finish_run(folder, metrics, cfg.seed, started)
     if cfg.objective is None:
         return None
     if cfg.objective not in metrics:
         raise ValueError(f"objective={cfg.objective!r}: expected one of {', '.join(metrics)}")
     return metrics[cfg.objective]
+
+
+def resumed(path: str) -> str:
+    """Follow `latest`, which this run is about to take over, to the run that it names now.
+
+    The environment keeps the answer for the further jobs of a batch and processes of a run.
+    """
+    found: dict[str, str] = json.loads(os.environ.get(RESUMED, "{}"))
+    if path not in found and os.path.exists(path):
+        found[path] = os.path.realpath(path)
+        os.environ[RESUMED] = json.dumps(found)
+    return found.get(path, path)
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import signal
 from pathlib import Path
 
 from core_rl.config import HardwareConfig, TrainerConfig
@@ -19,11 +21,16 @@ ERRORS: dict[str, Exception] = {
 def probe(
     behaviour: str, trainer: TrainerConfig, hardware: HardwareConfig, seed: int, folder: Path
 ) -> dict[str, float]:
-    """Return some metrics, fit a model, or raise, as `behaviour` says."""
+    """Return some metrics, fit a model, raise or die, as `behaviour` says."""
     assert isinstance(trainer, TrainerConfig)
     assert isinstance(folder, Path)
+    if trainer.resume is not None:
+        rank = os.environ.get("LOCAL_RANK", "0")
+        (folder / f"resumed-{rank}").write_text(trainer.resume)
     if behaviour in ERRORS:
         raise ERRORS[behaviour]
+    if behaviour == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "fit":
         return {"world_size": float(fit(hardware))}
     logging.getLogger(__name__).info("probe says hello")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -126,6 +127,30 @@ def test_a_run_that_cannot_be_linked_keeps_its_metrics(tmp_path: Path) -> None:
     assert "data_mix.size=0" in answer.err.splitlines()[-1]
 
 
+def test_a_killed_run_is_the_latest_and_resumes_the_one_before_it(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    latest = output / "latest"
+    first = run("+exp=probe", "behaviour=killed", output=output)
+    assert first.code == -signal.SIGKILL, first.err
+    before = latest.resolve()
+    answer = run("+exp=probe", "behaviour=killed", f"trainer.resume={latest}", output=output)
+    assert answer.code == -signal.SIGKILL, answer.err
+    assert latest.resolve() != before
+    assert (latest / "resumed-0").read_text() == str(before)
+    assert f"resume: {before}" in (latest / "config.yaml").read_text()
+
+
+def test_every_job_of_a_batch_resumes_the_same_run(tmp_path: Path) -> None:
+    latest = tmp_path / "out" / "latest"
+    assert run("+exp=probe", output=tmp_path / "out").code == 0
+    before = latest.resolve()
+    jobs = ("-m", "+exp=probe", "seed=1,2", f"trainer.resume={latest}")
+    answer = run(*jobs, output=tmp_path / "out")
+    assert answer.code == 0, answer.err
+    found = list((tmp_path / "out" / "multirun").glob("*/*/*/resumed-0"))
+    assert [path.read_text() for path in found] == [str(before)] * 2
+
+
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
@@ -193,8 +218,19 @@ def test_a_batch_that_cannot_compose_does_not_start(
 
 @pytest.mark.slow
 def test_two_processes_share_one_run_folder(tmp_path: Path) -> None:
-    answer = run("+exp=probe", "behaviour=fit", "hardware.devices=2", output=tmp_path / "out")
+    before = tmp_path / "before"
+    before.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "latest").symlink_to(before)
+    resume = f"trainer.resume={tmp_path / 'out' / 'latest'}"
+    answer = run(
+        "+exp=probe", "behaviour=fit", "hardware.devices=2", resume, output=tmp_path / "out"
+    )
     assert answer.code == 0, answer.err
+    found = (tmp_path / "out").glob("*-*-*/*/resumed-*")
+    assert {path.name: path.read_text() for path in found} == {
+        f"resumed-{rank}": str(before) for rank in (0, 1)
+    }
     (metrics,) = (tmp_path / "out").glob("*-*-*/*/metrics.json")
     assert json.loads(metrics.read_text())["world_size"] == 2
     assert len(list((tmp_path / "out").glob("*-*-*/*"))) == 1
