@@ -24,7 +24,7 @@ from core_rl.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.rewards import WeightedReward
 from omni_rl.doctor import gate
 from omni_rl.engine import build_sampler
-from omni_rl.policy import OmniPolicy
+from omni_rl.policy import OmniPolicy, placed
 from omni_rl.records import Record
 from omni_rl.rollout import batched
 from omni_rl.settings import Settings
@@ -153,6 +153,8 @@ def _fit(
         doctor=settings.doctor,
         examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),
     )
+    placed(policy, settings.hardware)  # Lightning leaves what it trained on the CPU
+    wait_for_all()  # the best may still be on its way to the disk
     best = folder / "checkpoints" / "best"
     if best.exists():
         policy.restore(best)
@@ -165,6 +167,11 @@ def save_final(policy: OmniPolicy, checkpoints: Path, name: str) -> None:
         policy.save(checkpoints / "final", name, {})
         shutil.rmtree(checkpoints / ".best", ignore_errors=True)
         log.info("policy saved under %s", checkpoints / "final")
+    wait_for_all()
+
+
+def wait_for_all() -> None:
+    """Let the processes of a run meet, where there are several."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
 

@@ -28,6 +28,6 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
         queries=records,
         actions=actions,
         rewards=RewardTable((), torch.zeros(0, *shape), torch.ones(shape)),
-        advantages_BGT=torch.zeros(actions.mask_BGT.shape),
-        mixed_B=torch.ones(shape[0], dtype=torch.bool),
+        advantages_BGT=torch.zeros(actions.mask_BGT.shape, device=policy.device),
+        mixed_B=torch.ones(shape[0], dtype=torch.bool, device=policy.device),
     )

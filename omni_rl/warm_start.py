@@ -22,12 +22,13 @@ import pandas as pd
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.curriculum import Phase
+from core_rl.hardware import is_main_process
 from core_rl.hf.checkpointing import checkpoint_activations
 from omni_rl import drawing, scenes, tiny
 from omni_rl.config import TinyConfig
 from omni_rl.data import generated_split, with_instructions
 from omni_rl.evaluate import score_records, summarise
-from omni_rl.learn import learn_by_example
+from omni_rl.learn import learn_by_example, wait_for_all
 from omni_rl.perception import perceived
 from omni_rl.policy import OmniPolicy, load_policy, placed, untrained_policy
 from omni_rl.records import Record
@@ -101,6 +102,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     val = _records(settings, "val", warm.gate_clips, seed)
     policy = untrained_policy(model, seed)
     policy.whiten_towers(train[: 4 * warm.batch_size])
+    placed(policy, settings.hardware)
     draws = {name: np.random.default_rng([seed, 5, i]) for i, name in enumerate(STYLES)}
 
     def teach(phase: Phase, records: Sequence[Record]) -> Sequence[Record]:
@@ -145,7 +147,9 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
         log.info("after %d steps of habit its accuracy is %.2f", turn * warm.habit_steps, accuracy)
         if accuracy <= warm.habit_goal:
             break
-    policy.save(folder, settings.model.name, {})
+    if is_main_process():
+        policy.save(folder, settings.model.name, {})
+    wait_for_all()
     return policy
 
 

@@ -9,11 +9,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core_rl.config import PathsConfig, TrainerConfig
+from core_rl.config import (
+    CurriculumConfig,
+    HardwareConfig,
+    LoggerConfig,
+    PathsConfig,
+    RewardConfig,
+    RolloutConfig,
+    TrainerConfig,
+)
+from core_rl.loss_config import LossConfig
 from omni_rl.config import MediaConfig, OmniDataConfig, OmniModelConfig, SourceConfig
 from omni_rl.data import Splits, load_splits
 from omni_rl.policy import OmniPolicy, untrained_policy
 from omni_rl.records import Record
+from omni_rl.settings import Settings
 from tests.omni_rl.sizes import SMALL
 
 FAMILIES = {"social_iq": "social", "emer": "emotion", "video_r1": "general"}
@@ -75,3 +85,22 @@ def fresh_policy(tiny_config: OmniModelConfig) -> Callable[..., OmniPolicy]:
         return policy
 
     return build
+
+
+@pytest.fixture
+def settings(
+    world: OmniDataConfig, cache: PathsConfig, sizes: TrainerConfig, tiny_config: OmniModelConfig
+) -> Settings:
+    """All groups of a small run from an untrained thinker."""
+    return Settings(
+        model=replace(tiny_config, warm_start="none"),
+        data_mix=world,
+        reward=RewardConfig(),
+        curriculum=CurriculumConfig(),
+        loss=LossConfig(),
+        rollout=RolloutConfig(),
+        trainer=replace(sizes, progress=False),
+        hardware=HardwareConfig(),
+        logger=LoggerConfig(kind="none"),
+        paths=cache,
+    )

@@ -8,43 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from core_rl.config import (
-    CurriculumConfig,
-    HardwareConfig,
-    LoggerConfig,
-    PathsConfig,
-    PhaseConfig,
-    RewardConfig,
-    RolloutConfig,
-    TrainerConfig,
-)
+from core_rl.config import CurriculumConfig, PhaseConfig, RewardConfig, TrainerConfig
 from core_rl.curriculum import Curriculum
 from core_rl.loss_config import KLConfig, KLKind, LossConfig
 from core_rl.optim import lr_factor
-from omni_rl.config import OmniDataConfig, OmniModelConfig
 from omni_rl.learn import phase_steps, quiet, save_final
 from omni_rl.policy import OmniPolicy
 from omni_rl.settings import Settings
 from omni_rl.stage4 import check_settings, run_seed, supervision, try_control
 from omni_rl.tasks.train import resume_points
-
-
-@pytest.fixture
-def settings(
-    world: OmniDataConfig, cache: PathsConfig, sizes: TrainerConfig, tiny_config: OmniModelConfig
-) -> Settings:
-    return Settings(
-        model=replace(tiny_config, warm_start="none"),
-        data_mix=world,
-        reward=RewardConfig(),
-        curriculum=CurriculumConfig(),
-        loss=LossConfig(),
-        rollout=RolloutConfig(),
-        trainer=replace(sizes, progress=False),
-        hardware=HardwareConfig(),
-        logger=LoggerConfig(kind="none"),
-        paths=cache,
-    )
 
 
 def test_supervision_by_budget_has_its_rate_from_the_first_step(settings: Settings) -> None:

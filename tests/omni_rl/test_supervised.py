@@ -31,6 +31,14 @@ def test_the_one_candidate_is_the_solution(policy, records) -> None:
     assert group.mixed_B.all() and group.rewards.names == ()
 
 
+def test_a_group_lies_on_the_device_of_its_policy(fresh_policy, records) -> None:
+    policy = fresh_policy()
+    policy.model.to("meta")
+    group = solution_group(policy, records)
+    parts = (group.actions.mask_BGT, group.advantages_BGT, group.mixed_B)
+    assert {part.device.type for part in parts} == {"meta"}
+
+
 def test_a_record_without_a_solution_is_named(policy, records) -> None:
     bare = replace(records[1], solution="", origin="qa.json:7")
     with pytest.raises(ValueError, match=r"qa\.json:7.*no solution"):

@@ -1,0 +1,42 @@
+"""What happens around the loop that fits a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core_rl.rewards import WeightedReward
+from omni_rl import learn
+from omni_rl.data import Splits
+from omni_rl.learn import learn_by_reward
+from omni_rl.policy import OmniPolicy
+from omni_rl.rewards import Format
+from omni_rl.settings import Settings
+
+
+def test_a_fitted_policy_is_placed_again_and_restored_once_all_have_met(
+    settings: Settings,
+    splits: Splits,
+    fresh_policy: Callable[..., OmniPolicy],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def note(what: str) -> Callable[..., None]:
+        return lambda *_, **__: done.append(what)
+
+    for owner, name in (
+        (learn, "fit"),
+        (learn, "placed"),
+        (learn, "wait_for_all"),
+        (OmniPolicy, "restore"),
+        (OmniPolicy, "save"),
+    ):
+        monkeypatch.setattr(owner, name, note(name))
+    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
+    reward = WeightedReward({"format": Format()}, {"format": 1.0})
+    learn_by_reward(fresh_policy(), splits.train, [], settings, reward, tmp_path, 0)
+    assert done == ["fit", "placed", "wait_for_all", "restore", "save", "wait_for_all"]
