@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from core_rl.config import PathsConfig, TrainerConfig
+from core_rl.config import PathsConfig, TrainerConfig, require
 from core_rl.mix import counts_for, mix
 from omni_rl import drawing, media, scenes
 from omni_rl.config import OmniDataConfig
@@ -67,14 +67,27 @@ def most_used(trainer: TrainerConfig) -> int:
 def load_test(
     data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
 ) -> list[Record]:
-    """Load or generate the held-out records alone; as `Splits.test`."""
-    if not data.generated:
+    """Load or generate the held-out records alone; as `Splits.test`.
+
+    Raises:
+        ValueError: `trainer.test_size` is 0, or as `load_splits`.
+    """
+    require(trainer.test_size != 0, "trainer.test_size", 0, "null (all there are) or at least 1")
+    if data.generated:
+        size = GENERATED_TEST if trainer.test_size is None else trainer.test_size
+        made = generated_split(data, "test", size, paths, seed)
+        test = [record for records in made.values() for record in records]
+        test = with_instructions(test, max(2, round(INSTRUCTION_SHARE * len(test))))
+    else:
         base = Path(paths.data) if paths.data else None
-        return _held_out(data.test_path, data.test_root, data, "test", base, trainer.test_size)
-    size = GENERATED_TEST if trainer.test_size is None else trainer.test_size
-    test = generated_split(data, "test", size, paths, seed)
-    held_out = [record for records in test.values() for record in records]
-    return with_instructions(held_out, max(2, round(INSTRUCTION_SHARE * len(held_out))))
+        test = _held_out(data.test_path, data.test_root, data, "test", base, trainer.test_size)
+    sources = sorted({record.source for record in test})
+    if data.general and not set(sources) & set(data.general):
+        log.warning(
+            "no general_accuracy: no test record is of data_mix.general=%s, all are of %s",
+            *(list(data.general), sources),
+        )
+    return test
 
 
 def scene_folder(paths: PathsConfig, seed: int, settings: drawing.Settings) -> Path:
@@ -89,6 +102,8 @@ def generated_split(
     data: OmniDataConfig, split: str, size: int, paths: PathsConfig, seed: int
 ) -> dict[str, list[Record]]:
     """Generate `size` records of one split, by source, in the shares of the mix."""
+    if size == 0:
+        return {name: [] for name in data.sources}
     settings = drawing.SHIFTED if data.shifted and split == "test" else drawing.DEFAULT
     folder = scene_folder(paths, seed, settings)
     counts = counts_for(data.ratios, size)
@@ -113,18 +128,22 @@ def with_instructions(records: Sequence[Record], count: int) -> list[Record]:
 def _generated(
     data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
 ) -> Splits:
+    test = load_test(data, trainer, paths, seed)
     size = min(data.size, most_used(trainer))  # a short run need not draw every clip
     train = generated_split(data, "train", size, paths, seed)
     val = generated_split(data, "val", trainer.val_size, paths, seed)
     return Splits(
         mix(train, data.ratios, size, seed),
         [record for records in val.values() for record in records],
-        load_test(data, trainer, paths, seed),
+        test,
     )
 
 
 def _real(data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int) -> Splits:
     base = Path(paths.data) if paths.data else None
+    # The held-out files first: they are small, and what is wrong with them is then said at once.
+    test = load_test(data, trainer, paths, seed)
+    val = _held_out(data.val_path, data.val_root, data, "val", base, trainer.val_size)
     sources: dict[str, list[Record]] = {}
     for name, source in data.sources.items():
         reading = read_source(name, source, base, seed, data.on_bad_record)
@@ -133,11 +152,7 @@ def _real(data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed
         sources[name] = reading.records
     # Decoded before anything is spent: a clip that is cut short would stop the run days later.
     train = keep_decodable(mix(sources, data.ratios, data.size, seed), data.on_bad_record)
-    return Splits(
-        train.records,
-        _held_out(data.val_path, data.val_root, data, "val", base, trainer.val_size),
-        load_test(data, trainer, paths, seed),
-    )
+    return Splits(train.records, val, test)
 
 
 def _held_out(

@@ -231,24 +231,34 @@ def before_after_table(
 
 
 def majority_texts(known: Sequence[Record], asked: Sequence[Record]) -> list[str]:
-    """Answer without looking: what is most often right for this wording, else for this source.
+    """Answer without looking: what is most often right for such a question.
+
+    Such is the same wording of the same source, else the same source, else the same problem type,
+    else any: held-out records of real data come from another source than those of training.
 
     Args:
-        known: records whose answers may be used (training data).
+        known: records whose answers may be used (training data), at least one.
         asked: records to answer.
 
     Returns:
-        One completion a record, an `<answer>` alone; empty where the source is unknown.
+        One completion a record, an `<answer>` alone.
     """
     counts: dict[tuple[str, ...], Counter[str]] = {}
     for record in known:
-        for key in ((record.source, record.problem), (record.source,)):
+        for key in _ever_wider(record):
             counts.setdefault(key, Counter())[truth_of(record)] += 1
-    texts = []
-    for record in asked:
-        found = counts.get((record.source, record.problem)) or counts.get((record.source,))
-        texts.append(f"<answer>{found.most_common(1)[0][0]}</answer>" if found else "")
-    return texts
+    found = (next(counts[key] for key in _ever_wider(one) if key in counts) for one in asked)
+    return [f"<answer>{answers.most_common(1)[0][0]}</answer>" for answers in found]
+
+
+def _ever_wider(record: Record) -> list[tuple[str, ...]]:
+    """Keys of the records that a record is one of, the narrowest first."""
+    return [
+        ("wording", record.source, record.problem),
+        ("source", record.source),
+        ("type", record.problem_type),
+        ("any",),
+    ]
 
 
 def _statement_counts(statements: list[Statement], slots: Iterable[str]) -> dict[str, int]:

@@ -109,6 +109,14 @@ def test_another_generator_has_another_folder(
     assert len(others | {one}) == 3
 
 
+def test_a_run_may_go_without_validation(
+    world: OmniDataConfig, sizes: TrainerConfig, cache: PathsConfig
+) -> None:
+    got = load_splits(world, replace(sizes, val_size=0), cache, seed=0)
+    assert not got.val
+    assert len(got.train) == 10
+
+
 def test_a_short_run_draws_no_more_clips_than_it_can_use(
     world: OmniDataConfig, tmp_path: Path
 ) -> None:
@@ -167,6 +175,30 @@ def test_the_size_of_the_test_limits_real_records_where_it_is_set(
         for size in (2, None)
     }
     assert got == {2: 2, None: 5}
+
+
+def test_held_out_records_without_a_general_source_are_named(
+    real: OmniDataConfig, sizes: TrainerConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(real, general=["video_r1"])
+    held_out = load_test(config, sizes, at(config), seed=0)
+    (source,) = sources(held_out)
+    assert (
+        f"no general_accuracy: no test record is of data_mix.general=['video_r1'], all are "
+        f"of ['{source}']" in caplog.text
+    )
+    caplog.clear()
+    load_test(replace(config, general=[]), sizes, at(config), seed=0)
+    assert not caplog.text
+
+
+def test_a_test_of_nothing_is_refused_before_anything_is_read(
+    real: OmniDataConfig, world: OmniDataConfig, sizes: TrainerConfig
+) -> None:
+    nothing = replace(sizes, test_size=0)
+    for config in (world, real):
+        with pytest.raises(ValueError, match=r"trainer\.test_size=0: expected null"):
+            load_splits(config, nothing, PathsConfig(cache="nowhere"), seed=0)
 
 
 @pytest.mark.parametrize("use", ["val", "test"])

@@ -178,14 +178,17 @@ def test_the_printed_table_has_a_line_a_metric() -> None:
     assert "_low" not in everything
 
 
-def test_majority_answers_look_at_the_wording_then_at_the_source() -> None:
+def test_majority_answers_look_at_the_wording_then_ever_wider() -> None:
     def asked(name: str, problem: str, answer: str, source: str = "social_iq") -> Record:
         return record(name, source, "multiple choice", answer, problem=problem)
 
     known = [asked("1", "who", "A"), asked("2", "who", "A"), asked("3", "why", "B")]
     known += [asked("4", "how", "A")]
-    new = [asked("5", "why", "C"), asked("6", "when", "C"), asked("7", "who", "C", "unknown")]
-    assert majority_texts(known, new) == ["<answer>B</answer>", "<answer>A</answer>", ""]
+    known += [record(f"n{index}", "video_r1", "numerical", "7") for index in range(5)]
+    new = [asked("5", "why", "C"), asked("6", "when", "C"), asked("7", "who", "C", "qa")]
+    new += [record("8", "qa", "numerical", "3"), record("9", "qa", "free-form", "so it is")]
+    said = [text.removeprefix("<answer>")[0] for text in majority_texts(known, new)]
+    assert said == ["B", "A", "A", "7", "7"]  # of the wording, source, type, type, and of all
 
 
 def test_a_judge_adds_its_people_score_and_reads_free_form_answers(
