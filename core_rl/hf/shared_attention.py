@@ -148,8 +148,7 @@ class PackedAttention:
     ) -> Tensor:
         prompt = [part for layers in self.prompts for part in layers[module.layer_idx]]
         if query.device.type == "cpu":
-            out: Tensor = _MergedAttention.apply(query, key, value, scale, self.rows, *prompt)
-            return out
+            return merged_attention(query, key, value, scale, self.rows, *prompt)
         return joined_attention(query, key, value, scale, self.rows, *prompt)
 
 
@@ -192,12 +191,25 @@ def _unfold(folded: Tensor, heads: int) -> Tensor:
     return folded.reshape(heads, -1, *folded.shape[3:]).transpose(0, 1)
 
 
+def merged_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, rows: PackedRows, *prompt: Tensor
+) -> Tensor:
+    """Attend by `_MergedAttention`, in one type: what autocast asks for, else the query's."""
+    # Autocast knows no kernel by its aten name, and rotary embeddings leave queries in float32.
+    cast = torch.is_autocast_enabled("cpu") and query.dtype is not torch.float64
+    dtype = torch.get_autocast_dtype("cpu") if cast else query.dtype
+    query, key, value, *prompt_parts = (part.to(dtype) for part in (query, key, value, *prompt))
+    out: Tensor = _MergedAttention.apply(query, key, value, scale, rows, *prompt_parts)
+    return out
+
+
 class _MergedAttention(torch.autograd.Function):
     """Two flash attentions of a CPU, merged.
 
     Forward: with o_i and l_i = log sum exp of part i, l = logaddexp(l_1, l_2) and
     o = sum_i exp(l_i - l) o_i.  Backward: the gradient of a part needs only the merged o and l,
-    because exp(score - l) is already the probability in the whole.
+    because exp(score - l) is already the probability in the whole.  All inputs are of one type,
+    and so is the result; log-normalisers, and the merging with them, are float32 at least.
     """
 
     @staticmethod
@@ -226,7 +238,9 @@ class _MergedAttention(torch.autograd.Function):
             seen_total = _unfold(seen_total, heads)
             total = torch.logaddexp(mine_total, seen_total)
             merged = _unfold(seen, heads) * (seen_total - total).exp().unsqueeze(-1)
-            outs.append(merged.addcmul_(mine, (mine_total - total).exp().unsqueeze(-1)))
+            mine = mine.to(merged.dtype)
+            merged.addcmul_(mine, (mine_total - total).exp().unsqueeze(-1))
+            outs.append(merged.to(query.dtype))
             totals.append(total)
         out_SHD, lse_SH = torch.cat(outs), torch.cat(totals)
         ctx.save_for_backward(query, key, value, out_SHD, lse_SH, *prompt)

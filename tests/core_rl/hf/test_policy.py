@@ -71,6 +71,25 @@ def test_a_shared_prompt_changes_neither_log_probs_nor_gradients(
     assert other.norm() > 0
 
 
+@pytest.mark.parametrize("recompute", ["auto", "layers"])
+@pytest.mark.parametrize("mixed", [True, False], ids=["autocast", "weights"])
+def test_a_shared_prompt_in_half_precision(mixed: bool, recompute: str) -> None:
+    model = build_model()
+    if not mixed:
+        model = model.to(torch.bfloat16)
+    policy = build_policy(model=model, recompute=recompute).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        actions = policy.sample(policy.encode(QUERIES), 4)
+        shared, again = (score(policy, actions, way) for way in (True, False))
+    assert shared.dtype is torch.float32
+    # Log-probs go down to -10; bfloat16 keeps eight bits of a logit.
+    torch.testing.assert_close(shared, again, atol=0.1, rtol=0)
+    torch.testing.assert_close(shared, actions.logp_BGT, atol=0.1, rtol=0)
+    one, other = gradients(policy, weighted_sum(shared)), gradients(policy, weighted_sum(again))
+    assert (one - other).norm() <= 0.05 * other.norm()
+    assert other.norm() > 0
+
+
 def test_neighbours_and_padding_change_nothing(policy: TextPolicy) -> None:
     """A query alone, without left padding and with its own candidates, is scored the same."""
     actions = policy.sample(policy.encode(QUERIES), 3)
