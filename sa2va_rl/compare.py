@@ -2,8 +2,9 @@
 
 One call here is one seed with one number of training pictures: its own patients, its own reward
 network, its own policies.  A method learns from the reward network's scores of training pictures
-(`LEARNED`) or from their true masks (`TRUTH`), and each row says which; held-out truths are read by
-the oracle, which is a bound and no method, and by the measuring.  The best fixed prompt, which all
+(`LEARNED`) or from their true masks (`TRUTH`), and each row says which, as does experiment 3b's,
+which learns from scores and stops by validation truths (`STOPPED`); test truths are read by the
+oracle, which is a bound and no method, and by the measuring.  The best fixed prompt, which all
 others are compared with, is chosen by the truth: the stronger choice of the two.
 """
 
@@ -34,6 +35,7 @@ Floats = NDArray[np.floating]
 Choose = Callable[[PromptTable], baselines.Choices]
 
 NOTHING, LEARNED, TRUTH = "nothing", "learned reward", "truth"
+STOPPED = f"{LEARNED}, stop by {TRUTH}"
 MEASURES = ("dice", "iou", "precision", "recall")
 FIXED = "fixed"
 TEST, SHIFTED = "test", "shifted"
@@ -77,7 +79,7 @@ class Found:
 
     Attributes:
         method: its name.
-        told: what it learnt from: `NOTHING`, `LEARNED` or `TRUTH`.
+        told: what it learnt from: `NOTHING`, `LEARNED`, `STOPPED` or `TRUTH`.
         calls: of the segmenter, for each picture that it is used on.
         cpu_seconds: of its learning; masks and the reward network, which are shared, left out.
         measures: by test set and name (`MEASURES`), B each.

@@ -11,7 +11,7 @@ import numpy as np
 
 from core_rl.artifacts import cpu_seconds
 from sa2va_rl import baselines
-from sa2va_rl.compare import LEARNED, MEASURES, TRUTH, Arena, Floats, Found
+from sa2va_rl.compare import LEARNED, MEASURES, STOPPED, TRUTH, Arena, Floats, Found
 from sa2va_rl.data import Sample
 from sa2va_rl.finetune import Curve, finetune
 from sa2va_rl.masks import Mask, overlap
@@ -143,10 +143,13 @@ def finetune_segmenter(arena: Arena) -> tuple[list[Found], dict[str, Curve]]:
     net = start_segmenter(train[: config.labelled], config, seed)
     found = [_small(arena, "small", TRUTH, began, net)]
     curves = {}
-    for name, anchored in (("finetune", True), ("finetune_free", False)):
+    for name, told, anchored in (
+        ("finetune", STOPPED, True),
+        ("finetune_free", LEARNED, False),
+    ):
         began = cpu_seconds()
         tuned = finetune(net, arena.judged.net, train, held_out, config, seed, anchored)
-        found.append(_small(arena, name, LEARNED, began, tuned.best if anchored else tuned.last))
+        found.append(_small(arena, name, told, began, tuned.best if anchored else tuned.last))
         curves[name] = tuned.curve
     began = cpu_seconds()
     taught = copy.deepcopy(net)

@@ -1,8 +1,10 @@
 """From every method's overlap with every picture to a table with intervals.
 
-Seeds are whole replications (other patients, another reward network, other policies), so intervals
-resample seeds and, inside each, patients or films with all their pictures; methods are compared
-picture by picture.
+Methods are compared picture by picture.  Seeds of generated data are whole replications (other
+patients, another reward network, other policies), so intervals resample seeds and, inside each,
+patients with all their pictures.  Of files each seed deals the same films out anew: a film that
+several seeds tested is one film, so means are over all pictures of all seeds, and intervals
+resample films with all that any seed found on them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core_rl.stats import Interval, paired_bootstrap
-from sa2va_rl.compare import FIXED, MEASURES, TRUTH, Found
+from sa2va_rl.compare import FIXED, MEASURES, STOPPED, TRUTH, Found
 from sa2va_rl.data import Sample
 
 Floats = NDArray[np.float64]
@@ -42,7 +44,7 @@ METHODS = {
     "postprocess_each": "post-processing, by picture (2)",
     "postprocess_each_truth": "post-processing, by picture (2)",
     "small": "small segmenter, few masks",
-    "finetune": "fine-tuned, anchor and stop (3b)",
+    "finetune": "fine-tuned, anchor (3b)",
     "finetune_free": "fine-tuned, no anchor (3b)",
     "small_truth": "small segmenter, all masks",
 }
@@ -79,15 +81,17 @@ def summarise(rows: pd.DataFrame, resamples: int) -> dict[str, float]:
         resamples: bootstrap draws.
 
     Returns:
-        `<measure>/<method>`, `gap_closed/<method>` (mean over seeds of the share of the way from
-        the best fixed prompt to the oracle), `entropy/<method>` in nats and `top_share/<method>` of
+        `<measure>/<method>`, `gap_closed/<method>` (share of the way from the best fixed prompt to
+        the oracle, mean over pools), `entropy/<method>` in nats and `top_share/<method>` of
         its prompts, `calls/<method>` a picture, `cpu_seconds/<method>` of learning, and for each
         rival `diff/<method>_vs_<rival>` with `_low` and `_high`, `diff_recall/` likewise.
     """
+    rows = pooled(rows)
     found: dict[str, float] = {}
     for method, own in rows.groupby("method", sort=False):
         for name in (*MEASURES, "calls", "cpu_seconds"):
-            found[f"{name}/{method}"] = float(own.groupby("seed")[name].mean().mean())
+            over = "pool" if name in MEASURES else "seed"
+            found[f"{name}/{method}"] = float(own.groupby(over)[name].mean().mean())
         found |= {f"{name}/{method}": value for name, value in _spread(own).items()}
         found[f"gap_closed/{method}"] = _gap_closed(rows, str(method))
         for rival in RIVALS:
@@ -100,12 +104,20 @@ def summarise(rows: pd.DataFrame, resamples: int) -> dict[str, float]:
     return found
 
 
+def pooled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add each row's `pool`: its seed, or one for all where a film is of several seeds."""
+    shared = (rows.groupby("group")["seed"].nunique() > 1).any()
+    return rows.assign(pool=0 if shared else rows["seed"])
+
+
 def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
     """Share of the gap closed, a row a seed and a column a method."""
     seeds = sorted(rows["seed"].unique())
     methods = [str(method) for method in rows["method"].unique()]
     shares = {
-        method: [_gap_closed(rows[rows["seed"] == seed], method) for seed in seeds]
+        method: [
+            _gap_closed(rows[rows["seed"] == seed].assign(pool=seed), method) for seed in seeds
+        ]
         for method in methods
     }
     return pd.DataFrame(shares, index=pd.Index(seeds, name="seed"))
@@ -128,8 +140,9 @@ def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
         found: of one size and test set.
         told: what each method learnt from.
     """
+    wide = max(16, *(len(one) + 2 for one in told.values()))
     lines = [
-        f"{'method':<32}{'told':<16}{'Dice':>6}{'IoU':>6}{'prec':>6}{'rec':>6}{'gap':>7}"
+        f"{'method':<32}{'told':<{wide}}{'Dice':>6}{'IoU':>6}{'prec':>6}{'rec':>6}{'gap':>7}"
         f"  {'Dice - best fixed, 95 %':<25}{'top':>5}{'calls':>6}{'cpu s':>7}"
     ]
     for method in told:
@@ -139,7 +152,7 @@ def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
         gain = "{:+5.1f} [{:+5.1f}, {:+5.1f}]".format(*ends) if ends else ""
         top = found[f"top_share/{method}"]
         lines.append(
-            f"{METHODS[method]:<32}{told[method]:<16}{numbers}"
+            f"{METHODS[method]:<32}{told[method]:<{wide}}{numbers}"
             f"{100 * found[f'gap_closed/{method}']:6.0f}%  {gain:<25}"
             f"{'' if np.isnan(top) else f'{100 * top:4.0f}%':>5}"
             f"{found[f'calls/{method}']:6.0f}{found[f'cpu_seconds/{method}']:7.1f}"
@@ -154,8 +167,9 @@ def told_of(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def name_of(method: str, told: Mapping[str, str]) -> str:
-    """Name a method for people; one that learnt from the truth says so."""
-    return METHODS[method] + (", by truth" if told[method] == TRUTH else "")
+    """Name a method for people; one that learnt from the truth, or stopped by it, says so."""
+    said = {TRUTH: ", by truth", STOPPED: ", stop by truth"}
+    return METHODS[method] + said.get(told[method], "")
 
 
 def _spread(own: pd.DataFrame) -> dict[str, float]:
@@ -171,13 +185,13 @@ def _spread(own: pd.DataFrame) -> dict[str, float]:
 
 
 def _gap_closed(rows: pd.DataFrame, method: str) -> float:
-    means = rows.groupby(["seed", "method"])["dice"].mean().unstack("method")
+    means = rows.groupby(["pool", "method"])["dice"].mean().unstack("method")
     way = means["oracle"] - means[FIXED]
     return float(((means[method] - means[FIXED]) / way.where(way > 0)).mean())
 
 
 def _gain(rows: pd.DataFrame, method: str, rival: str, measure: str, resamples: int) -> Interval:
-    after, before = _per_seed(rows, method), _per_seed(rows, rival)
+    after, before = _per_pool(rows, method), _per_pool(rows, rival)
     return paired_bootstrap(
         [part[measure].to_numpy(dtype=np.float64) for part in after],
         [part[measure].to_numpy(dtype=np.float64) for part in before],
@@ -186,6 +200,6 @@ def _gain(rows: pd.DataFrame, method: str, rival: str, measure: str, resamples: 
     )
 
 
-def _per_seed(rows: pd.DataFrame, method: str) -> Sequence[pd.DataFrame]:
-    own = rows[rows["method"] == method].sort_values("picture")
-    return [part for _, part in own.groupby("seed")]
+def _per_pool(rows: pd.DataFrame, method: str) -> Sequence[pd.DataFrame]:
+    own = rows[rows["method"] == method].sort_values(["seed", "picture"])
+    return [part for _, part in own.groupby("pool")]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from core_rl.figures import AFTER, BEFORE, RIGHT, WRONG, new_figure
+from sa2va_rl.compare import LEARNED, STOPPED
 from sa2va_rl.compare_table import name_of
 from sa2va_rl.masks import Mask
 
@@ -61,7 +62,7 @@ def draw_gains(ax: Axes, found: Mapping[str, float], told: Mapping[str, str]) ->
         mean, low, high = (
             100 * found[f"diff/{method}_vs_fixed{end}"] for end in ("", "_low", "_high")
         )
-        colour = AFTER if told[method] == "learned reward" else BEFORE
+        colour = AFTER if told[method] in (LEARNED, STOPPED) else BEFORE
         ax.plot([low, high], [place, place], color=colour, lw=2)
         ax.plot(mean, place, "o", color=colour, ms=5)
     names = [f"{name_of(m, told)} ({found[f'dice/{m}']:.3f})" for m in methods]

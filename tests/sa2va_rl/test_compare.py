@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sa2va_rl.compare import LEARNED, MEASURES, TEST, TRUTH, Arena, Found, choose_prompts
+from sa2va_rl.compare import LEARNED, MEASURES, STOPPED, TEST, TRUTH, Arena, Found, choose_prompts
 from sa2va_rl.compare_config import CompareConfig, FinetuneConfig, PostprocessConfig
 from sa2va_rl.compare_masks import finetune_segmenter, postprocess_masks
 from sa2va_rl.config import RewardNetConfig
@@ -154,7 +154,7 @@ def test_fine_tuning_brings_its_controls_and_curves(honest: Arena) -> None:
     told = {one.method: one.told for one in found}
     assert told == {
         "small": TRUTH,
-        "finetune": LEARNED,
+        "finetune": STOPPED,
         "finetune_free": LEARNED,
         "small_truth": TRUTH,
     }

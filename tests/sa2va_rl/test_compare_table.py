@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sa2va_rl.compare import LEARNED, NOTHING, TEST, TRUTH, Found
+from sa2va_rl.compare import LEARNED, NOTHING, STOPPED, TEST, TRUTH, Found
 from sa2va_rl.compare_table import (
     METHODS,
     by_seed,
@@ -41,13 +41,14 @@ def seed_rows(seed: int, policy: float) -> pd.DataFrame:
             found("ppo_tuned", LEARNED, base + policy, half),
         ]
     )
-    return grouped(rows, {TEST: samples_of(PICTURES)}).assign(size=20, seed=seed)
+    return grouped(rows, {TEST: samples_of(PICTURES, f"{seed}-")}).assign(size=20, seed=seed)
 
 
-def samples_of(groups: int) -> list[Sample]:
+def samples_of(groups: int, name: str = "") -> list[Sample]:
     """Twenty test pictures of so many patients."""
     image_HWC = np.zeros((2, 2, 3), dtype=np.uint8)
-    return [Sample(f"{n}", image_HWC, None, f"g{n * groups // PICTURES}") for n in range(PICTURES)]
+    places = [n * groups // PICTURES for n in range(PICTURES)]
+    return [Sample(f"{n}", image_HWC, None, f"{name}{place}") for n, place in enumerate(places)]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,24 @@ def test_frames_of_one_film_are_drawn_together() -> None:
     assert width(4) == pytest.approx(np.sqrt(5) * width(PICTURES), rel=0.15)
 
 
+def test_a_film_that_several_seeds_tested_is_one_film() -> None:
+    """Five seeds that deal the same films out say of other films what one of them says."""
+    one = grouped(seed_rows(1, 0.6), {TEST: samples_of(4)})
+    own = one["method"] == "ppo_tuned"
+    one.loc[own, "dice"] += np.repeat([-0.1, 0.0, 0.1, 0.2], 5)
+    # A shorter film in the first seed: pictures weigh alike, whatever their seed.
+    short = one[one["picture"] < 18]
+    more = [one.assign(seed=seed) for seed in (2, 3, 4, 5)]
+    several = summarise(pd.concat([short, *more], ignore_index=True), resamples=4000)
+    single = summarise(one, resamples=4000)
+    key = "diff/ppo_tuned_vs_fixed"
+    for end in ("", "_low", "_high"):
+        assert several[key + end] == pytest.approx(single[key + end], abs=0.01)
+    gain = several["dice/ppo_tuned"] - several["dice/fixed"]
+    assert several[key] == pytest.approx(gain)
+    assert several["gap_closed/ppo_tuned"] == pytest.approx(gain / 0.2)
+
+
 def test_choices_are_spread_or_not_there(rows: pd.DataFrame) -> None:
     table = summarise(rows, resamples=50)
     assert table["entropy/fixed"] == 0 and table["top_share/fixed"] == 1
@@ -122,3 +141,10 @@ def test_the_text_names_every_method_once_and_who_told_it(rows: pd.DataFrame) ->
     assert "+12.5" in lines[METHODS["ppo_tuned"]] and "100%" in lines[METHODS["fixed"]]
     assert name_of("fixed", told) == "best fixed prompt, by truth"
     assert name_of("ppo_tuned", told) == METHODS["ppo_tuned"]
+    stopped = {**told, "finetune": STOPPED}
+    assert name_of("finetune", stopped) == "fine-tuned, anchor (3b), stop by truth"
+    numbers = summarise(rows, resamples=50)
+    numbers |= {k.replace("ppo_tuned", "finetune"): v for k, v in numbers.items()}
+    lines = text_table(numbers, stopped).splitlines()
+    assert f"{STOPPED}  " in lines[-1]
+    assert len({line.index(" 0.", 40) for line in lines[1:]}) == 1, "columns stand under each other"

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from core_rl.figures import AFTER, RIGHT, WRONG
-from sa2va_rl.compare import LEARNED, TEST, TRUTH
+from sa2va_rl.compare import LEARNED, STOPPED, TEST, TRUTH
 from sa2va_rl.report import findings, sheet_rows, write_report
-from sa2va_rl.report_figures import SheetRow, Shown, overlay
+from sa2va_rl.report_figures import SheetRow, Shown, gains_figure, overlay
 from tests.sa2va_rl import toy
 
 TOLD = {"fixed": TRUTH, "oracle": TRUTH, "rerank": LEARNED, "ppo_tuned": LEARNED}
@@ -37,6 +37,14 @@ def test_sentences_say_whether_the_target_is_met() -> None:
     assert len(met) == 2, "one call a picture and no truth: PPO alone"
     assert "70 % of the gap; above the best fixed prompt" in met[1]
     assert "40 % of the gap, short of the 60 % wanted; not shown to be above" in missed[1]
+
+
+def test_the_figure_says_who_stopped_by_the_truth() -> None:
+    found = table(0.7, 0.02) | {"dice/finetune": 0.65, "diff/finetune_vs_fixed": 0.05}
+    found |= {"diff/finetune_vs_fixed_low": 0.02, "diff/finetune_vs_fixed_high": 0.08}
+    (axes,) = gains_figure(found, {**TOLD, "finetune": STOPPED}).axes
+    assert axes.get_yticklabels()[-1].get_text().endswith("stop by truth (0.650)")
+    assert axes.lines[-1].get_color() == AFTER, "paid by the reward network all the same"
 
 
 def hexadecimal(pixel: np.ndarray) -> str:
