@@ -121,7 +121,7 @@ class WarmStartConfig:
 
 @dataclass
 class LoraConfig:
-    """Low-rank adapters; of the reference policy they alone are kept."""
+    """Low-rank adapters of the language model; of the reference policy they alone are kept."""
 
     r: int = 0  # rank; 0 = no adapters, 16 is usual
     alpha: int = 32

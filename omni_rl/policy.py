@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -183,9 +184,9 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
     if not adapters.exists():
         return OmniPolicy(adapted(model, config), processor, config, spans)
     peft = _peft()
-    if config.freeze_towers:
-        freeze_towers(model)
     trained = peft.PeftModel.from_pretrained(model, path, is_trainable=True)
+    if config.freeze_towers:
+        freeze_towers(trained)
     return OmniPolicy(trained, processor, config, spans)
 
 
@@ -209,7 +210,7 @@ def placed(policy: OmniPolicy, hardware: HardwareConfig) -> OmniPolicy:
 
 
 def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
-    """Freeze the towers and add adapters, as the configuration says."""
+    """Freeze the towers and add adapters to the language model, as the configuration says."""
     if config.freeze_towers:
         freeze_towers(model)
     if config.lora.r == 0:
@@ -222,9 +223,16 @@ def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
             r=lora.r,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
-            target_modules=list(lora.target_modules),
+            target_modules=_in_decoder(model, lora.target_modules),
         ),
     )
+
+
+def _in_decoder(model: PreTrainedModel, names: Sequence[str]) -> str:
+    """Pattern of the modules so named in the language model: the audio tower has the same names."""
+    decoder = model.get_decoder()
+    path = next(path for path, module in model.named_modules() if module is decoder)
+    return rf"{re.escape(path)}\..*\.({'|'.join(map(re.escape, names))})"
 
 
 def _peft() -> Any:

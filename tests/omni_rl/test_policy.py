@@ -199,6 +199,9 @@ def test_adapters_train_alone_and_start_as_the_model(fresh_policy, records) -> N
     )
     trained = [name for name, p in policy.named_parameters() if p.requires_grad]
     assert trained and all("lora_" in name for name in trained)
+    layers = start.config.tiny.layers
+    assert len(trained) == 2 * 4 * layers  # two matrices for each of four projections
+    assert not [name for name in trained if "visual." in name or "audio_tower." in name]
     fresh = policy.sample(policy.encode(records[:2]), 2)
     torch.testing.assert_close(score(policy, records[:2], fresh), fresh.logp_BGT, atol=1e-4, rtol=0)
 
