@@ -134,4 +134,9 @@ def _deepspeed(hardware: HardwareConfig) -> Strategy:
         ) from error
     from lightning.pytorch.strategies import DeepSpeedStrategy
 
-    return DeepSpeedStrategy(**deepspeed_kwargs(hardware))
+    strategy = DeepSpeedStrategy(**deepspeed_kwargs(hardware))
+    if hardware.offload:
+        # Or DeepSpeed refuses any optimiser but its own; Lightning has no argument for it.
+        assert isinstance(strategy.config, dict)
+        strategy.config.setdefault("zero_force_ds_cpu_optimizer", False)
+    return strategy

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import random
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +39,26 @@ def test_lightning_knows_every_deepspeed_argument(stage: int, offload: bool) -> 
     kwargs = hardware.deepspeed_kwargs(HardwareConfig(zero_stage=stage, offload=offload))
     assert kwargs.keys() <= inspect.signature(DeepSpeedStrategy).parameters.keys()
     assert kwargs["offload_parameters"] == (offload and stage == 3)
+
+
+@pytest.fixture
+def as_if_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Lightning build DeepSpeed's configuration where DeepSpeed is not installed."""
+    logger = SimpleNamespace(logger=logging.getLogger("deepspeed"))
+    package = SimpleNamespace(utils=SimpleNamespace(logging=logger))
+    monkeypatch.setitem(sys.modules, "deepspeed", package)
+    for flag in ("_DEEPSPEED_AVAILABLE", "_DEEPSPEED_GREATER_EQUAL_0_16"):
+        monkeypatch.setattr(f"lightning.pytorch.strategies.deepspeed.{flag}", True)
+
+
+@pytest.mark.usefixtures("as_if_installed")
+@pytest.mark.parametrize("offload", [False, True])
+def test_an_offloaded_optimiser_may_be_torchs_own(offload: bool) -> None:
+    machine = HardwareConfig(accelerator="gpu", strategy="deepspeed", offload=offload)
+    config = hardware.build_strategy(machine).config
+    assert config["zero_optimization"]["stage"] == 2
+    assert ("offload_optimizer" in config["zero_optimization"]) == offload
+    assert config.get("zero_force_ds_cpu_optimizer", True) == (not offload)
 
 
 @pytest.mark.skipif(WITHOUT_DEEPSPEED, reason="DeepSpeed is an extra, not installed here")
