@@ -39,7 +39,7 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         `before/<metric>` and `after/<metric>` (held-out means over items and seeds),
         `diff/<metric>` with `_low` and `_high`, the same of the baselines and controls.
     """
-    settings = Settings(**groups)
+    settings = one_launcher(Settings(**groups))
     check_settings(settings)
     if settings.data_mix.generated:
         log.warning("EMBEDDED RUN: generated clips, a tiny thinker.  The real one: %s", REAL)
@@ -63,6 +63,15 @@ def _show(
         write_report(folder, settings, first.records, first.before, first.after, metrics, text)
     except Exception:  # pictures must not cost a run of days its numbers
         log.exception("no report.html; the numbers stand in report.txt and metrics.json")
+
+
+def one_launcher(settings: Settings) -> Settings:
+    """Train seeds in turn where each takes several devices: each would start its own processes."""
+    trainer, devices = settings.trainer, settings.hardware.devices
+    if trainer.workers == 1 or devices == 1:
+        return settings
+    log.info("trainer.workers=%d: 1, since a seed takes %d devices", trainer.workers, devices)
+    return replace(settings, trainer=replace(trainer, workers=1))
 
 
 def run_all(
@@ -121,20 +130,26 @@ def run_all(
 def resume_points(resume: str | None, seeds: list[int]) -> dict[int, str | None]:
     """Find the checkpoint that each seed goes on from; with several, its own in the run's folder.
 
+    Of several seeds those that the run had not come to, or that had no checkpoint yet, start anew.
+
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: there are several seeds, and one has no folder there.
+        ValueError: there are several seeds, and none of them has a checkpoint there.
     """
     if resume is None or len(seeds) == 1:
         return dict.fromkeys(seeds, resume_point(resume))
     folders = {seed: Path(resume) / f"seed{seed}" for seed in seeds}
-    missing = [folder.name for folder in folders.values() if not folder.is_dir()]
-    if missing:
+    begun = [seed for seed in seeds if (folders[seed] / "checkpoints" / "last.ckpt").is_file()]
+    new = [seed for seed in seeds if seed not in begun]
+    if not begun:
         raise ValueError(
-            f"trainer.resume={resume}: has no {', '.join(missing)}; name the folder of a run with "
-            "these trainer.seeds, or resume one seed: trainer.seeds=[0]"
+            f"trainer.resume={resume}: no seed{new[0]}/checkpoints/last.ckpt, nor that of another "
+            "seed; name the folder of a run with these trainer.seeds, or resume one seed: "
+            "trainer.seeds=[0]"
         )
-    return {seed: resume_point(str(folder)) for seed, folder in folders.items()}
+    if new:
+        log.info("trainer.resume=%s has no checkpoint of seeds %s: they start anew", resume, new)
+    return {seed: resume_point(str(folders[seed])) if seed in begun else None for seed in seeds}
 
 
 def report(

@@ -16,7 +16,7 @@ from omni_rl.learn import phase_steps, quiet, save_final
 from omni_rl.policy import OmniPolicy
 from omni_rl.settings import Settings
 from omni_rl.stage4 import check_settings, run_seed, supervision, try_control
-from omni_rl.tasks.train import resume_points
+from omni_rl.tasks.train import one_launcher, resume_points
 
 
 def test_supervision_by_budget_has_its_rate_from_the_first_step(settings: Settings) -> None:
@@ -78,9 +78,33 @@ def test_each_seed_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
     assert resume_points(points[4], [7]) == {7: points[4]}
     assert resume_points(None, [3, 4]) == {3: None, 4: None}
     with pytest.raises(ValueError, match=r"trainer\.resume=.*no seed5.*trainer\.seeds"):
-        resume_points(str(tmp_path), [3, 5])
+        resume_points(str(tmp_path), [5, 6])
     with pytest.raises(FileNotFoundError, match=r"trainer\.resume"):
         resume_points(str(tmp_path), [0])
+
+
+def test_seeds_that_a_run_had_not_come_to_start_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = tmp_path / "seed3" / "checkpoints" / "last.ckpt"
+    begun.parent.mkdir(parents=True)
+    begun.touch()
+    (tmp_path / "seed4").mkdir()  # killed before its first checkpoint
+    with caplog.at_level("INFO"):
+        got = resume_points(str(tmp_path), [3, 4, 5])
+    assert got == {3: str(begun), 4: None, 5: None}
+    assert "no checkpoint of seeds [4, 5]: they start anew" in caplog.text
+
+
+def test_seeds_of_several_devices_run_in_turn(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    side_by_side = replace(settings, trainer=replace(settings.trainer, workers=2))
+    assert one_launcher(side_by_side) is side_by_side
+    several = replace(side_by_side, hardware=replace(settings.hardware, devices=4))
+    with caplog.at_level("INFO"):
+        assert one_launcher(several).trainer.workers == 1
+    assert "trainer.workers=2: 1, since a seed takes 4 devices" in caplog.text
 
 
 # -- training --------------------------------------------------------------------------------------
