@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from core_rl.artifacts import peak_rss_gib, write_text
 from core_rl.parallel import Progress, executor, logged_into
@@ -43,8 +43,8 @@ def run(
         groups: the fields of `sa2va_rl.settings.Settings`.
 
     Returns:
-        What `sa2va_rl.tasks.compare` returns, and the means over seeds of what the steps found:
-        `steps/reward_net/<metric>`, `steps/<policy>/<metric>`.
+        What `sa2va_rl.tasks.compare` returns, and the means of what the steps found, over the
+        seeds that have a figure: `steps/reward_net/<metric>`, `steps/<policy>/<metric>`.
     """
     settings = Settings(**groups)
     seeds = [seed + offset for offset in settings.trainer.seeds]
@@ -56,9 +56,7 @@ def run(
     )
     check_comparison(replace(settings, data_mix=sized), seeds[0])
     found = run_steps(settings, seeds, folder)
-    metrics = {
-        f"steps/{name}": float(np.mean([figures[name] for figures in found])) for name in found[0]
-    }
+    metrics = means(found)
     text = report(metrics, settings, len(seeds))
     log.info("the steps on held-out pictures\n%s", text)
     write_text(folder / "steps.txt", text + "\n")
@@ -66,6 +64,11 @@ def run(
     if len(seeds) > 1:
         metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)
     return metrics
+
+
+def means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average each figure as `steps/<name>` over the seeds that have it."""
+    return {f"steps/{name}": float(value) for name, value in pd.DataFrame(found).mean().items()}
 
 
 def run_steps(settings: Settings, seeds: Sequence[int], folder: Path) -> list[dict[str, float]]:
