@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from core_rl.config import require
 
+RECIPES = 4080  # different ones that can be drawn from `postprocess.CHOICES`
+
 
 @dataclass
 class PostprocessConfig:
@@ -22,6 +24,12 @@ class PostprocessConfig:
         for name in ("recipes", "first_pictures", "first_kept", "second_pictures", "second_kept"):
             value = getattr(self, name)
             require(value >= 1, f"compare.postprocess.{name}", value, "at least 1")
+        require(
+            self.recipes <= RECIPES,
+            "compare.postprocess.recipes",
+            self.recipes,
+            f"at most {RECIPES}: there are no more different ones",
+        )
 
 
 @dataclass

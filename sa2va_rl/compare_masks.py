@@ -15,9 +15,11 @@ from sa2va_rl.compare import LEARNED, MEASURES, STOPPED, TRUTH, Arena, Floats, F
 from sa2va_rl.data import Sample
 from sa2va_rl.finetune import Curve, finetune
 from sa2va_rl.masks import Mask, overlap
+from sa2va_rl.pictures import places_of
 from sa2va_rl.postprocess import (
     Answer,
     Recipe,
+    Round,
     Score,
     apply,
     ask,
@@ -90,19 +92,19 @@ def _searched(
     ]
 
 
-def _rounds(arena: Arena) -> tuple[tuple[int, int], ...]:
+def _rounds(arena: Arena) -> tuple[Round, ...]:
     """Pictures of each round of the search, and recipes left after it."""
-    config = arena.config.postprocess
+    config, train = arena.config.postprocess, arena.splits.train
     return (
-        (config.first_pictures, config.first_kept),
-        (config.second_pictures, config.second_kept),
+        (places_of(train, config.first_pictures), config.first_kept),
+        (places_of(train, config.second_pictures), config.second_kept),
     )
 
 
-def _short(arena: Arena) -> tuple[tuple[int, int], ...]:
+def _short(arena: Arena) -> tuple[Round, ...]:
     """The one round of the search for a threshold alone."""
     config = arena.config.postprocess
-    return ((config.first_pictures, config.second_kept),)
+    return ((places_of(arena.splits.train, config.first_pictures), config.second_kept),)
 
 
 def _cooked(
@@ -138,9 +140,11 @@ def finetune_segmenter(arena: Arena) -> tuple[list[Found], dict[str, Curve]]:
         the same steps on the true masks of the same pictures.  And the two runs' curves.
     """
     config, seed = arena.config.finetune, arena.seed
-    train, held_out = arena.splits.train, arena.splits.val[: config.look_pictures]
+    train, val = arena.splits.train, arena.splits.val
+    held_out = [val[place] for place in places_of(val, config.look_pictures)]
+    labelled = [train[place] for place in places_of(train, config.labelled)]
     began = cpu_seconds()
-    net = start_segmenter(train[: config.labelled], config, seed)
+    net = start_segmenter(labelled, config, seed)
     found = [_small(arena, "small", TRUTH, began, net)]
     curves = {}
     for name, told, anchored in (

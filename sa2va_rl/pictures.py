@@ -63,7 +63,19 @@ def at_most(samples: Sequence[Sample], size: int | None) -> tuple[Sample, ...]:
     """Keep `size` pictures of a split, evenly over it: its first may be frames of one film."""
     if size is None or len(samples) <= size:
         return tuple(samples)
-    return tuple(samples[index * len(samples) // size] for index in range(size))
+    return tuple(samples[place] for place in _evenly(len(samples), size))
+
+
+def places_of(samples: Sequence[Sample], size: int) -> list[int]:
+    """Choose places of `size` pictures: the first, or as `at_most` where films have several."""
+    size = min(size, len(samples))
+    if len({sample.group for sample in samples}) == len(samples):
+        return list(range(size))
+    return _evenly(len(samples), size)
+
+
+def _evenly(count: int, size: int) -> list[int]:
+    return [index * count // size for index in range(size)]
 
 
 def load_shifted(config: Sa2VADataConfig, seed: int) -> tuple[Sample, ...]:

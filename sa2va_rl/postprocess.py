@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import morphology
 
+from sa2va_rl.compare_config import RECIPES
 from sa2va_rl.data import Sample
 from sa2va_rl.masks import Mask
 from sa2va_rl.segmenters import Segmenter, single_mask
@@ -29,6 +30,8 @@ from sa2va_rl.vesselness import REFERENCE_SIDE
 Floats = NDArray[np.float64]
 # Score masks of the picture at a place among those searched on.
 Score = Callable[[int, Sequence[Mask]], Sequence[float]]
+# Places of the pictures that are looked at, and recipes kept after it.
+Round = tuple[Sequence[int], int]
 
 SURE = 12.0  # logits beyond which a map says no more
 
@@ -148,7 +151,8 @@ def thresholds() -> list[Recipe]:
 
 
 def draw_recipes(count: int, seed: int = 0) -> list[Recipe]:
-    """Draw different recipes at random from `CHOICES`; the first is `OWN`."""
+    """Draw different recipes at random from `CHOICES`, up to `RECIPES`; the first is `OWN`."""
+    assert count <= RECIPES, "there are no more"
     rng = np.random.default_rng(seed)
     found = {OWN: None}  # a dict keeps the order
     while len(found) < count:
@@ -171,7 +175,7 @@ def search(
     answers: Sequence[Answer],
     score: Score,
     recipes: Sequence[Recipe],
-    rounds: Sequence[tuple[int, int]] = ((40, 24), (100, 8)),
+    rounds: Sequence[Round],
 ) -> Searched:
     """Find good recipes: many on few pictures, then few on all.
 
@@ -179,28 +183,27 @@ def search(
         answers: of training pictures.
         score: what a mask of one of them is worth, higher is better.
         recipes: to try.
-        rounds: pictures looked at and recipes kept after it.  The last round keeps recipes that
-            are good for different pictures, the others those that are good on average.
+        rounds: what each looks at and keeps.  The last round keeps recipes that are good for
+            different pictures, the others those that are good on average.
     """
     left = list(recipes)
-    for number, (pictures, keep) in enumerate(rounds):
+    for number, (places, keep) in enumerate(rounds):
         if len(left) <= keep:
             continue
-        scores_BK = score_recipes(answers[:pictures], score, left)
+        scores_BK = score_recipes(answers, score, left, places)
         last = number == len(rounds) - 1
         kept = _cover(scores_BK, keep) if last else np.argsort(-scores_BK.mean(0))[:keep]
         left = [left[place] for place in kept]
-    scores_BK = score_recipes(answers, score, left)
+    scores_BK = score_recipes(answers, score, left, range(len(answers)))
     order = np.argsort(-scores_BK.mean(axis=0), kind="stable")
     return Searched(tuple(left[place] for place in order), scores_BK[:, order])
 
 
-def score_recipes(answers: Sequence[Answer], score: Score, recipes: Sequence[Recipe]) -> Floats:
-    """Score every recipe on every picture, BK."""
-    rows = [
-        score(picture, [apply(recipe, answer) for recipe in recipes])
-        for picture, answer in enumerate(answers)
-    ]
+def score_recipes(
+    answers: Sequence[Answer], score: Score, recipes: Sequence[Recipe], places: Sequence[int]
+) -> Floats:
+    """Score every recipe on the pictures at some places, BK."""
+    rows = [score(place, [apply(recipe, answers[place]) for recipe in recipes]) for place in places]
     return np.asarray(rows, dtype=np.float64)
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sa2va_rl import compare_masks
 from sa2va_rl.compare import LEARNED, MEASURES, STOPPED, TEST, TRUTH, Arena, Found, choose_prompts
 from sa2va_rl.compare_config import CompareConfig, FinetuneConfig, PostprocessConfig
-from sa2va_rl.compare_masks import finetune_segmenter, postprocess_masks
+from sa2va_rl.compare_masks import _rounds, finetune_segmenter, postprocess_masks
 from sa2va_rl.config import RewardNetConfig
 from sa2va_rl.data import Sample, Splits
 from sa2va_rl.features import Standardiser
 from sa2va_rl.masks import MaskCache
 from sa2va_rl.reward_net import RewardNet
 from sa2va_rl.segmenters import Prediction
+from sa2va_rl.small_segmenter import start_segmenter
 from sa2va_rl.steps import JudgedBy
 from sa2va_rl.tables import PromptTable, measure_prompts
 
@@ -160,6 +163,26 @@ def test_fine_tuning_brings_its_controls_and_curves(honest: Arena) -> None:
     }
     assert all(len(one.measures[TEST]["dice"]) == 9 for one in found)
     assert curves["finetune_free"].steps == (0, 1, 2)
+
+
+def test_few_pictures_of_files_are_of_many_films(
+    honest: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pictures of files are frames of one film; generated ones keep their order."""
+    started: list[list[int]] = []
+
+    def recorded(samples: list[Sample], *rest: Any) -> Any:
+        started.append([int(sample.name[1:]) for sample in samples])
+        return start_segmenter(samples, *rest)
+
+    monkeypatch.setattr(compare_masks, "start_segmenter", recorded)
+    train = tuple(replace(s, group=f"{n // 6}") for n, s in enumerate(honest.splits.train))
+    filmed = replace(honest, splits=replace(honest.splits, train=train))
+    for one in (honest, filmed):
+        finetune_segmenter(one)
+    assert started == [[0, 1, 2, 3], [0, 4, 9, 13]]
+    looked = [_rounds(one)[0][0] for one in (honest, filmed)]
+    assert looked == [[0, 1, 2, 3, 4, 5], [0, 3, 6, 9, 12, 15]]
 
 
 def test_a_picture_without_truth_is_refused(honest: Arena) -> None:

@@ -15,6 +15,7 @@ from sa2va_rl.compare_config import CompareConfig, FinetuneConfig, PostprocessCo
         (CompareConfig, {"sizes": [20, 1]}, "compare.sizes"),
         (CompareConfig, {"pulls": 0}, "compare.pulls"),
         (PostprocessConfig, {"recipes": 0}, "compare.postprocess.recipes"),
+        (PostprocessConfig, {"recipes": 4081}, "compare.postprocess.recipes=4081.*at most 4080"),
         (FinetuneConfig, {"width": 6}, "compare.finetune.width"),
         (FinetuneConfig, {"lr": 0.0}, "compare.finetune.lr"),
         (FinetuneConfig, {"anchor": -1.0}, "compare.finetune.anchor"),

@@ -11,7 +11,14 @@ from PIL import Image
 
 from sa2va_rl.config import Sa2VADataConfig, Source
 from sa2va_rl.data import Sample
-from sa2va_rl.pictures import load_bare, load_shifted, load_splits, smaller, without_films_of
+from sa2va_rl.pictures import (
+    load_bare,
+    load_shifted,
+    load_splits,
+    places_of,
+    smaller,
+    without_films_of,
+)
 
 SMALL = Sa2VADataConfig(train=4, val=2, test=3, shifted=2, side=64)
 
@@ -72,6 +79,14 @@ def test_a_part_of_the_files_is_taken_from_every_film(folder: Path) -> None:
     assert len(splits.train) == 4
     assert len(films(splits.train)) == 4
     assert len(splits.val) == 3
+
+
+def test_a_few_pictures_are_of_many_films(folder: Path) -> None:
+    train = load_splits(files(folder), seed=0).train
+    assert places_of(train, 4) == [0, 3, 6, 9]
+    assert places_of(train, 99) == list(range(12))
+    # Generated pictures are patients in no order: the first.
+    assert places_of(load_splits(SMALL, 1).train, 3) == [0, 1, 2]
 
 
 def test_a_smaller_table_learns_from_every_film(folder: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sa2va_rl.angiograms import DEFAULT, draw_samples
+from sa2va_rl.compare_config import RECIPES
 from sa2va_rl.masks import overlap
 from sa2va_rl.postprocess import (
+    CHOICES,
     OWN,
     SURE,
     Answer,
@@ -121,10 +126,16 @@ def test_the_map_of_the_embedded_segmenter_is_half_at_its_threshold() -> None:
     assert not (own.logits_HW[~own.mask_HW] > 0.5).sum() > 40 * 40
 
 
+def every_recipe() -> set[Recipe]:
+    found = (Recipe(*values) for values in product(*CHOICES.values()))
+    return {replace(one, follow=0.0, smooth=0.0) if one.threshold is None else one for one in found}
+
+
 def test_recipes_are_drawn_without_repetition_and_begin_with_none() -> None:
     recipes = draw_recipes(40, seed=3)
     assert recipes[0] == OWN and len(set(recipes)) == 40
     assert recipes == draw_recipes(40, seed=3) != draw_recipes(40, seed=4)
+    assert len(draw_recipes(RECIPES)) == RECIPES == len(every_recipe())
     assert thresholds()[0] == OWN
     assert len(set(thresholds())) == len(thresholds())
 
@@ -148,7 +159,7 @@ def test_a_tuned_threshold_keeps_what_the_segmenter_follows_and_drops() -> None:
     def dice(_: int, masks: list[np.ndarray]) -> list[float]:
         return [overlap(mask, truth_HW).dice for mask in masks]
 
-    found = search([own], dice, thresholds(), rounds=((1, 3),))
+    found = search([own], dice, thresholds(), rounds=(([0], 3),))
     assert dice(0, [own.mask_HW])[0] < 0.7
     assert found.recipes[0] != OWN
     assert found.scores_BK[0, 0] == 1.0
@@ -172,16 +183,19 @@ def test_the_search_finds_the_planted_recipe() -> None:
         return [overlap(mask, truths[picture]).dice for mask in masks]
 
     tried: list[int] = []
+    looked: list[int] = []
 
     def counted(picture: int, masks: list[np.ndarray]) -> list[float]:
         tried.append(len(masks))
+        looked.append(picture)
         return dice(picture, masks)
 
     recipes = [Recipe(float(t)) for t in range(-2, 10)]
-    found = search(answers, counted, recipes, rounds=((4, 6), (8, 3)))
+    found = search(answers, counted, recipes, rounds=((range(0, 8, 2), 6), (range(8), 3)))
     assert found.recipes[0] == Recipe(-2.0)
     assert found.scores_BK[:, 0].tolist() == [1.0] * 12
     assert tried == [12] * 4 + [6] * 8 + [3] * 12  # many on few, few on all
+    assert looked[:4] == [0, 2, 4, 6]
 
 
 def test_the_last_round_keeps_recipes_for_different_pictures() -> None:
@@ -193,6 +207,6 @@ def test_the_last_round_keeps_recipes_for_different_pictures() -> None:
 def test_scores_are_of_the_recipes_masks() -> None:
     answers = planted(2)
     sizes = score_recipes(
-        answers, lambda _, masks: [float(m.sum()) for m in masks], [OWN, Recipe(-2.0)]
+        answers, lambda _, masks: [float(m.sum()) for m in masks], [OWN, Recipe(-2.0)], [0, 1]
     )
     assert sizes.tolist() == [[0.0, 140.0]] * 2
