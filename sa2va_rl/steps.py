@@ -34,9 +34,20 @@ def load_segmenter(config: Sa2VAModelConfig) -> Segmenter:
     """Make the segmenter that the `model` group names.
 
     Raises:
-        ValueError: Sa2VA without `model.trust_remote_code=true`.
+        ValueError: Sa2VA without `model.trust_remote_code=true`, or a setting that the embedded
+            segmenter has no use for.
     """
     if config.kind is SegmenterKind.vesselness:
+        for name, value, kept in (
+            ("threshold", config.threshold, None),
+            ("device", config.device, "cpu"),
+            ("path", config.path, None),
+        ):
+            if value != kept:
+                raise ValueError(
+                    f"model.{name}={value} does nothing for model.kind=vesselness, whose prompts "
+                    f"set its thresholds and which runs on the CPU: leave it {kept or 'null'}"
+                )
         return VesselnessSegmenter()
     assert config.path is not None
     if config.kind is SegmenterKind.clipseg:
@@ -160,8 +171,9 @@ def _brought_along(path: Path, settings: Settings) -> JudgedBy:
             *(path, list(settings.trainer.seeds)),
         )
     net = load_reward_net(path)
-    weights = (path / reward_net.WEIGHTS).read_bytes()
-    return JudgedBy(net, hashlib.sha256(weights).hexdigest()[:12], {})
+    files = [path / name for name in (reward_net.WEIGHTS, reward_net.SETTINGS)]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return JudgedBy(net, fingerprint(digests, code=(reward_net,)), {})
 
 
 def _reward_trainer(settings: Settings) -> TrainerConfig:

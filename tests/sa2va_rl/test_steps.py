@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from core_rl.config import TrainerConfig
 from sa2va_rl.config import (
@@ -74,6 +75,20 @@ def test_a_network_that_is_brought_along_is_taken(tmp_path: Path) -> None:
     assert judged.judge.many(*pair) == pytest.approx(
         learn_reward_net(small, splits, masks, 1).judge.many(*pair)
     )
+
+
+def test_a_network_brought_along_is_known_by_all_that_makes_its_scores(tmp_path: Path) -> None:
+    """The same weights look at a smaller picture under other settings, and so judge otherwise."""
+    small = small_settings(tmp_path)
+    masks, splits = open_masks(small), load_splits(small.data_mix, 1)
+    keys = []
+    for name, side, seed in (("a", 32, 0), ("b", 32, 0), ("c", 48, 0), ("d", 32, 1)):
+        torch.manual_seed(seed)
+        save_reward_net(RewardNet(replace(small.reward_net, side=side)), tmp_path / name)
+        brought = replace(small, reward_fit=RewardFitConfig(path=str(tmp_path / name)))
+        keys.append(learn_reward_net(brought, splits, masks, 1).key)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 def test_one_judge_of_many_seeds_of_files_is_told(
@@ -151,6 +166,13 @@ def test_code_of_a_checkpoint_runs_only_where_it_is_allowed() -> None:
     sa2va = Sa2VAModelConfig(kind=SegmenterKind.sa2va, path="nowhere/model")
     with pytest.raises(ValueError, match="then set trust_remote_code=true"):
         load_segmenter(sa2va)
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", 0.3), ("device", "cuda"), ("path", "x")])
+def test_the_embedded_segmenter_refuses_what_it_has_no_use_for(name: str, value: object) -> None:
+    config = Sa2VAModelConfig(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"model\.{name}={value} does nothing"):
+        load_segmenter(config)
 
 
 @pytest.mark.parametrize(
