@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Set by torchrun, by Lightning for the processes it starts, and by Slurm.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
+# Instead of ZeRO 3.
+WHOLE_WEIGHTS = "use hardware=gpu8_zero2, and model.lora.r=16 where that does not fit"
+
 
 def is_main_process() -> bool:
     """True in the one process of a run that writes files."""
@@ -43,14 +46,28 @@ def prepare(hardware: HardwareConfig, seed: int) -> None:
         seed: of Python, NumPy and torch, on every device.
 
     Raises:
-        ValueError: the machine has fewer devices than asked for.
+        ValueError: the machine has fewer devices than asked for, or weights would be in parts.
     """
+    check_weights(hardware)
     check_devices(hardware)
     if hardware.threads and hardware.accelerator == "cpu":
         torch.set_num_threads(hardware.threads)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def check_weights(hardware: HardwareConfig) -> None:
+    """Raise ValueError where ZeRO 3 would take the policy's weights apart.
+
+    A process that has drawn its last token then waits for none of the others, and what a single
+    process saves, or copies for reference, is empty.
+    """
+    if hardware.strategy == "deepspeed" and hardware.zero_stage == 3:
+        raise ValueError(
+            "hardware.zero_stage=3, as in conf/hardware/gpu8_zero3.yaml: no process holds whole "
+            f"weights to draw from, to save or to keep for reference; {WHOLE_WEIGHTS}"
+        )
 
 
 def check_devices(hardware: HardwareConfig) -> None:

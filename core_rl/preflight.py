@@ -27,6 +27,7 @@ from core_rl.footprint import (
     host_bytes,
     sizes_of,
 )
+from core_rl.hardware import WHOLE_WEIGHTS
 from core_rl.health import (
     Finding,
     UnhealthyError,
@@ -109,6 +110,7 @@ def requested_findings(config: Config) -> list[Finding]:
     if hardware.get("strategy") == "deepspeed":
         reason = "hardware.strategy=deepspeed"
         found.append(environment.package_finding("deepspeed", "deepspeed", reason))
+        found.append(_zero_stage(int(hardware.get("zero_stage", 2))))
     rank = _group(model, "lora").get("r", 0)
     if rank:
         found.append(environment.package_finding("peft", "hf", f"model.lora.r={rank}"))
@@ -135,6 +137,11 @@ def _devices(hardware: Config) -> Finding:
         + (": it is built without CUDA" if without_cuda else ""),
         "install torch for your GPU, or hardware=cpu",
     )
+
+
+def _zero_stage(stage: int) -> Finding:
+    cause = f"hardware.zero_stage={stage}: no process holds whole weights to draw from or to save"
+    return finding("environment/zero_stage", float(stage), "<= 2", stage <= 2, cause, WHOLE_WEIGHTS)
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -229,7 +236,7 @@ def resource_findings(config: Config) -> list[Finding]:
             free,
             f"{sizes.parameters / 1e9:.2f} billion parameters need at least {need / GIB:.1f} GiB a "
             f"device ({shown}; activations not counted)",
-            "hardware=gpu8_zero3, model.lora.r=16, fewer rollout.num_generations, or a smaller "
+            "hardware=gpu8_zero2, model.lora.r=16, fewer rollout.num_generations, or a smaller "
             "rollout.max_completion",
         )
     ]

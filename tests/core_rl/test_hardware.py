@@ -7,6 +7,7 @@ import inspect
 import logging
 import random
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,6 +80,14 @@ def test_a_missing_deepspeed_names_the_extra() -> None:
 def test_deepspeed_on_cpu_is_the_users_mistake() -> None:
     with pytest.raises(ValueError, match=r"hardware\.strategy=ddp"):
         hardware.build_strategy(HardwareConfig(strategy="deepspeed"))
+
+
+def test_weights_in_parts_are_refused_with_what_to_use_instead() -> None:
+    machine = HardwareConfig(accelerator="gpu", devices=8, strategy="deepspeed", zero_stage=3)
+    with pytest.raises(ValueError, match=r"gpu8_zero3\.yaml.*use hardware=gpu8_zero2"):
+        hardware.prepare(machine, seed=0)
+    hardware.check_weights(replace(machine, zero_stage=2))
+    hardware.check_weights(replace(machine, strategy="ddp"))  # the stage is not read
 
 
 def test_absent_devices_are_counted_out() -> None:

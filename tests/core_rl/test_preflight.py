@@ -16,7 +16,14 @@ from safetensors.torch import save_file
 from core_rl import environment, overheard
 from core_rl.footprint import GIB, Plan, Sizes, checkpoint_bytes, device_bytes, host_bytes, sizes_of
 from core_rl.health import Finding, UnhealthyError, Verdict
-from core_rl.preflight import before_run, file_findings, input_files, preflight, resource_findings
+from core_rl.preflight import (
+    before_run,
+    file_findings,
+    input_files,
+    preflight,
+    requested_findings,
+    resource_findings,
+)
 
 
 def by_check(found: list[Finding]) -> dict[str, Finding]:
@@ -121,6 +128,10 @@ def test_what_settings_ask_for_and_is_absent_is_named_with_the_setting() -> None
     absent = environment.package_finding("no_such_package", "deepspeed", "hardware.strategy=x")
     assert absent.verdict is Verdict.fail
     assert absent.cure == "pip install 'people-focus-rl[deepspeed]', or change hardware.strategy"
+    assert found["environment/zero_stage"].verdict is Verdict.ok
+    config["hardware"]["zero_stage"] = 3
+    refused = by_check(requested_findings(config))["environment/zero_stage"]
+    assert refused.verdict is Verdict.fail and "hardware=gpu8_zero2" in refused.cure
     flash = environment.flash_attention_finding("flash_attention_2", has_cuda=False)
     assert flash.verdict is Verdict.fail and "model.attention=sdpa" in flash.cure
 
@@ -217,7 +228,7 @@ def test_a_model_that_does_not_fit_is_told_with_its_parts() -> None:
     memory = found["resources/memory"]
     assert memory.verdict is Verdict.fail and memory.figure is not None
     assert memory.figure == pytest.approx(70000e9 * 16 / GIB)
-    assert "weights" in memory.cause and "hardware=gpu8_zero3" in memory.cure
+    assert "weights" in memory.cause and "hardware=gpu8_zero2" in memory.cure
     assert found["resources/disk"].verdict is Verdict.fail
 
 
