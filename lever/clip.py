@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lever.encoders import device_of_choice, load_or_say
+from lever.pictures import open_picture
 from lever.sources import Item
 
 Value = TypeVar("Value")
@@ -60,7 +60,7 @@ class ClipEncoder(nn.Module):
 
     def embed_pictures(self, paths: Sequence[Path]) -> Tensor:
         """Embed pictures in one forward, as `embed_texts`."""
-        pictures = [_rgb(path) for path in paths]
+        pictures = [open_picture(path) for path in paths]
         inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
         return normalize(_pooled(self.model.get_image_features(**inputs)).float(), dim=-1)
 
@@ -182,11 +182,6 @@ def _pooled(out: Any) -> Tensor:
     pooled = out.pooler_output
     assert isinstance(pooled, Tensor)
     return pooled
-
-
-def _rgb(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
 
 
 def _batched(

@@ -24,6 +24,7 @@ from lever.answerers import Prompted
 from lever.config import DataKind, EncodingConfig, LeverDataConfig, SamplerKind
 from lever.encoders import Seen, encode_pictures, encode_questions
 from lever.features import SlateQuery
+from lever.pictures import written
 from lever.samplers import draw_pools
 from lever.sources import Item, Splits, most_common, read_easyvqa, read_files, split_items
 from lever.synthetic import World, make_world, shifted_settings
@@ -179,8 +180,10 @@ def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverD
     def chosen(ids: range) -> tuple[SlateQuery, ...]:
         return tuple(SlateQuery(query, pool_of[query]) for query in ids)
 
+    # A picture that was replaced is another item: nothing answered about the old one fits it.
+    files = {path: written(path) for path in {item.picture for item in items} if path is not None}
     about = [
-        (asdict(item.question), item.answer, item.picture and item.picture.name, item.tags)
+        (asdict(item.question), item.answer, item.picture and files[item.picture], item.tags)
         for item in items
     ]
     drawn = fingerprint(about)

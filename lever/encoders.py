@@ -23,13 +23,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from core_rl.stages import checkpoint_digest
 from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
 from lever.embeddings import cached_rows, read_embeddings
+from lever.pictures import CURE, open_picture
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,9 @@ def picture_statistics(paths: Sequence[Path]) -> Tensor:
     Colours: shares of 4 x 4 x 4 bins of RGB, square roots, so that a small thing counts beside a
     large background.  Edges: in each quarter of the box around them, shares of 9 directions by
     strength, likewise; the box makes it the same wherever a shape stands.
+
+    Raises:
+        ValueError: a file is no whole picture, or too small.
     """
     return torch.stack([_statistics(_rgb(path)) for path in paths])
 
@@ -276,10 +279,14 @@ def _picture_files(seen: Seen) -> list[Path]:
 
 
 def _rgb(path: Path) -> NDArray[np.float64]:
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((128, 128))
-        return np.asarray(small, dtype=np.float64) / 255
+    small = open_picture(path)
+    small.thumbnail((128, 128))
+    if min(small.size) < 2:
+        raise ValueError(
+            f"{path}: {small.width} x {small.height} pixels within 128 x 128: expected at least 2 "
+            f"each way, or there are no edges to look at: {CURE}"
+        )
+    return np.asarray(small, dtype=np.float64) / 255
 
 
 def _statistics(picture_HWC: NDArray[np.float64]) -> Tensor:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from lever.pictures import open_picture
+
 Picture = Path | Image.Image
 IMAGE = "<image>"
 # What a model that goes on with the next question writes first.
@@ -152,7 +154,7 @@ def pictures_of(shots: Sequence[Shown], query: Shown) -> list[Image.Image]:
 
     Raises:
         FileNotFoundError: a picture is missing.
-        ValueError: a file is no picture.
+        ValueError: a file is no whole picture.
     """
     return [_open(one.picture) for one in (*shots, query) if one.picture is not None]
 
@@ -160,13 +162,7 @@ def pictures_of(shots: Sequence[Shown], query: Shown) -> list[Image.Image]:
 def _open(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
-    try:
-        with Image.open(picture) as opened:
-            return opened.convert("RGB")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{picture}: no such picture; check data_mix.images") from error
-    except OSError as error:
-        raise ValueError(f"{picture}: not a picture ({error})") from error
+    return open_picture(picture)
 
 
 def _turn(role: str, text: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from core_rl.config import PathsConfig
 from lever.answerers import KernelICLAnswerer
@@ -152,6 +153,25 @@ def test_fingerprints_tell_items_from_what_is_made_of_them(tmp_path: Path) -> No
         assert other.items_fingerprint == data.items_fingerprint
     fewer = folder_config(split=SplitConfig(demos=29, train=8, val=4, test=6))
     assert read(tmp_path, fewer).items_fingerprint != data.items_fingerprint
+
+
+def test_a_replaced_picture_is_another_item(tmp_path: Path) -> None:
+    write_vqa_folder(tmp_path)
+    files = dataclasses.replace(
+        FILES, pictures="pictures", picture_name="picture_{image_id:04d}.png"
+    )
+    data = read(tmp_path, folder_config(files=files))
+    again = read(tmp_path, folder_config(files=files))
+    assert (again.fingerprint, again.items_fingerprint) == (
+        data.fingerprint,
+        data.items_fingerprint,
+    )
+    used = next(item.picture for item in data.items if item.picture is not None)
+    Image.new("RGB", (30, 30), "red").save(used)
+    # The selector sees tags alone, so that nothing else gives the new picture away.
+    replaced = read(tmp_path, folder_config(files=files))
+    assert replaced.fingerprint != data.fingerprint
+    assert replaced.items_fingerprint != data.items_fingerprint
 
 
 def test_pictures_are_looked_for_before_anything_is_spent(tmp_path: Path) -> None:

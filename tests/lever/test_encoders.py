@@ -161,6 +161,13 @@ def test_a_plain_picture_has_colours_and_no_edges(tmp_path: Path) -> None:
     assert not row[64:].any()
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1000, 2)])
+def test_a_picture_without_edges_to_look_at_is_named(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "thin.png")
+    with pytest.raises(ValueError, match=r"thin\.png: .* pixels .*check data_mix\.files\.pictures"):
+        picture_statistics([tmp_path / "thin.png"])
+
+
 def test_pictures_are_encoded_once_each(tmp_path: Path) -> None:
     one, two = (draw(tmp_path / f"{name}.png", name, "red") for name in ("circle", "square"))
     config = ImageEncoderConfig(kind=ImageEncoderKind.statistics)
