@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -165,14 +166,22 @@ def load_reward_net(folder: Path) -> RewardNet:
 
     Raises:
         FileNotFoundError: the folder holds no reward network.
-        ValueError: weights and settings do not fit each other.
+        ValueError: a file cannot be read, or they do not fit each other; the message names it.
     """
     for name in (WEIGHTS, SETTINGS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no reward network in {folder}: {name} is missing; train one")
-    net = RewardNet(RewardNetConfig(**json.loads((folder / SETTINGS).read_text(encoding="utf-8"))))
+    whole = "reward_fit.path=RUN/checkpoints/final takes what a run of +exp=sa2va_reward_net left"
+    try:
+        read = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        net = RewardNet(RewardNetConfig(**read))
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        said = f"{folder / SETTINGS} holds no settings of a reward network: {error}; {whole}"
+        raise ValueError(said) from error
     try:
         net.load_state_dict(load_file(folder / WEIGHTS))
-    except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS} does not fit {SETTINGS}: {error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        said = f"{folder / WEIGHTS} does not fit {SETTINGS}: {first}; {whole}"
+        raise ValueError(said) from error
     return net

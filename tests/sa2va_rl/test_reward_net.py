@@ -18,6 +18,7 @@ from sa2va_rl.reward_net import (
     CONTRAST,
     SETTINGS,
     SHADES,
+    WEIGHTS,
     RewardNet,
     RewardNetJudge,
     covered,
@@ -111,7 +112,30 @@ def test_files_that_are_missing_or_do_not_fit(tmp_path: Path) -> None:
     save_reward_net(net(), tmp_path)
     text = (tmp_path / SETTINGS).read_text()
     (tmp_path / SETTINGS).write_text(text.replace('"width": 8', '"width": 12'))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=r"safetensors does not fit.*reward_fit\.path="):
+        load_reward_net(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (SETTINGS, b"{"),
+        (SETTINGS, b"\xff"),
+        (SETTINGS, b"[1, 2]"),
+        (SETTINGS, b"null"),
+        (SETTINGS, b'{"widht": 8}'),
+        (SETTINGS, b'{"width": "8"}'),
+        (SETTINGS, b'{"width": 8.5}'),
+        (SETTINGS, b'{"width": 9}'),
+        (SETTINGS, b'{"label": 1}'),
+        (WEIGHTS, b""),
+        (WEIGHTS, b"no weights at all"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    save_reward_net(net(), tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"(?s){name}.*reward_fit\.path="):
         load_reward_net(tmp_path)
 
 
