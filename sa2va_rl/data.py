@@ -25,6 +25,7 @@ from sa2va_rl.features import Floats, features_of
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # Such files ring around edges: what is dark in a mask comes back a little above 0.
 LOSSY = (".jpg", ".jpeg", ".webp")
+LARGEST = 1e6  # coordinate of a polygon's corner, in pixels
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -79,7 +80,7 @@ def read_annotations(path: Path, images: Path | None = None, group: str = FILM) 
         )
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of numbers with thousands of digits, too
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path}: expected a list of annotated pictures that is not empty")
@@ -126,12 +127,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture.
+        ValueError: not a picture, or one with pixels that are no numbers.
     """
     picture = _open(path)
     if picture.mode not in DEEP_MODES:
         return np.asarray(picture.convert("RGB"))
-    deep_HW = np.asarray(picture, dtype=np.float64)
+    deep_HW = _finite(picture, path).astype(np.float64)
     low, high = deep_HW.min(), deep_HW.max()
     grey_HW = np.rint((deep_HW - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
     return np.repeat(grey_HW[:, :, None], 3, axis=2)
@@ -147,13 +148,13 @@ def read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
         size: height and width of its picture.
 
     Raises:
-        ValueError: another size, or nothing in it.
+        ValueError: another size, nothing in it, or pixels that are no numbers.
     """
     picture = _open(path)
     if picture.mode not in DEEP_MODES:
         # A palette's first entry need not be black: read colours, not indices.
         picture = picture.convert("RGB")
-    values = np.asarray(picture)
+    values = _finite(picture, path)
     values_HW = values.max(axis=2) if values.ndim == 3 else values
     mask_HW = values_HW > (values_HW.max() / 2 if path.suffix.lower() in LOSSY else 0)
     if mask_HW.shape != tuple(size):
@@ -272,8 +273,13 @@ def _is_polygon(corners: Any) -> bool:
         isinstance(corners, list)
         and len(corners) >= 6
         and len(corners) % 2 == 0
-        and all(isinstance(v, int | float) and math.isfinite(v) for v in corners)
+        and all(_is_number(value) for value in corners)
     )
+
+
+def _is_number(value: Any) -> bool:
+    # A bool is an int to Python; numbers may be too large for what draws, or for a float at all.
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -281,6 +287,13 @@ def _pictures(folder: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"no picture in {folder}: expected files {', '.join(SUFFIXES)}")
     return found
+
+
+def _finite(picture: Image.Image, path: Path) -> NDArray[Any]:
+    values = np.asarray(picture)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path} has pixels that are NaN or infinite: replace them by numbers")
+    return values
 
 
 def _open(path: Path) -> Image.Image:

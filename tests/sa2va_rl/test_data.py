@@ -63,6 +63,10 @@ def test_annotated_pictures(tmp_path: Path) -> None:
         ([{"image": "a.png", "mask": [[1, 1, 2, 2]]}], "polygon 0 of `mask`"),
         ([{"image": "a.png", "mask": [[*SQUARE, 1]]}], "at least three corners"),
         ([{"image": "a.png", "mask": [[1, 1, 2, 2, "3", 3]]}], "at least three corners"),
+        ([{"image": "a.png", "mask": [[1, 1, 2, 2, 10**400, 3]]}], r"entry 0 \(a.png\): polygon 0"),
+        ([{"image": "a.png", "mask": [[1, 1, 2, 2, -(10**12), 3]]}], "at least three corners"),
+        ([{"image": "a.png", "mask": [[1, 1, 2, 2, float("nan"), 3]]}], "at least three corners"),
+        ([{"image": "a.png", "mask": [[1, 1, 2, 2, True, 3]]}], "at least three corners"),
         ([{"image": "a.png", "mask": [[90, 90, 95, 90, 95, 95]]}], "outside 12 x 8"),
     ],
 )
@@ -82,14 +86,26 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "annotations.json").write_text("[{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        read_annotations(tmp_path / "annotations.json")
+    for text in ("[{", "1" * 5000):
+        (tmp_path / "annotations.json").write_text(text)
+        with pytest.raises(ValueError, match=r"annotations\.json is not JSON"):
+            read_annotations(tmp_path / "annotations.json")
     whole = picture(tmp_path / "a.png", 64, 64).read_bytes()
     for content in (b"", b"no picture", whole[: len(whole) // 2]):
         (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.png cannot be read as a picture"):
             read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> None:
+    pixels = np.ones((8, 12), dtype=np.float32)
+    pixels[3, 4] = value
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif has pixels that are NaN or infinite"):
+        read_image(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif has pixels that are NaN or infinite"):
+        read_mask(tmp_path / "a.tif", (8, 12))
 
 
 def test_folders_pair_by_name(tmp_path: Path) -> None:
