@@ -81,7 +81,8 @@ def fit_ppo(run: PPORun, resume: Path | None = None) -> PromptPolicy:
     envs = [_maker(run) for _ in range(config.envs)]
     model = _new_model(run, DummyVecEnv(envs))
     best = KeepBest(_chooser(run, model), run.val, config.env)
-    done = _restore(model, best, run.folder if resume is None else resume, resume is not None)
+    newest = _newest(run.folder) if resume is None else newest_checkpoint(resume)
+    done = 0 if newest is None else _restore(model, best, newest)
     model.set_logger(configure(str(run.folder / "tensorboard"), LOG_FORMATS[run.logger.kind]))
     if done < config.total_steps:
         if done:
@@ -175,14 +176,24 @@ class _Checkpoints(BaseCallback):
         write_json(into / STATE, {"steps": self.num_timesteps})
 
 
-def _restore(model: PPO, best: KeepBest, folder: Path, wanted: bool) -> int:
-    """Load the newest whole checkpoint; return its steps, 0 without one."""
-    found = sorted(path.parent for path in folder.glob(f"checkpoints/step-*/{STATE}"))
-    if not found:
-        if wanted:
-            raise FileNotFoundError(f"trainer.resume={folder}: no checkpoints/step-*/{STATE} there")
-        return 0
-    newest = found[-1]
+def newest_checkpoint(folder: Path) -> Path:
+    """Find the newest whole checkpoint of a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    newest = _newest(folder)
+    if newest is None:
+        raise FileNotFoundError(f"trainer.resume={folder}: no checkpoints/step-*/{STATE} there")
+    return newest
+
+
+def _newest(folder: Path) -> Path | None:
+    return max((path.parent for path in folder.glob(f"checkpoints/step-*/{STATE}")), default=None)
+
+
+def _restore(model: PPO, best: KeepBest, newest: Path) -> int:
+    """Load a checkpoint; return its steps."""
     try:
         model.set_parameters(str(newest / ARCHIVE), device="cpu")
     except (RuntimeError, ValueError) as error:

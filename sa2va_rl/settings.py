@@ -41,3 +41,16 @@ class Settings(LoopSettings):
     def cache(self) -> Path:
         """Folder of masks and finished stages."""
         return Path(self.paths.cache) / "sa2va"
+
+    def refuse_resume(self) -> None:
+        """Refuse `trainer.resume` where every part is a stage.
+
+        Raises:
+            ValueError: it is set.
+        """
+        if self.trainer.resume is not None:
+            raise ValueError(
+                f"trainer.resume={self.trainer.resume}: this experiment finds finished parts again "
+                f"by itself in paths.cache={self.paths.cache}, and goes on with a part that was "
+                "interrupted; leave it null"
+            )

@@ -43,8 +43,12 @@ def compare_methods(
         Of the table of all training pictures, what `compare_table.summarise` returns; the same as
         `shifted/...` on the second test set and as `size<n>/...` of smaller tables;
         `seed<n>/gap_closed/<method>`; `reward_net/<metric>` and the segmenter's calls.
+
+    Raises:
+        ValueError: `trainer.resume` is set, or what `check_comparison` refuses.
     """
     settings = Settings(**groups)
+    settings.refuse_resume()
     seeds = [seed + offset for offset in settings.trainer.seeds]
     check_comparison(settings, seeds[0])
     whole = load_splits(settings.data_mix, seeds[0])

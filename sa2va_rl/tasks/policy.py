@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.artifacts import write_text
+from core_rl.fit import resume_point
 from sa2va_rl.config import RewardMode
 from sa2va_rl.evaluate import best_fixed, evaluate_policy, policy_report
 from sa2va_rl.pictures import load_splits
 from sa2va_rl.policy_steps import Learnt, Task, train_ppo, train_selector
+from sa2va_rl.ppo import newest_checkpoint
 from sa2va_rl.settings import Settings
 from sa2va_rl.steps import learn_reward_net, measure, open_masks
 
@@ -32,9 +34,14 @@ def ppo(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     Returns:
         What `evaluate.evaluate_policy` returns, `reward_net/<metric>` of the test pictures,
         `segmenter_calls` that training takes without stored masks, and `cpu_seconds_learning`.
+
+    Raises:
+        FileNotFoundError: `trainer.resume`, the run folder to go on from, has no checkpoint.
     """
     settings = Settings(**groups)
     resume = None if settings.trainer.resume is None else Path(settings.trainer.resume)
+    if resume is not None:
+        newest_checkpoint(resume)  # refused before the reward network is trained
     needs_judge = settings.ppo.env.reward is not RewardMode.gt_dice
 
     def train(task: Task) -> Learnt:
@@ -46,6 +53,7 @@ def ppo(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 def grpo(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     """Train the policy on the shared loop; otherwise as `ppo`."""
     settings = Settings(**groups)
+    resume_point(settings.trainer.resume)  # a wrong one is refused before anything is trained
     needs_judge = settings.selector.reward is not RewardMode.gt_dice
     return _run(
         "grpo", settings, seed, folder, needs_judge, lambda task: train_selector(task, folder)

@@ -35,9 +35,10 @@ def reward_net(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         `segmenter_calls`.
 
     Raises:
-        ValueError: `reward_fit.path` is set: there is nothing to train.
+        ValueError: `reward_fit.path` is set: there is nothing to train; or `trainer.resume` is.
     """
     settings = Settings(**groups)
+    settings.refuse_resume()
     if settings.reward_fit.path is not None:
         raise ValueError(
             f"reward_fit.path={settings.reward_fit.path}: this experiment trains a network; leave "

@@ -45,8 +45,12 @@ def run(
     Returns:
         What `sa2va_rl.tasks.compare` returns, and the means of what the steps found, over the
         seeds that have a figure: `steps/reward_net/<metric>`, `steps/<policy>/<metric>`.
+
+    Raises:
+        ValueError: `trainer.resume` is set, or what `check_comparison` refuses.
     """
     settings = Settings(**groups)
+    settings.refuse_resume()
     seeds = [seed + offset for offset in settings.trainer.seeds]
     sized = replace(
         settings.data_mix,

@@ -45,9 +45,10 @@ def segment(
 
     Raises:
         FileNotFoundError: no such picture, or no policy in the folder.
-        ValueError: a file that is no picture, or a policy of other prompts.
+        ValueError: a file that is no picture, a policy of other prompts, or `trainer.resume`.
     """
     settings = Settings(**groups)
+    settings.refuse_resume()
     image_HWC = read_image(Path(image).expanduser())
     chooser = _policy(settings, seed, policy)
     choice = chooser.look_at(image_HWC)
