@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.utils import cached_file
 
 from core_rl.artifacts import write_text
 from core_rl.config import HardwareConfig
@@ -168,16 +169,15 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
     Adapters go on the checkpoint they were trained on, which their folder names; they train on.
 
     Raises:
-        FileNotFoundError: `path`, or the checkpoint under adapters, looks like a folder and is not
-            there.
+        FileNotFoundError: there is no `path`, or not the checkpoint under its adapters.
     """
-    path = _known(str(path), "model.path")
+    path = known_checkpoint(str(path), "model.path")
     processor = load_processor(path)
     adapters = Path(path, ADAPTERS)
     base = path
     if adapters.exists():
         named = json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        base = _known(str(named), f"base_model_name_or_path of {adapters}")
+        base = known_checkpoint(str(named), f"base_model_name_or_path of {adapters}")
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         base, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
     )
@@ -190,15 +190,26 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
     return OmniPolicy(trained, processor, config, spans)
 
 
-def _known(path: str, field: str) -> str:
-    """Expand what looks like a folder and make sure that it is one; hub ids pass."""
-    if not path.startswith((".", "/", "~")) and path.count("/") <= 1:
-        return path
-    path = str(Path(path).expanduser())
-    if not any(Path(path, name).exists() for name in ("config.json", ADAPTERS)):
+def known_checkpoint(path: str, field: str) -> str:
+    """Expand the path of a folder and make sure that there is a checkpoint, or that the hub has it.
+
+    Raises:
+        FileNotFoundError: there is none; names the field.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        if not any((folder / name).exists() for name in ("config.json", ADAPTERS)):
+            raise FileNotFoundError(
+                f"{field}={folder}: no config.json there; give a checkpoint folder or a hub id"
+            )
+        return str(folder)
+    try:
+        cached_file(path, "config.json")
+    except OSError as error:
         raise FileNotFoundError(
-            f"{field}={path}: no config.json there; give a checkpoint folder or a hub id"
-        )
+            f"{field}={path}: no such folder here, and no config.json of that id on the hub or in "
+            f"its cache; give a checkpoint folder or a hub id ({error})"
+        ) from error
     return path
 
 

@@ -22,7 +22,7 @@ from omni_rl.config import Blank
 from omni_rl.data import Splits, load_splits
 from omni_rl.evaluate import majority_texts, score_records
 from omni_rl.learn import CpuBudget, check_loss, learn_by_example, learn_by_reward, quiet
-from omni_rl.policy import OmniPolicy
+from omni_rl.policy import OmniPolicy, known_checkpoint
 from omni_rl.records import Record
 from omni_rl.rollout import describe_first, greedy_texts
 from omni_rl.scenes import WEAK, retell
@@ -114,8 +114,11 @@ def check_settings(settings: Settings) -> None:
     """Refuse at the start what would stop the run after it has trained.
 
     Raises:
+        FileNotFoundError: `model.path` names no checkpoint.
         ValueError: a control is unknown or needs generated clips, or the loss does not fit.
     """
+    if settings.model.path is not None:
+        known_checkpoint(settings.model.path, "model.path")
     controls = settings.trainer.controls
     unknown = sorted(set(controls) - set(CONTROLS))
     if unknown:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core_rl.artifacts import write_text
 from omni_rl.config import OmniModelConfig
+from omni_rl.policy import known_checkpoint
 from omni_rl.records import Record
 from omni_rl.rewards import Format, PeopleFocus
 from omni_rl.rollout import describe_first, greedy_texts
@@ -41,17 +42,18 @@ def demo(
         `people_focus` and `format` of the answer.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such clip or checkpoint.
     """
     settings = Settings(**groups)  # type: ignore[arg-type]
     model: OmniModelConfig = settings.model
     if checkpoint is not None:
-        settings = replace(settings, model=replace(model, path=checkpoint))
-    path = Path(video).expanduser()
-    if not path.is_file():
+        path = known_checkpoint(checkpoint, "checkpoint")
+        settings = replace(settings, model=replace(model, path=path))
+    clip = Path(video).expanduser()
+    if not clip.is_file():
         raise FileNotFoundError(f"video={video}: no such file")
     record = Record(
-        id=path.stem,
+        id=clip.stem,
         source="demo",
         problem=question,
         problem_type="multiple choice" if options else "free-form",
@@ -59,10 +61,10 @@ def demo(
         answer="",
         solution="",
         data_type="video",
-        videos=(path,),
+        videos=(clip,),
         images=(),
         audios=(),
-        origin=str(path),
+        origin=str(clip),
     )
     policy = start_policy(settings, seed)
     policy.eval()

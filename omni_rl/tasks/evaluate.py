@@ -13,7 +13,7 @@ from omni_rl.config import OmniDataConfig
 from omni_rl.data import load_test
 from omni_rl.evaluate import before_after_table, compare, score_records, summarise
 from omni_rl.judge import Judge, api_wanted
-from omni_rl.policy import OmniPolicy, load_policy, placed
+from omni_rl.policy import OmniPolicy, known_checkpoint, load_policy, placed
 from omni_rl.records import Record
 from omni_rl.rollout import greedy_texts
 from omni_rl.settings import Settings
@@ -39,9 +39,14 @@ def evaluate(
     Returns:
         Metrics with 95 % intervals (`omni_rl.evaluate.summarise`); with a checkpoint, those of the
         start under `before/`, the checkpoint's under `after/`, and `diff/`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
     """
     settings = Settings(**groups)
     data: OmniDataConfig = settings.data_mix
+    if checkpoint is not None:  # looked for before the start answers everything
+        known_checkpoint(checkpoint, "checkpoint")
     records = load_test(data, settings.trainer, settings.paths, seed)
     asked = Judge(**judge) if api_wanted() else None
     start = _answered(start_policy(settings, seed), records, data)

@@ -45,6 +45,12 @@ def test_an_unknown_control_is_refused(settings: Settings) -> None:
         check_settings(replace(settings, trainer=trainer))
 
 
+def test_a_missing_checkpoint_is_refused(settings: Settings) -> None:
+    typo = replace(settings, model=replace(settings.model, path="models/typo"))
+    with pytest.raises(FileNotFoundError, match=r"model\.path=models/typo: no such folder"):
+        check_settings(typo)
+
+
 def test_exact_kl_is_refused(settings: Settings) -> None:
     exact = replace(settings, loss=LossConfig(kl=KLConfig(kind=KLKind.exact)))
     with pytest.raises(ValueError, match=r"loss\.kl\.kind=exact.*set loss\.kl\.kind=k3"):
