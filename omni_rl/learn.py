@@ -47,6 +47,24 @@ class CpuBudget(Callback):
             trainer.should_stop = True
 
 
+class CpuClock(Callback):
+    """Processor seconds of learning; a resumed run goes on from those of its checkpoint."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._began = cpu_seconds()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + cpu_seconds() - self._began
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._before = state_dict["seconds"]
+
+
 def learn_by_reward(
     policy: OmniPolicy,
     train: Sequence[Record],
@@ -55,15 +73,19 @@ def learn_by_reward(
     reward: WeightedReward,
     folder: Path,
     seed: int,
-) -> None:
+) -> float:
     """Train by the curriculum on fresh candidates; the best policy by held-out reward stays.
 
     Records without a fresh candidate phase (RCE) learn from their own solutions.
+
+    Returns:
+        Processor seconds it took, with those before `trainer.resume`.
 
     Raises:
         ValueError: the loss needs what this policy does not return.
     """
     check_loss(settings.loss)
+    clock = CpuClock()
     trainer = settings.trainer
     passes = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
     curriculum = Curriculum.resolve(
@@ -88,7 +110,8 @@ def learn_by_reward(
             else:
                 yield records
 
-    _fit(module, stream, val, folder, settings, trainer)
+    _fit(module, stream, val, folder, settings, trainer, [clock])
+    return clock.seconds
 
 
 def learn_by_example(

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core_rl.artifacts import cpu_seconds, write_text
+from core_rl.artifacts import write_text
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.hardware import is_main_process, prepare
 from core_rl.rewards import WeightedReward
@@ -40,7 +40,8 @@ class SeedResult:
         before: the start model.
         after: the trained one.
         beside: `blind` (the start without media) and `majority` (no model).
-        numbers: of the start and the run; `learn_cpu_seconds` is what controls get, too.
+        numbers: of the start and the run; `learn_cpu_seconds` is what controls get, too, and counts
+            the part before a resume.
         records: the test records, for the report.
     """
 
@@ -96,9 +97,9 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     beside["blind"] = score_records(test, blind, seed)
     policy.blank(settings.data_mix.blank)
 
-    began = cpu_seconds()
-    learn_by_reward(policy, splits.train, splits.val, settings, reward, folder, seed)
-    numbers["learn_cpu_seconds"] = cpu_seconds() - began
+    numbers["learn_cpu_seconds"] = learn_by_reward(
+        policy, splits.train, splits.val, settings, reward, folder, seed
+    )
     after = score_records(test, greedy_texts(policy, test), seed)
     _keep(after, folder / "after.csv")
     return SeedResult(before, after, beside, numbers, test)

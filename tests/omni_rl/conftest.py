@@ -30,6 +30,12 @@ FAMILIES = {"social_iq": "social", "emer": "emotion", "video_r1": "general"}
 RATIOS = {"social_iq": 0.5, "emer": 0.3, "video_r1": 0.2}
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask no hub: the environment may have been read before the tests set it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="session")
 def world() -> OmniDataConfig:
     """The embedded mix, ten records of it."""

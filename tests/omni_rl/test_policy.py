@@ -351,6 +351,7 @@ def test_a_missing_folder_is_not_taken_for_a_hub_id(separate, path: str) -> None
         load_policy(separate.config, path)
 
 
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("path", ["models/typo", "typo", "not an id"])
 def test_an_id_that_the_hub_does_not_know_is_named_with_its_field(separate, path: str) -> None:
     with pytest.raises(FileNotFoundError, match=rf"model\.path={path}: no such folder here"):

@@ -45,6 +45,7 @@ def test_an_unknown_control_is_refused(settings: Settings) -> None:
         check_settings(replace(settings, trainer=trainer))
 
 
+@pytest.mark.usefixtures("offline")
 def test_a_missing_checkpoint_is_refused(settings: Settings) -> None:
     typo = replace(settings, model=replace(settings.model, path="models/typo"))
     with pytest.raises(FileNotFoundError, match=r"model\.path=models/typo: no such folder"):

@@ -17,6 +17,7 @@ def groups(settings: Settings) -> dict[str, Any]:
     return dict(vars(settings))
 
 
+@pytest.mark.usefixtures("offline")
 def test_a_missing_checkpoint_is_named_before_the_start_answers(
     groups: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
