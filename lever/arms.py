@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from core_rl.config import CurriculumConfig, PhaseKind, Subset
-from lever.candidates import Candidate, CandidateRecord, GenMethod
+from lever.candidates import EVAL_NAMES, Candidate, CandidateRecord, GenMethod
 from lever.config import DataKind
 from lever.features import FeatureTable
 from lever.model_config import (
@@ -194,7 +194,7 @@ def _draws_of(
     """Different slates of a selector with their accuracy, `counts[query]` of each query."""
     policy = shop.selector(checkpoint)
     torch.manual_seed(shop.seed)
-    judge = build_judge(shop.data, shop.setup.answerer)
+    judge = build_judge(shop.data, shop.setup.answerer, rule=shop.rule)
     records = {}
     for one in shop.train:
         drawn = policy.sample_distinct(policy.encode([one]), max(2, counts[one.query]))
@@ -214,6 +214,7 @@ def _draws_of(
                 temperature=1.0,
                 vqa_acc_score=verdict.accuracy,
                 vqa_correct=bool(verdict.accuracy),
+                vqa_eval_mode=EVAL_NAMES[shop.rule],
             )
             for ids, verdict in zip(places, verdicts, strict=True)
         )

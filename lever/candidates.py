@@ -27,10 +27,13 @@ from typing import Any
 from core_rl.artifacts import write_json
 from lever.beams import META, POOL, check_version, pointers, queries_of, query_of, read_pool
 from lever.strict_json import Row, load_json
+from lever.vqa import MatchMode
 
 VERSION = 5
 OFFICIAL = "vqaEval"
-EVAL_MODES = (OFFICIAL, "simple", "fallback", "error")
+# How each rule is named in a file; the other names are of substitutes.
+EVAL_NAMES = {MatchMode.official: OFFICIAL, MatchMode.simple: "simple"}
+EVAL_MODES = (*EVAL_NAMES.values(), "fallback", "error")
 
 
 class GenMethod(Enum):

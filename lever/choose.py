@@ -15,7 +15,7 @@ from lever.rewards import slates_of
 from lever.slates import SlatePolicy
 from lever.synthetic import Floats
 from lever.text_kernel import TextKernelAnswerer
-from lever.vqa import check_annotators, vqa_accuracy
+from lever.vqa import MATCHERS, MatchMode, check_answers
 
 Slates = dict[int, tuple[int, ...]]  # query -> demonstrations, in prompt order
 
@@ -84,20 +84,26 @@ def at_random(queries: Sequence[SlateQuery], shots: int, seed: int) -> Slates:
     }
 
 
-def best_constant(data: LeverData, answerer: Answerer, shots: int, seed: int) -> tuple[int, ...]:
+def best_constant(
+    data: LeverData,
+    answerer: Answerer,
+    shots: int,
+    seed: int,
+    rule: MatchMode = MatchMode.official,
+) -> tuple[int, ...]:
     """Of some random slates of the bank, the one that serves the training queries best."""
     rng = np.random.default_rng([seed, 32])
     bank = np.array(data.demos)
     tried = [tuple(rng.choice(bank, shots, replace=False).tolist()) for _ in range(PAIRS_TRIED)]
     queries = [one.query for one in data.train[:100]]
     for query in queries:
-        check_annotators(f"query {query}", data.answers[query])
+        check_answers(f"query {query}", data.answers[query], rule)
     worth = []
     for slate in tried:
         fitting = [query for query in queries if query not in slate]
         said = answerer.generate([Prompted(query, slate) for query in fitting])
         scores = [
-            vqa_accuracy(text, data.answers[q]) for q, text in zip(fitting, said, strict=True)
+            MATCHERS[rule](text, data.answers[q]) for q, text in zip(fitting, said, strict=True)
         ]
         worth.append(np.mean(scores))
     return tried[int(np.argmax(worth))]
@@ -115,16 +121,21 @@ def answered(answerer: Answerer, slates: Slates) -> dict[int, str]:
     return dict(zip(slates, answerer.generate(prompts), strict=True))
 
 
-def scores_of(data: LeverData, answerer: Answerer, slates: Slates) -> Floats:
-    """Official accuracy of each query, in the order of the slates."""
+def scores_of(
+    data: LeverData, answerer: Answerer, slates: Slates, rule: MatchMode = MatchMode.official
+) -> Floats:
+    """Accuracy of each query by a rule, in the order of the slates."""
     for query in slates:
-        check_annotators(f"query {query}", data.answers[query])
+        check_answers(f"query {query}", data.answers[query], rule)
     said = answered(answerer, slates)
-    return np.array([vqa_accuracy(said[query], data.answers[query]) for query in slates])
+    return np.array([MATCHERS[rule](said[query], data.answers[query]) for query in slates])
 
 
 def pair_rewards(
-    data: LeverData, answerer: Answerer, queries: Sequence[SlateQuery]
+    data: LeverData,
+    answerer: Answerer,
+    queries: Sequence[SlateQuery],
+    rule: MatchMode = MatchMode.official,
 ) -> Floats | None:
     """Accuracy of every ordered pair of each pool, [queries, K, K], NaN on the diagonal.
 
@@ -132,11 +143,12 @@ def pair_rewards(
         data: with the annotators' answers.
         answerer: one without a cache; None is returned for a model, which cannot afford this.
         queries: with their pools.
+        rule: how answers are judged; a generated world is scored exactly by the official one only.
     """
-    if isinstance(answerer, KernelICLAnswerer):
+    if isinstance(answerer, KernelICLAnswerer) and rule is MatchMode.official:
         return np.stack([answerer.reader.pair_rewards(one.query) for one in queries])
     if isinstance(answerer, TextKernelAnswerer):
-        return np.stack([_text_pair_rewards(data, answerer, one) for one in queries])
+        return np.stack([_text_pair_rewards(data, answerer, one, rule) for one in queries])
     return None
 
 
@@ -159,10 +171,12 @@ def _likeness(data: LeverData, one: SlateQuery, image: float, text: float) -> to
     return image * by_image + text * (data.text_ND[pool] @ data.text_ND[one.query])
 
 
-def _text_pair_rewards(data: LeverData, answerer: TextKernelAnswerer, one: SlateQuery) -> Floats:
-    check_annotators(f"query {one.query}", data.answers[one.query])
+def _text_pair_rewards(
+    data: LeverData, answerer: TextKernelAnswerer, one: SlateQuery, rule: MatchMode
+) -> Floats:
+    check_answers(f"query {one.query}", data.answers[one.query], rule)
     texts, said_KK = answerer.pair_answers(one.query, one.pool)
     worth = np.full(len(texts) + 1, np.nan)  # the last place, -1, is the diagonal's
     for place in np.unique(said_KK[said_KK >= 0]):
-        worth[place] = vqa_accuracy(texts[place], data.answers[one.query])
+        worth[place] = MATCHERS[rule](texts[place], data.answers[one.query])
     return worth[said_KK]

@@ -151,7 +151,7 @@ class RlDataConfig:
     # Scores beside the accuracy: probability of the reference, likeness in words.
     gt_prob: bool = False
     relevance: bool = False
-    matching: Matching = Matching.official
+    matching: Matching = Matching.official  # also of fresh and held-out slates of a training
     # A query without annotators' answers is an error; else its candidates are kept unjudged.
     strict_eval: bool = True
     save_prompts: bool = False  # also write every prompt as text

@@ -18,6 +18,7 @@ from lever.candidates import CandidateRecord
 from lever.datasets import LeverData
 from lever.features import Features
 from lever.rewards import LiveJudge, Slate, SlateJudge, StoredJudge, Verdict
+from lever.vqa import MatchMode
 
 
 class StoredThenLive:
@@ -56,6 +57,22 @@ def _joined(stored: Verdict, live: Verdict) -> Verdict:
     return replace(said, answer_prob=prob, beam_score=stored.beam_score)
 
 
+class CountedJudge:
+    """Remembers which slates were judged.
+
+    Args:
+        judge: asked.
+    """
+
+    def __init__(self, judge: SlateJudge) -> None:
+        self.judge = judge
+        self.seen: set[Slate] = set()
+
+    def __call__(self, slates: Sequence[Slate]) -> list[Verdict]:
+        self.seen.update(slates)
+        return self.judge(slates)
+
+
 class ShuffledReward(WeightedReward):
     """The control: a group's rewards dealt to its candidates at random, which teaches nothing."""
 
@@ -79,6 +96,7 @@ def build_judge(
     answerer: Answerer,
     records: Iterable[CandidateRecord] = (),
     references: bool = False,
+    rule: MatchMode = MatchMode.official,
 ) -> StoredThenLive:
     """Make what says how good a slate is.
 
@@ -87,10 +105,14 @@ def build_judge(
         answerer: should be cached.
         records: RL data, whose scores are believed.
         references: also ask for the probability of the reference answer.
+        rule: how answers are judged.
+
+    Raises:
+        ValueError: RL data were judged by another rule.
     """
     wanted = data.references if references else {}
-    live = LiveJudge(answerer, data.answers, wanted)
-    return StoredThenLive(StoredJudge(records), live, references)
+    live = LiveJudge(answerer, data.answers, wanted, rule)
+    return StoredThenLive(StoredJudge(records, rule), live, references)
 
 
 def build_reward(

@@ -22,9 +22,9 @@ from torch.nn.functional import normalize
 
 from core_rl.types import Actions
 from lever.answerers import Answerer, Prompted
-from lever.candidates import Candidate, CandidateRecord
+from lever.candidates import EVAL_NAMES, Candidate, CandidateRecord
 from lever.features import Features, SlateQuery
-from lever.vqa import check_annotators, normalise, vqa_accuracy
+from lever.vqa import MATCHERS, MatchMode, check_answers, normalise
 
 Values = list[list[float | None]]
 Slate = tuple[int, tuple[int, ...]]  # query and demonstrations, both global ids, in prompt order
@@ -54,12 +54,13 @@ class SlateJudge(Protocol):
 
 
 class LiveJudge:
-    """Asks the answerer and scores its answers by the official rule.
+    """Asks the answerer and scores its answers by one rule.
 
     Args:
         answerer: should be cached: each reward asks on its own.
         answers: query -> the annotators' answers.
         references: query -> the answer whose probability is wanted; empty to leave it out.
+        rule: how an answer is judged.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class LiveJudge:
         answerer: Answerer,
         answers: Mapping[int, Sequence[str]],
         references: Mapping[int, str] | None = None,
+        rule: MatchMode = MatchMode.official,
     ) -> None:
         self.answerer = answerer
+        self.rule = rule
         self.answers = answers
         self.references = references or {}
         self._known: dict[Slate, Verdict] = {}
@@ -83,11 +86,11 @@ class LiveJudge:
         for query, _ in new:
             if query not in self.answers:
                 raise ValueError(f"query {query}: answers: none known; the reward needs them")
-            check_annotators(f"query {query}", self.answers[query])
+            check_answers(f"query {query}", self.answers[query], self.rule)
         prompts = [Prompted(query, shots) for query, shots in new]
         probs = self._probabilities(prompts)
         for slate, said in zip(new, self.answerer.generate(prompts), strict=True):
-            accuracy = vqa_accuracy(said, self.answers[slate[0]])
+            accuracy = MATCHERS[self.rule](said, self.answers[slate[0]])
             self._known[slate] = Verdict(accuracy, said, probs.get(slate))
         return [self._known[slate] for slate in slates]
 
@@ -105,11 +108,22 @@ class StoredJudge:
 
     A candidate scored by a substitute rule (`fallback`, `error`) counts as not judged: mixing rules
     inside a group makes the rule, not the slate, decide.
+
+    Args:
+        records: RL data.
+        rule: that the others were scored by.
+
+    Raises:
+        ValueError: one was scored by another rule.
     """
 
-    def __init__(self, records: Iterable[CandidateRecord]) -> None:
+    def __init__(
+        self, records: Iterable[CandidateRecord], rule: MatchMode = MatchMode.official
+    ) -> None:
         self._known = {
-            (record.query, tuple(record.pool[place] for place in one.pointer)): _verdict(one)
+            (record.query, tuple(record.pool[place] for place in one.pointer)): _verdict(
+                record.query, one, rule
+            )
             for record in records
             for one in record.candidates
         }
@@ -118,8 +132,14 @@ class StoredJudge:
         return [self._known.get(slate, Verdict()) for slate in slates]
 
 
-def _verdict(one: Candidate) -> Verdict:
-    judged = one.vqa_eval_mode not in ("fallback", "error")
+def _verdict(query: int, one: Candidate, rule: MatchMode) -> Verdict:
+    judged = one.vqa_eval_mode in EVAL_NAMES.values()
+    if judged and one.vqa_eval_mode != EVAL_NAMES[rule]:
+        raise ValueError(
+            f"query {query}: vqa_eval_mode={one.vqa_eval_mode!r}: these RL data were judged by "
+            f"another rule than the rest of the run: expected {EVAL_NAMES[rule]!r}: set "
+            "rl_data.matching to theirs (official is vqaEval), or make them anew"
+        )
     return Verdict(
         one.vqa_acc_score if judged else None,
         one.vqa_pred_answer,

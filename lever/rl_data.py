@@ -25,7 +25,14 @@ from core_rl.stages import fingerprint
 from core_rl.types import Actions
 from lever.answerers import Answerer, Prompted
 from lever.beams import META, BeamRecord, pointers
-from lever.candidates import VERSION, Candidate, CandidateRecord, GenMethod, candidate_entry
+from lever.candidates import (
+    EVAL_NAMES,
+    VERSION,
+    Candidate,
+    CandidateRecord,
+    GenMethod,
+    candidate_entry,
+)
 from lever.datasets import LeverData
 from lever.features import SlateQuery
 from lever.generation_config import BeamsFrom, Matching, RlDataConfig
@@ -33,15 +40,12 @@ from lever.infoscore import chosen_queries
 from lever.rewards import word_f1
 from lever.shards import Json, fill_shard
 from lever.slates import SlatePolicy
-from lever.vqa import MATCHERS, MatchMode, check_annotators
+from lever.vqa import MATCHERS, MatchMode, check_answers
 
 log = logging.getLogger(__name__)
 
 Pointer = tuple[int, ...]
-MODES = {
-    Matching.official: (MatchMode.official, "vqaEval"),
-    Matching.simple: (MatchMode.simple, "simple"),
-}
+MODES = {Matching.official: MatchMode.official, Matching.simple: MatchMode.simple}
 _RANDOM_TRIES = 50  # draws for one random set that no other kind has proposed
 
 
@@ -115,7 +119,7 @@ def generate_rl_data(
         "vqa_model": job.answerer.fingerprint,
         "data": job.data.fingerprint,
         "strict_eval": config.strict_eval,
-        "eval": MODES[config.matching][1],
+        "eval": EVAL_NAMES[MODES[config.matching]],
         "task_gen_args": dict(job.generation),
     }
     write_json(path, {META: meta, **{str(query): entry for query, entry in records.items()}})
@@ -152,8 +156,9 @@ def judged(job: RlDataJob, queries: Sequence[SlateQuery]) -> Iterator[CandidateR
                 f"query {query.query}: answers: there are none to judge by; name its annotation "
                 "file, or set rl_data.strict_eval=false to keep its candidates unjudged"
             )
-        if job.config.matching is Matching.official and job.data.answers[query.query]:
-            check_annotators(f"query {query.query}", job.data.answers[query.query])
+        if job.data.answers[query.query]:
+            rule = MODES[job.config.matching]
+            check_answers(f"query {query.query}", job.data.answers[query.query], rule)
     groups = [propose(job, query) for query in queries]
     prompts = [
         Prompted(query.query, tuple(query.pool[place] for place in one.pointer))
@@ -309,8 +314,8 @@ def _score(
         one = replace(one, vqa_gt_prob=min(1.0, math.exp(logp)))
     if not answers:  # only where that is allowed: nothing is scored by a substitute
         return replace(one, vqa_eval_mode="error")
-    mode, name = MODES[config.matching]
-    accuracy = MATCHERS[mode](said, answers)
+    rule = MODES[config.matching]
+    accuracy, name = MATCHERS[rule](said, answers), EVAL_NAMES[rule]
     one = replace(one, vqa_acc_score=accuracy, vqa_correct=accuracy > 0, vqa_eval_mode=name)
     if config.relevance:
         one = replace(one, vqa_rel_score=max(word_f1(said, answer) for answer in answers))

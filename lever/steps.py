@@ -7,7 +7,7 @@ that come from elsewhere instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +22,18 @@ from lever.beams import BeamRecord, check_embedded, read_beams
 from lever.candidates import CandidateRecord, read_candidates
 from lever.datasets import LeverData, load_data
 from lever.features import Features, SlateQuery
-from lever.generation_config import Split
+from lever.generation_config import BeamsFrom, Split
 from lever.infoscore import beams_key, generate_beams
 from lever.learn import Lessons, learn
 from lever.model_config import LeverModelConfig, PhaseData
 from lever.policies import build_features, build_policy, load_weights, weights_digest
-from lever.reward_setup import build_judge, build_reward, needs_references
-from lever.rewards import Slate, SlateJudge, Verdict
-from lever.rl_data import RlDataJob, generate_rl_data, rl_data_key
+from lever.reward_setup import CountedJudge, build_judge, build_reward, needs_references
+from lever.rewards import Slate
+from lever.rl_data import MODES, RlDataJob, generate_rl_data, rl_data_key
 from lever.settings import Settings
 from lever.setup_answerer import Setup, build_answerer
 from lever.slates import SlatePolicy
+from lever.vqa import MatchMode
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +41,6 @@ JUDGED = "judged.json"  # of a training: the slates of training queries that it 
 
 Beams = Mapping[int, BeamRecord]
 Records = Mapping[int, CandidateRecord]
-
-
-class CountedJudge:
-    """Remembers which slates were judged.
-
-    Args:
-        judge: asked.
-    """
-
-    def __init__(self, judge: SlateJudge) -> None:
-        self.judge = judge
-        self.seen: set[Slate] = set()
-
-    def __call__(self, slates: Sequence[Slate]) -> list[Verdict]:
-        self.seen.update(slates)
-        return self.judge(slates)
 
 
 @dataclass
@@ -85,6 +70,11 @@ class Workshop:
     def root(self) -> Path:
         """Folder of finished stages."""
         return self.settings.cache / "stages"
+
+    @property
+    def rule(self) -> MatchMode:
+        """How answers are judged: stored, fresh and held-out slates alike."""
+        return MODES[self.settings.rl_data.matching]
 
     @cached_property
     def train(self) -> tuple[SlateQuery, ...]:
@@ -125,6 +115,7 @@ class Workshop:
             self.setup.answerer.fingerprint,
             self.seed,
             settings.learn,
+            settings.rl_data.matching,
             settings.reward,
             settings.loss,
             settings.rollout.num_generations,
@@ -160,18 +151,30 @@ class Workshop:
         return {record.query: record for record in records}
 
     @cached_property
+    def train_beams(self) -> dict[int, BeamRecord]:
+        """Beam data of the queries to learn from."""
+        return self.beams(Split.train, self.settings.learn.beam_data)
+
+    @cached_property
     def lessons(self) -> Lessons:
         """Beam data of the queries to learn from and to select by."""
-        given = self.settings.learn
-        beams = self.beams(Split.train, given.beam_data)
+        given, beams = self.settings.learn, self.train_beams
         if given.beam_data is None or given.val_beam_data is not None:
-            beams |= self.beams(Split.val, given.val_beam_data)
+            beams = beams | self.beams(Split.val, given.val_beam_data)
         queries = tuple(one for one in self.train if one.query in beams)
         if len(queries) < len(self.train):
             log.warning("beam data of %d of %d queries", len(queries), len(self.train))
         if not queries:
             raise ValueError("learn.beam_data: it holds none of the queries to learn from")
         return Lessons(queries, self.data.val, beams)
+
+    def lessons_of(self, curriculum: CurriculumConfig) -> Lessons:
+        """As `lessons`; where no phase reads beams they are not made, for they cost the most."""
+        given = self.settings.learn
+        if _reads_beams(curriculum) or given.beam_data is not None:
+            return self.lessons
+        named = given.val_beam_data
+        return Lessons(self.train, self.data.val, self.beams(Split.val, named) if named else {})
 
     # -- selectors ---------------------------------------------------------------------------
 
@@ -260,10 +263,11 @@ class Workshop:
             self.setup.answerer,
             records.values(),
             needs_references(settings.reward),
+            self.rule,
         )
         counted = CountedJudge(judge)
         reward = build_reward(settings.reward, counted, self.data, policy.features, shuffled)
-        lessons = replace(self.lessons, records=records)
+        lessons = replace(self.lessons_of(curriculum), records=records)
         if not _reads_beams(curriculum):
             lessons = replace(lessons, train=self.train)
         learn(policy, lessons, reward, curriculum, settings, folder, self.seed)
@@ -295,11 +299,12 @@ class Workshop:
         given = self.settings.learn.rl_data
         if given is None:
             config = replace(self.settings.rl_data, start=0, end=None)
+            takes_beams = config.num_beams > 0 and config.beams_from is BeamsFrom.data
             job = RlDataJob(
                 self.taught,
                 self.setup.answerer,
                 self.selector(sft),
-                self.lessons.beams,
+                self.train_beams if takes_beams else {},
                 config,
                 self.seed,
                 self.setup.generation,

@@ -114,7 +114,8 @@ def check_annotators(where: str, answers: Sequence[str]) -> None:
         raise ValueError(
             f"{where}: answers={list(answers)}: expected those of {LEAST_ANNOTATORS} annotators or "
             "more, for the official rule compares each with the others; write a single answer ten "
-            "times into the file that data_mix.files.annotations names"
+            "times into the file that data_mix.files.annotations names, or judge by "
+            "rl_data.matching=simple (choose.simple_match=true where a selector is scored)"
         )
 
 
@@ -158,6 +159,12 @@ def simple_match(prediction: str, answers: Sequence[str]) -> float:
     return 0.5 if in_part else 0.0
 
 
+def check_answers(where: str, answers: Sequence[str], mode: MatchMode) -> None:
+    """Raise ValueError where a rule gives no meaning to so few answers; see `check_annotators`."""
+    if mode is MatchMode.official:
+        check_annotators(where, answers)
+
+
 MATCHERS: Mapping[MatchMode, Callable[[str, Sequence[str]], float]] = {
     MatchMode.official: vqa_accuracy,
     MatchMode.simple: simple_match,
@@ -187,9 +194,8 @@ def evaluate(
             "question and an id of its own for each"
         )
     check_coverage(by_id, predictions)
-    if mode is MatchMode.official:
-        for key, item in by_id.items():
-            check_annotators(f"question {key}", item.answers)
+    for key, item in by_id.items():
+        check_answers(f"question {key}", item.answers, mode)
     match = MATCHERS[mode]
     accuracy = {key: match(predictions[key], item.answers) for key, item in by_id.items()}
     by_answer: dict[str, list[float]] = defaultdict(list)

@@ -74,7 +74,7 @@ def _score(shop: Workshop, folder: Path) -> WorldScores:
             expected[name] = choose.expected_rewards(policy, data.test, exact)
         log.info("seed %d: %s is trained", shop.seed, name)
     for name, chosen in slates.items():
-        scores.setdefault(name, choose.scores_of(data, answerer, chosen))
+        scores.setdefault(name, choose.scores_of(data, answerer, chosen, shop.rule))
     write_json(folder / "choices.json", {name: _listed(one) for name, one in slates.items()})
     calls = {"answerer_calls": float(answerer.calls)}
     log.info("seed %d: %s", shop.seed, {name: round(v.mean(), 3) for name, v in scores.items()})
@@ -85,7 +85,7 @@ def _rules(shop: Workshop) -> dict[str, Slates]:
     """What needs no selector."""
     data, shots = shop.data, shop.settings.model.shots
     test = data.test
-    constant = choose.best_constant(data, shop.setup.answerer, shots, shop.seed)
+    constant = choose.best_constant(data, shop.setup.answerer, shots, shop.seed, shop.rule)
     return {
         "zero_shot": {one.query: () for one in test},
         "random": choose.at_random(test, shots, shop.seed),
@@ -104,7 +104,8 @@ def _untrained(shop: Workshop) -> Mapping[str, Slates]:
 
 
 def _exact(shop: Workshop) -> Floats | None:
-    return choose.pair_rewards(shop.data, shop.setup.answerer.answerer, shop.data.test)
+    answerer = shop.setup.answerer.answerer
+    return choose.pair_rewards(shop.data, answerer, shop.data.test, shop.rule)
 
 
 def _listed(slates: Slates) -> dict[str, list[int]]:

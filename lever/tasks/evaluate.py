@@ -67,7 +67,8 @@ def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         policy = shop.selector(settings.choose.checkpoint)
         slates = choose.by_selector(policy, [one])
         [said] = choose.answered(shop.setup.answerer, slates).values()
-        [accuracy] = choose.scores_of(shop.data, shop.setup.answerer, slates)
+        rule = _rule(settings.choose)
+        [accuracy] = choose.scores_of(shop.data, shop.setup.answerer, slates, rule)
         text = _shown(shop, one, slates[one.query], said, float(accuracy))
     finally:
         shop.close()
@@ -153,8 +154,11 @@ def _scored(
 ) -> Scores:
     questions = [data.question_of(one.query) for one in queries]
     predictions = {data.question_of(query).question_id: text for query, text in said.items()}
-    mode = MatchMode.simple if config.simple_match else MatchMode.official
-    return vqa_scores(questions, predictions, mode)
+    return vqa_scores(questions, predictions, _rule(config))
+
+
+def _rule(config: ChooseConfig) -> MatchMode:
+    return MatchMode.simple if config.simple_match else MatchMode.official
 
 
 def _figures(name: str, scores: Scores) -> dict[str, float]:

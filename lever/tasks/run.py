@@ -30,8 +30,17 @@ def run(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
     Returns:
         What `lever.score_table.compare` returns.
+
+    Raises:
+        ValueError: `trainer.resume` is set: there is no single training to go on with.
     """
     settings = Settings(**groups)
+    if settings.trainer.resume is not None:
+        raise ValueError(
+            f"trainer.resume={settings.trainer.resume}: +exp=lever runs many trainings, and finds "
+            "those that are finished again by itself: leave it out and run again; one training is "
+            "resumed with +exp=lever_sft or +exp=lever_rce_grpo"
+        )
     check_arms(settings.pipeline.arms, settings.data_mix.kind)
     seeds = [seed + offset for offset in settings.trainer.seeds]
     worlds = score_worlds(settings, seeds, folder)

@@ -70,9 +70,9 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
     records = {}
     if reads(settings.curriculum, PhaseData.stored):
         records = shop.rl_data(_sampling(shop, start))
-    lessons = replace(shop.lessons, records=records)
+    lessons = replace(shop.lessons_of(settings.curriculum), records=records)
     judge = build_judge(
-        data, shop.setup.answerer, records.values(), needs_references(settings.reward)
+        data, shop.setup.answerer, records.values(), needs_references(settings.reward), shop.rule
     )
     reward = build_reward(settings.reward, judge, data, policy.features)
     if settings.learn.dry_run:
@@ -87,7 +87,7 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
         before = choose.by_selector(shop.selector(start), data.test)
         after = choose.by_selector(policy, data.test)
         for name, slates in (("before", before), ("after", after)):
-            scores = choose.scores_of(data, shop.setup.answerer, slates)
+            scores = choose.scores_of(data, shop.setup.answerer, slates, shop.rule)
             metrics[f"{name}/accuracy"] = float(scores.mean())
         log.info(
             "held-out accuracy %.3f -> %.3f", metrics["before/accuracy"], metrics["after/accuracy"]

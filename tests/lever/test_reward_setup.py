@@ -8,11 +8,13 @@ import torch
 from core_rl.config import RewardConfig
 from core_rl.types import Actions
 from lever.answerers import KernelICLAnswerer
+from lever.candidates import Candidate, CandidateRecord, GenMethod
 from lever.config import LeverDataConfig
 from lever.datasets import LeverData, generated_data
 from lever.features import FeatureTable
 from lever.reward_setup import StoredThenLive, build_judge, build_reward, needs_references
 from lever.rewards import Slate, Verdict
+from lever.vqa import MatchMode
 from tests.lever.worlds import SMALL
 
 SOFT = {"_target_": "lever.rewards.Soft"}
@@ -109,3 +111,13 @@ def test_a_probability_that_rl_data_lack_is_asked_for_and_their_accuracy_is_beli
     assert found == Verdict(1.0, "cat", 0.25, 2.0)
     [bare] = StoredThenLive(stored, live)([(1, (2, 3))])
     assert bare.answer_prob is None
+
+
+def test_rl_data_judged_by_another_rule_than_the_rest_are_refused(data: LeverData) -> None:
+    assert data.world is not None
+    one = Candidate((0, 1), GenMethod.random, vqa_acc_score=0.5, vqa_eval_mode="simple")
+    records = [CandidateRecord(data.train[0].query, data.train[0].pool, (one,))]
+    answerer = KernelICLAnswerer(data.world)
+    assert build_judge(data, answerer, records, rule=MatchMode.simple)
+    with pytest.raises(ValueError, match=r"vqa_eval_mode='simple': .*set rl_data\.matching"):
+        build_judge(data, answerer, records)

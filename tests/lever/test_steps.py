@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, Subset
-from lever import arms, choose
-from lever.generation_config import Split
+from lever import arms, choose, steps
+from lever.generation_config import BeamsFrom, Split
 from lever.model_config import Best, LearnConfig, SelectorKind
 from lever.steps import JUDGED, Workshop
 from tests.lever.workshop import OFFLINE, SFT, small_settings
@@ -119,6 +119,27 @@ def test_a_draw_of_beams_is_of_the_training_queries_alone(tmp_path: Path) -> Non
     try:
         sizes = [len(made.beams(split)) for split in (Split.train, Split.val, Split.test)]
         assert sizes == [2, len(made.data.val), len(made.data.test)]
+    finally:
+        made.close()
+
+
+def test_beams_are_made_only_where_something_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("beams were made")
+
+    settings = small_settings(tmp_path)
+    own = replace(settings.rl_data, beams_from=BeamsFrom.selector)
+    made = Workshop.open(replace(settings, rl_data=own), seed=0)
+    try:
+        monkeypatch.setattr(steps, "generate_beams", refuse)
+        records = made.rl_data(None)
+        made.train_selector("refresh", settings.pipeline.refresh)
+        made.train_selector("offline", OFFLINE, records=records)
+        assert made.lessons_of(OFFLINE).train == made.train
+        with pytest.raises(AssertionError, match="beams were made"):
+            made.lessons_of(SFT)
     finally:
         made.close()
 
