@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from core_rl.config import HardwareConfig
 
@@ -29,13 +30,22 @@ def is_main_process() -> bool:
     return next(ranks, "0") == "0"
 
 
+def _is_alone() -> bool:
+    return not (dist.is_available() and dist.is_initialized())
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Add tensors, in place, over the processes of the run; all of them must ask."""
+    if not _is_alone():
+        dist.all_reduce(values)
+    return values
+
+
 def mean_over_ranks(value: float, device: torch.device) -> float:
     """Average a number over the processes of the run; all of them must ask."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if _is_alone():
         return value
-    total = torch.tensor(value, device=device)
-    dist.all_reduce(total)
-    return float(total) / dist.get_world_size()
+    return float(sum_over_ranks(torch.tensor(value, device=device))) / dist.get_world_size()
 
 
 def prepare(hardware: HardwareConfig, seed: int) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -29,6 +30,7 @@ from torch import Tensor
 from core_rl.advantages import group_advantages
 from core_rl.config import PhaseKind, TrainerConfig
 from core_rl.curriculum import Curriculum, Phase
+from core_rl.hardware import sum_over_ranks
 from core_rl.kl import KLController
 from core_rl.loss_config import FlatGroups, LossConfig
 from core_rl.optim import build_optimizer, build_schedule
@@ -96,12 +98,14 @@ class GroupPolicyModule(L.LightningModule):
         self.phase: Phase = curriculum.phase_at(0)
         self._restored: dict[str, Tensor] | None = None
         self.last_group: Group | None = None
-        self._noted: dict[str, list[float]] = {}
+        self._noted: dict[str, list[float]] = {}  # since the last optimiser step
+        self._stepped = 0  # optimiser steps made when a micro-batch last ended one
         self._held_out: list[Tensor] = []  # of each batch: sums and counts of what was judged, 2R
 
     # -- phases ------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
+        self._stepped = self.global_step
         phase = self.curriculum.phase_at(self.global_step)
         if self._restored is None or phase.start == self.global_step:
             self.controller.step(self.global_step)  # on what the step before a resume observed
@@ -170,9 +174,9 @@ class GroupPolicyModule(L.LightningModule):
             loss, stats = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
         else:
             loss, stats = self.phase_loss.grpo(rollout.group, scores, temperature)
+        stats = {**stats, "loss": loss.detach()}
+        self._note({f"train/{name}": float(value) for name, value in stats.items()})
         self._log_noted()
-        for name, value in {**stats, "loss": loss.detach()}.items():
-            self.log(f"train/{name}", value, batch_size=1)
         return loss
 
     def roll_out(self, queries: Sequence[Query]) -> Rollout:
@@ -233,12 +237,14 @@ class GroupPolicyModule(L.LightningModule):
         if norms:
             self.log("train/grad_norm", torch.stack(norms).norm(), prog_bar=False, batch_size=1)
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
-    ) -> None:
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.global_step == self._stepped:  # more batches to accumulate
+            return
+        self._stepped = self.global_step
+        self._noted.clear()
         # Or the gradients would lie there while the next candidates are drawn and scored.
-        optimizer.zero_grad()
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
 
     # -- held-out reward ---------------------------------------------------------------------
 
@@ -274,12 +280,16 @@ class GroupPolicyModule(L.LightningModule):
             self._noted.setdefault(name, []).append(value)
 
     def _log_noted(self) -> None:
-        """Log what was noted since the last training step, as means over its rollouts."""
+        """Log what was noted since the last optimiser step, as means over micro-batches and ranks.
+
+        NaN, which is nothing judged, counts in neither.  All ranks note the same names.
+        """
+        known = [[one for one in values if not math.isnan(one)] for values in self._noted.values()]
+        means_N2 = torch.tensor([(fmean(some), 1.0) if some else (0.0, 0.0) for some in known])
+        sums_N2 = sum_over_ranks(means_N2.to(self.device))
         shown = {f"reward/{name}" for name in (*self.reward.functions, "total")}
-        for name, values in self._noted.items():
-            mean = torch.tensor(values).nanmean()
-            self.log(name, mean, prog_bar=name in shown, batch_size=1)
-        self._noted.clear()
+        for name, (total, count) in zip(self._noted, sums_N2, strict=True):
+            self.log(name, total / count, prog_bar=name in shown, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.policy, self.settings.lr, self.settings.weight_decay)

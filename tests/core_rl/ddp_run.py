@@ -70,6 +70,7 @@ def main(folder: Path) -> None:
         told[reduction.value] = {
             "gradients": torch.stack(recorder.gradients).tolist(),
             "kl_weights": recorder.series("train/kl_weight"),
+            "rewards": [seen.get("reward/total") for seen in recorder.metrics],
             "policies": torch.stack(recorder.policies).tolist(),
         }
     (folder / f"rank-{rank}.json").write_text(json.dumps(told))

@@ -53,3 +53,5 @@ def test_processes_that_draw_for_themselves_stay_one_policy(
     assert mine["gradients"] == other["gradients"]
     assert mine["kl_weights"] == other["kl_weights"]
     assert len(set(mine["kl_weights"])) > 1
+    assert mine["rewards"] == other["rewards"]  # what is logged is the mean over processes
+    assert len(set(mine["rewards"])) > 2

@@ -13,7 +13,6 @@ from core_rl.config import HardwareConfig, PhaseConfig
 from core_rl.curriculum import Curriculum, Phase
 from core_rl.loss_config import AdvantageConfig, FlatGroups, KLConfig, LossConfig
 from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.rewards import WeightedReward
 from core_rl.types import Actions
 from tests.core_rl.toy import (
     PathReward,
@@ -252,35 +251,6 @@ def test_flat_groups_are_dropped_without_another_draw() -> None:
     module = module_of(ToyPolicy(), reward, phases(grpo(1)))
     assert not module.roll_out([0]).group.mixed_B.any()
     assert reward.path.calls == 1
-
-
-# -- validation ----------------------------------------------------------------------------------
-
-
-def test_validation_rewards_the_most_probable_candidate(tmp_path: Path) -> None:
-    policy, reward = ToyPolicy(), PathReward(REWARDS)
-    module = module_of(policy, reward, phases(grpo(2)), trainer=settings(val_every=2))
-    runner = run(module, forever([0]), tmp_path, held_out=[[0, 0]])
-    greedy = policy.sample(policy.encode([0]), 1, temperature=0.0)
-    assert runner.callback_metrics["val/reward"].item() == pytest.approx(reward([0], greedy)[0][0])
-    assert runner.callback_metrics["val/path"] == runner.callback_metrics["val/reward"]
-
-
-@pytest.mark.parametrize("path_weight", [1.0, 0.0])
-def test_a_missing_judgement_of_a_held_out_query_is_not_a_zero(
-    path_weight: float, tmp_path: Path
-) -> None:
-    def judge(queries, actions: Actions) -> list[list[float | None]]:
-        return [[0.8 if query else None] * actions.num_candidates for query in queries]
-
-    path = PathReward(REWARDS)
-    module = module_of(ToyPolicy(2), path, phases(grpo(1)), trainer=settings(val_every=1))
-    weights = {"path": path_weight, "judge": 0.5}
-    module.reward = WeightedReward({"path": path, "judge": judge}, weights)
-    seen = run(module, forever([0]), tmp_path, held_out=[[0], [1, 1]]).callback_metrics
-    wanted = path_weight * float(seen["val/path"]) + 0.5 * 0.8
-    assert float(seen["val/judge"]) == pytest.approx(0.8)
-    assert float(seen["val/reward"]) == pytest.approx(wanted)
 
 
 def test_grpo_needs_the_log_probs_of_its_candidates(tmp_path: Path) -> None:
