@@ -140,7 +140,7 @@ def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
         found: of one size and test set.
         told: what each method learnt from.
     """
-    wide = max(16, *(len(one) + 2 for one in told.values()))
+    wide = max([16, *(len(one) + 2 for one in told.values())])
     lines = [
         f"{'method':<32}{'told':<{wide}}{'Dice':>6}{'IoU':>6}{'prec':>6}{'rec':>6}{'gap':>7}"
         f"  {'Dice - best fixed, 95 %':<25}{'top':>5}{'calls':>6}{'cpu s':>7}"
