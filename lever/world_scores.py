@@ -29,12 +29,14 @@ class WorldScores:
 
     Attributes:
         scores: method -> accuracy of each test query, all in one order.
+        pictures: the picture of each test query, in the same order.
         expected: trained selector -> exact expected accuracy of a drawn slate, a test query.
         numbers: `answerer_calls` and, of each training, the slates it had judged.
         shared: the test queries are those of every other seed: the data are not made anew.
     """
 
     scores: dict[str, Floats]
+    pictures: tuple[int, ...]
     expected: dict[str, Floats] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     shared: bool = False
@@ -78,7 +80,8 @@ def _score(shop: Workshop, folder: Path) -> WorldScores:
     write_json(folder / "choices.json", {name: _listed(one) for name, one in slates.items()})
     calls = {"answerer_calls": float(answerer.calls)}
     log.info("seed %d: %s", shop.seed, {name: round(v.mean(), 3) for name, v in scores.items()})
-    return WorldScores(scores, expected, calls, shared=data.world is None)
+    pictures = tuple(data.question_of(one.query).image_id for one in data.test)
+    return WorldScores(scores, pictures, expected, calls, shared=data.world is None)
 
 
 def _rules(shop: Workshop) -> dict[str, Slates]:
