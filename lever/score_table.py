@@ -43,8 +43,8 @@ def compare(worlds: Sequence[WorldScores]) -> tuple[dict[str, float], str]:
     Returns:
         Metrics and the table.  `score/<method>` with `_low` and `_high` (95 % bootstrap over worlds
         and their pictures), `expected/<selector>`, `gap_closed/<method>` with its interval where
-        the oracle is known, `diff/<one>_vs_<other>` with its interval, `answerer_calls`, the mean over
-        worlds, and `worlds`, the number of sets of queries.
+        the oracle is known, `diff/<one>_vs_<other>` with its interval, `answerer_calls`, the mean
+        over worlds, and `worlds`, the number of sets of queries.
     """
     names = list(worlds[0].scores)
     each = {name: [world.scores[name] for world in worlds] for name in names}
