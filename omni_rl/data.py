@@ -17,8 +17,8 @@ from pathlib import Path
 from core_rl.config import PathsConfig, TrainerConfig, require
 from core_rl.mix import counts_for, mix
 from omni_rl import drawing, media, scenes
-from omni_rl.config import OmniDataConfig
-from omni_rl.records import Record, keep_decodable, read_file
+from omni_rl.config import OmniDataConfig, OnBadRecord
+from omni_rl.records import Record, Skips, keep_decodable, read_file
 from omni_rl.sources import read_source
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,20 @@ class Splits:
 
 
 def load_splits(
-    data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
+    data: OmniDataConfig,
+    trainer: TrainerConfig,
+    paths: PathsConfig,
+    seed: int,
+    taught: bool = False,
 ) -> Splits:
     """Load or generate the records of a run.
+
+    Args:
+        data: sources and held-out files.
+        trainer: sizes of the splits.
+        paths: where real data lie and generated clips go.
+        seed: of the mix, and of generated clips.
+        taught: every training record must have a solution to learn from.
 
     Raises:
         FileNotFoundError: a file or clip is missing.
@@ -54,7 +65,7 @@ def load_splits(
     """
     if data.generated:
         return _generated(data, trainer, paths, seed)
-    return _real(data, trainer, paths, seed)
+    return _real(data, trainer, paths, seed, taught)
 
 
 def most_used(trainer: TrainerConfig) -> int:
@@ -139,7 +150,9 @@ def _generated(
     )
 
 
-def _real(data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int) -> Splits:
+def _real(
+    data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int, taught: bool
+) -> Splits:
     base = Path(paths.data) if paths.data else None
     # The held-out files first: they are small, and what is wrong with them is then said at once.
     test = load_test(data, trainer, paths, seed)
@@ -149,10 +162,33 @@ def _real(data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed
         reading = read_source(name, source, base, seed, data.on_bad_record)
         if reading.skipped:
             log.warning("source %s: %d records skipped", name, len(reading.skipped))
-        sources[name] = reading.records
+        records = reading.records
+        sources[name] = with_solution(records, data.on_bad_record) if taught else records
     # Decoded before anything is spent: a clip that is cut short would stop the run days later.
     train = keep_decodable(mix(sources, data.ratios, data.size, seed), data.on_bad_record)
     return Splits(train.records, val, test)
+
+
+def with_solution(records: Sequence[Record], on_bad_record: OnBadRecord) -> list[Record]:
+    """Keep the records that supervised training can learn from.
+
+    Raises:
+        ValueError: a record has no solution, unless such are skipped.
+    """
+    skips = Skips(on_bad_record)
+    kept = []
+    for record in records:
+        if record.solution:
+            kept.append(record)
+        else:
+            skips.add(
+                ValueError(
+                    f"{record.where}: no solution to imitate; give it one, choose a curriculum "
+                    "without rce, or leave it out by data_mix.on_bad_record=skip"
+                )
+            )
+    skips.report("solutions")
+    return kept
 
 
 def _held_out(

@@ -220,6 +220,11 @@ def check_loss(loss: LossConfig) -> None:
         )
 
 
+def imitates(curriculum: CurriculumConfig) -> bool:
+    """True where a phase learns from the records' own solutions."""
+    return any(phase.kind is PhaseKind.rce for phase in curriculum.phases)
+
+
 def phase_steps(curriculum: CurriculumConfig, passes: int) -> list[int]:
     """Optimiser steps an epoch of each phase, each rollout learnt from `num_iterations` times."""
     return [passes * phase.num_iterations for phase in curriculum.phases]

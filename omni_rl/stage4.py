@@ -21,7 +21,14 @@ from core_rl.types import Actions, Query, RewardTable
 from omni_rl.config import Blank
 from omni_rl.data import Splits, load_splits
 from omni_rl.evaluate import majority_texts, score_records
-from omni_rl.learn import CpuBudget, check_loss, learn_by_example, learn_by_reward, quiet
+from omni_rl.learn import (
+    CpuBudget,
+    check_loss,
+    imitates,
+    learn_by_example,
+    learn_by_reward,
+    quiet,
+)
 from omni_rl.policy import OmniPolicy, known_checkpoint
 from omni_rl.records import Record
 from omni_rl.rollout import describe_first, greedy_texts
@@ -83,11 +90,15 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     """
     reward = WeightedReward.from_config(settings.reward)  # refused before anything is spent
     prepare(settings.hardware, seed)
-    splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
+    splits = load_splits(
+        settings.data_mix, settings.trainer, settings.paths, seed, imitates(settings.curriculum)
+    )
     policy = learning_policy(settings, seed)
     numbers: dict[str, float] = {}
     if settings.model.path is None and settings.model.warm_start != "none":
-        numbers |= check_start(policy, settings, seed)
+        # What the start can perceive, whatever it is denied from then on.
+        numbers |= check_start(policy.blank(Blank.none), settings, seed)
+        policy.blank(settings.data_mix.blank)
     log.info("one sample as the model sees it\n%s", describe_first(policy, splits.train[0]))
     test = splits.test
     before = score_records(test, greedy_texts(policy, test), seed)
@@ -148,7 +159,9 @@ def run_control(
     log.info("control %s, seed %d", name, seed)
     settings = replace(settings, trainer=quiet(settings.trainer))
     prepare(settings.hardware, seed)
-    splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
+    splits = load_splits(
+        settings.data_mix, settings.trainer, settings.paths, seed, imitates(settings.curriculum)
+    )
     policy = learning_policy(settings, seed)
     CONTROLS[name](policy, settings, splits, seed, folder / name, budget)
     policy.blank(settings.data_mix.blank)

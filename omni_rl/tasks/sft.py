@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.artifacts import write_text
+from core_rl.config import PhaseKind
+from omni_rl.config import Blank
 from omni_rl.data import load_splits, load_test
 from omni_rl.evaluate import before_after_table, compare, score_records, summarise
 from omni_rl.learn import learn_by_example
 from omni_rl.perception import perceived
-from omni_rl.policy import OmniPolicy
+from omni_rl.policy import OmniPolicy, known_checkpoint
 from omni_rl.rollout import greedy_texts
 from omni_rl.settings import Settings
-from omni_rl.warm_start import make_warm_start, start_policy
+from omni_rl.warm_start import learning_policy, make_warm_start
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +34,19 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
     Returns:
         Metrics on the test records; with a checkpoint to start from, before and after.
+
+    Raises:
+        FileNotFoundError: `model.path` names no checkpoint.
+        ValueError: a setting that supervised training does not have, or a record without solution.
     """
     settings = Settings(**groups)
+    check_settings(settings)
     final = folder / "checkpoints" / "final"
     if settings.model.path is None:
         policy = make_warm_start(settings, seed, final)
         return _measure(policy, settings, seed)
-    splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed)
-    policy = start_policy(settings, seed)
+    splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed, taught=True)
+    policy = learning_policy(settings, seed)
     before = score_records(splits.test, greedy_texts(policy, splits.test), seed)
     learn_by_example(
         policy,
@@ -52,7 +59,9 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         seed,
     )
     after = score_records(splits.test, greedy_texts(policy, splits.test), seed)
-    old, new, diff = summarise(before), summarise(after), compare(before, after)
+    general = settings.data_mix.general
+    old, new = (summarise(table, general) for table in (before, after))
+    diff = compare(before, after, general)
     text = before_after_table(old, new, diff)
     log.info("held-out records, before and after\n%s", text)
     write_text(folder / "report.txt", text + "\n")
@@ -60,10 +69,35 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     return named | diff
 
 
+def check_settings(settings: Settings) -> None:
+    """Refuse at the start what would stop the run later, or what it would pass over.
+
+    Raises:
+        FileNotFoundError: `model.path` names no checkpoint.
+        ValueError: a phase is not supervised, or the warm start shall be made without media.
+    """
+    path, blank = settings.model.path, settings.data_mix.blank
+    if path is None:
+        if blank is not Blank.none:
+            raise ValueError(
+                f"data_mix.blank={blank.value}: a warm start is made with its media; leave it out, "
+                "or train a checkpoint: model.path=FOLDER"
+            )
+        return
+    known_checkpoint(path, "model.path")
+    kinds = [phase.kind.value for phase in settings.curriculum.phases]
+    if set(kinds) != {PhaseKind.rce.value}:
+        raise ValueError(
+            f"curriculum.phases={kinds}: supervised training has phases of kind rce only; use "
+            "curriculum=rce, or +exp=stage4_people_focus for the others"
+        )
+
+
 def _measure(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, float]:
     test = load_test(settings.data_mix, settings.trainer, settings.paths, seed)
     policy.eval()
-    metrics = summarise(score_records(test, greedy_texts(policy, test), seed))
+    table = score_records(test, greedy_texts(policy, test), seed)
+    metrics = summarise(table, settings.data_mix.general)
     shares = perceived(policy, [record for record in test if record.facts])
     log.info("perceives %s, accuracy %.3f", shares, metrics["accuracy"])
     return metrics | {f"perceived/{slot}": share for slot, share in shares.items()}

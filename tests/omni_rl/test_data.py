@@ -243,3 +243,33 @@ def test_or_is_counted_and_skipped(
     got = load_splits(config, sizes, at(config), seed=0)
     assert len(got.train) == 9
     assert "cut.mp4" in caplog.text
+
+
+@pytest.fixture
+def untaught(real: OmniDataConfig, tmp_path: Path) -> OmniDataConfig:
+    """The same with one social record that has no solution."""
+    folder = Path(real.val_root)
+    rows = [json.loads(line) for line in (folder / "social_train.jsonl").read_text().splitlines()]
+    del rows[2]["solution"]
+    file = tmp_path / "social.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    source = SourceConfig(path=str(file), data_root=str(folder))
+    return replace(real, sources=real.sources | {"social_iq": source})
+
+
+def test_a_record_without_a_solution_stops_a_run_that_learns_from_them(
+    untaught: OmniDataConfig, sizes: TrainerConfig
+) -> None:
+    assert len(load_splits(untaught, sizes, at(untaught), seed=0).train) == 10
+    with pytest.raises(ValueError, match=r"social\.jsonl:3.*no solution to imitate"):
+        load_splits(untaught, sizes, at(untaught), seed=0, taught=True)
+
+
+def test_or_is_counted_and_another_takes_its_place(
+    untaught: OmniDataConfig, sizes: TrainerConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(untaught, on_bad_record=OnBadRecord.skip)
+    got = load_splits(config, sizes, at(config), seed=0, taught=True)
+    assert sources(got.train) == {"social_iq": 5, "emer": 3, "video_r1": 2}
+    assert all(record.solution for record in got.train)
+    assert "solutions: skipped 1 records" in caplog.text

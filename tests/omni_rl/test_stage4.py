@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from core_rl.config import CurriculumConfig, PhaseConfig, RewardConfig, TrainerConfig
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig, TrainerConfig
 from core_rl.curriculum import Curriculum
 from core_rl.loss_config import KLConfig, KLKind, LossConfig
 from core_rl.optim import lr_factor
-from omni_rl.learn import phase_steps, quiet, save_final
+from omni_rl import stage4
+from omni_rl.config import Blank
+from omni_rl.learn import imitates, phase_steps, quiet, save_final
 from omni_rl.policy import OmniPolicy
+from omni_rl.rewards import Format
 from omni_rl.settings import Settings
 from omni_rl.stage4 import check_settings, run_seed, supervision, try_control
 from omni_rl.tasks.train import one_launcher, resume_points
@@ -67,6 +70,34 @@ def test_a_reward_without_a_weight_is_refused_before_the_start_is_measured(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_start_passes_its_gate_before_it_is_denied_its_media(
+    settings: Settings,
+    fresh_policy: Callable[..., OmniPolicy],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = fresh_policy().blank(Blank.all)  # as `learning_policy` gives it
+    monkeypatch.setattr(stage4, "learning_policy", lambda *_: policy)
+
+    def gate(at_gate: OmniPolicy, *_: object) -> dict[str, float]:
+        assert at_gate.builder.blank is Blank.none
+        return {}
+
+    def after(policy: OmniPolicy, _: object) -> str:
+        raise InterruptedError(policy.builder.blank.value)
+
+    monkeypatch.setattr(stage4, "check_start", gate)
+    monkeypatch.setattr(stage4, "describe_first", after)
+    blanked = replace(
+        settings,
+        model=replace(settings.model, warm_start="packaged"),
+        data_mix=replace(settings.data_mix, blank=Blank.all),
+        reward=RewardConfig(functions={"format": Format()}, weights={"format": 1.0}),
+    )
+    with pytest.raises(InterruptedError, match="all"):
+        run_seed(blanked, 0, tmp_path)
+
+
 # -- resuming --------------------------------------------------------------------------------------
 
 
@@ -115,6 +146,12 @@ def test_seeds_of_several_devices_run_in_turn(
 
 
 # -- training --------------------------------------------------------------------------------------
+
+
+def test_a_curriculum_with_rce_learns_from_solutions() -> None:
+    phases = [PhaseConfig(PhaseKind.rce), PhaseConfig(PhaseKind.grpo)]
+    assert imitates(CurriculumConfig(phases))
+    assert not imitates(CurriculumConfig(phases[1:]))
 
 
 def test_an_epoch_counts_the_repeated_updates() -> None:
