@@ -12,14 +12,18 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from core_rl.artifacts import write_json
+from core_rl.hardware import is_main_process
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +62,7 @@ def run_stage(
     """Do a stage unless its output is there.
 
     Args:
-        name: of the stage, for the log and its folder.
+        name: of the stage, for the log and its folder; a run that is making it is waited for.
         root: folder of all stages, e.g. `${paths.cache}/lever`.
         key: fingerprint of what the output depends on; see `fingerprint`.
         make: fills the folder and returns figures to keep; what a killed call left is still there.
@@ -68,17 +72,41 @@ def run_stage(
     """
     folder = root / f"{name}-{key}"
     done = folder / DONE
-    if done.is_file():
-        log.info("stage %s: done before, %s", name, folder)
-        return folder, _figures(done)
-    log.info("stage %s: into %s", name, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    figures = dict(make(folder) or {})
-    seconds = time.monotonic() - began
-    write_json(done, {"seconds": seconds, "figures": figures})
-    log.info("stage %s: %.0f s", name, seconds)
+    with nullcontext() if done.is_file() else _alone(folder):
+        if done.is_file():
+            log.info("stage %s: done before, %s", name, folder)
+            return folder, _figures(done)
+        log.info("stage %s: into %s", name, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        figures = dict(make(folder) or {})
+        seconds = time.monotonic() - began
+        write_json(done, {"seconds": seconds, "figures": figures})
+        log.info("stage %s: %.0f s", name, seconds)
     return folder, _figures(done)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run makes this stage; its output is then there to be read.
+
+    The system lets go of the lock of a process that was killed.  The processes of one run make a
+    stage together: the main one has the lock.
+    """
+    if not is_main_process():
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another run makes it; waiting", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _figures(done: Path) -> dict[str, float]:
