@@ -12,14 +12,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from core_rl.types import Actions
 from omni_rl.config import Blank, LoraConfig
-from omni_rl.policy import (
-    OmniPolicy,
-    adapted,
-    freeze_towers,
-    known_checkpoint,
-    load_policy,
-    model_card,
-)
+from omni_rl.policy import OmniPolicy, adapted, freeze_towers, load_policy, model_card
 from omni_rl.records import Record
 from tests.core_rl.hf.text_policy import gradients, ragged, weighted_sum
 from tests.omni_rl.clips import clip_file
@@ -343,30 +336,6 @@ def test_a_folder_of_adapters_opens_on_the_checkpoint_it_names(
     (tmp_path / "base" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="base_model_name_or_path of"):
         load_policy(start.config, tmp_path / "adapters")
-
-
-@pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", "~/no-such-folder", "a/b/c"])
-def test_a_missing_folder_is_not_taken_for_a_hub_id(separate, path: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.path=.*config\.json"):
-        load_policy(separate.config, path)
-
-
-@pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("path", ["models/typo", "typo", "not an id"])
-def test_an_id_that_the_hub_does_not_know_is_named_with_its_field(separate, path: str) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"model\.path={path}: no such folder here"):
-        load_policy(separate.config, path)
-
-
-def test_a_folder_named_like_a_hub_id_must_hold_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("models/mine").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"checkpoint=models/mine: no config\.json there"):
-        known_checkpoint("models/mine", "checkpoint")
-    Path("models/mine/config.json").touch()
-    assert known_checkpoint("models/mine", "checkpoint") == "models/mine"
 
 
 def test_a_model_card_lists_its_metrics_by_name() -> None:
