@@ -231,9 +231,12 @@ class HFPolicy(nn.Module, ABC):
     # -- inside ------------------------------------------------------------------------------
 
     def _inputs(self, queries: Sequence[Query]) -> Inputs:
+        # Media are made ready in full precision: their front ends know no bfloat16.
+        with torch.autocast("cpu", enabled=False):
+            inputs = self.collate(queries)
         return {
             name: value.to(self.device) if isinstance(value, Tensor) else value
-            for name, value in self.collate(queries).items()
+            for name, value in inputs.items()
         }
 
     def _says_why_not(self, reason: str | None) -> bool:

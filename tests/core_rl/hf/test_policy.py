@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core_rl.hf.policy import HFPolicy
+from core_rl.hf.policy import HFPolicy, Inputs
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import (
     QUERIES,
@@ -88,6 +88,20 @@ def test_a_shared_prompt_in_half_precision(mixed: bool, recompute: str) -> None:
     one, other = gradients(policy, weighted_sum(shared)), gradients(policy, weighted_sum(again))
     assert (one - other).norm() <= 0.05 * other.norm()
     assert other.norm() > 0
+
+
+def test_queries_are_made_ready_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = build_policy()
+    collate, products = policy.collate, []
+
+    def with_a_product(queries: list[str]) -> Inputs:
+        products.append(torch.eye(2) @ torch.eye(2))
+        return collate(queries)
+
+    monkeypatch.setattr(policy, "collate", with_a_product)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        policy.encode(QUERIES[:1])
+    assert [product.dtype for product in products] == [torch.float32]
 
 
 def test_neighbours_and_padding_change_nothing(policy: TextPolicy) -> None:
