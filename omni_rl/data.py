@@ -120,6 +120,8 @@ def generated_split(
     counts = counts_for(data.ratios, size)
     return {
         name: scenes.generate(folder, source.family, split, counts[name], seed, settings)
+        if counts[name]
+        else []
         for name, source in data.sources.items()
     }
 

@@ -117,6 +117,13 @@ def test_a_run_may_go_without_validation(
     assert len(got.train) == 10
 
 
+def test_a_split_too_small_for_a_source_goes_without_it(
+    world: OmniDataConfig, sizes: TrainerConfig, cache: PathsConfig
+) -> None:
+    test = load_test(world, replace(sizes, test_size=2), cache, seed=0)
+    assert sources(test) == {"social_iq": 1, "emer": 1, "instruction": 2}
+
+
 def test_a_short_run_draws_no_more_clips_than_it_can_use(
     world: OmniDataConfig, tmp_path: Path
 ) -> None:
