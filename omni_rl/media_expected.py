@@ -92,13 +92,14 @@ def expect(record: Record, processor: Processor, config: MediaConfig, blank: Bla
 def _mel(waveform_S: np.ndarray, processor: Processor) -> Tensor:
     """Compute log-mel features padded to the extractor's full length, and cut them back."""
     extractor = processor.feature_extractor
-    out = extractor(
-        waveform_S[: extractor.n_samples],
-        sampling_rate=extractor.sampling_rate,
-        padding="max_length",
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
+    with torch.autocast("cpu", enabled=False):  # as inputs are made for the model
+        out = extractor(
+            waveform_S[: extractor.n_samples],
+            sampling_rate=extractor.sampling_rate,
+            padding="max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
     mask = torch.as_tensor(out["attention_mask"])[0].bool()
     features: Tensor = out["input_features"][0]
     return features[:, mask]
