@@ -66,6 +66,7 @@ class OmniPolicy(HFPolicy):
         self.config = config
         self.spans = tuple(spans)
         self.builder = PromptBuilder(processor, config)
+        _freeze_unread(model)
 
     def blank(self, blank: Blank) -> OmniPolicy:
         """Deny the model its media from now on: blind baselines and controls."""
@@ -258,4 +259,14 @@ def freeze_towers(model: PreTrainedModel) -> None:
     """Stop training of the vision and audio encoders."""
     for name, parameter in model.named_parameters():
         if "visual." in name or "audio_tower." in name:
+            parameter.requires_grad_(False)
+
+
+def _freeze_unread(model: PreTrainedModel) -> None:
+    """Stop waiting for gradients of what the audio encoder holds and never reads.
+
+    Processes that average their gradients would end with an error instead.
+    """
+    for name, parameter in model.named_parameters():
+        if "audio_bos_eos_token." in name:
             parameter.requires_grad_(False)

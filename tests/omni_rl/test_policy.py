@@ -187,6 +187,14 @@ def test_frozen_towers_take_no_gradient_and_the_rest_does(fresh_policy, records)
         assert (parameter.grad is None) == in_tower, name
 
 
+def test_all_that_trains_gets_a_gradient(fresh_policy, records) -> None:
+    policy = fresh_policy().train()
+    actions = policy.sample(policy.encode(records), 2)
+    weighted_sum(policy.log_probs(policy.encode(records), actions).logp_BGT).backward()
+    waiting = [name for name, p in policy.named_parameters() if p.requires_grad and p.grad is None]
+    assert waiting == []
+
+
 def test_adapters_train_alone_and_start_as_the_model(fresh_policy, records) -> None:
     pytest.importorskip("peft")
     start = fresh_policy()
