@@ -282,9 +282,13 @@ class GroupPolicyModule(L.LightningModule):
     def _log_noted(self) -> None:
         """Log what was noted since the last optimiser step, as means over micro-batches and ranks.
 
-        NaN, which is nothing judged, counts in neither.  All ranks note the same names.
+        A reward that is NaN was judged nowhere and counts in neither; a loss that is NaN shows.
+        All ranks note the same names.
         """
-        known = [[one for one in values if not math.isnan(one)] for values in self._noted.values()]
+        known = [
+            [one for one in values if name.startswith("train/") or not math.isnan(one)]
+            for name, values in self._noted.items()
+        ]
         means_N2 = torch.tensor([(fmean(some), 1.0) if some else (0.0, 0.0) for some in known])
         sums_N2 = sum_over_ranks(means_N2.to(self.device))
         shown = {f"reward/{name}" for name in (*self.reward.functions, "total")}

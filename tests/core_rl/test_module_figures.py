@@ -54,6 +54,16 @@ def test_a_step_is_logged_as_the_mean_of_its_micro_batches(tmp_path: Path) -> No
     assert math.isnan(first["reward/judge"]) and first["rollout/mixed_share"] == 0
 
 
+def test_a_loss_that_is_no_number_shows_in_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = module_of(ToyPolicy(), PathReward(REWARDS), phases(grpo(2)))
+    seen: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(module, "log", lambda name, value, **_: seen.update({name: value}))
+    for value in (math.nan, 1.0):
+        module._note({"train/loss": value, "reward/judge": value})
+    module._log_noted()
+    assert math.isnan(seen["train/loss"]) and seen["reward/judge"] == 1
+
+
 def test_gradients_go_after_an_optimiser_step_and_not_within_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
