@@ -139,7 +139,7 @@ def resume_points(resume: str | None, seeds: list[int]) -> dict[int, str | None]
     if resume is None or len(seeds) == 1:
         return dict.fromkeys(seeds, resume_point(resume))
     folders = {seed: Path(resume) / f"seed{seed}" for seed in seeds}
-    begun = [seed for seed in seeds if (folders[seed] / "checkpoints" / "last.ckpt").is_file()]
+    begun = [seed for seed in seeds if (folders[seed] / "checkpoints" / "last.ckpt").exists()]
     new = [seed for seed in seeds if seed not in begun]
     if not begun:
         raise ValueError(
