@@ -12,7 +12,7 @@ halving (Jamieson and Talwalkar, 2016) tries many on few pictures and few on all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,38 +173,55 @@ class Searched:
 
 def search(
     answers: Sequence[Answer],
-    score: Score,
+    scores: Mapping[str, Score],
     recipes: Sequence[Recipe],
     rounds: Sequence[Round],
-) -> Searched:
-    """Find good recipes: many on few pictures, then few on all.
+) -> dict[str, Searched]:
+    """Find good recipes by each way to score: many on few pictures, then few on all.
 
     Args:
         answers: of training pictures.
-        score: what a mask of one of them is worth, higher is better.
+        scores: by name, what a mask of one of them is worth, higher is better.
         recipes: to try.
         rounds: what each looks at and keeps.  The last round keeps recipes that are good for
             different pictures, the others those that are good on average.
+
+    Returns:
+        What was found, by the same names.
     """
-    left = list(recipes)
+    left = {name: list(recipes) for name in scores}
+    count = len(recipes)
     for number, (places, keep) in enumerate(rounds):
-        if len(left) <= keep:
+        if count <= keep:
             continue
-        scores_BK = score_recipes(answers, score, left, places)
         last = number == len(rounds) - 1
-        kept = _cover(scores_BK, keep) if last else np.argsort(-scores_BK.mean(0))[:keep]
-        left = [left[place] for place in kept]
-    scores_BK = score_recipes(answers, score, left, range(len(answers)))
-    order = np.argsort(-scores_BK.mean(axis=0), kind="stable")
-    return Searched(tuple(left[place] for place in order), scores_BK[:, order])
+        for name, scores_BK in score_recipes(answers, scores, left, places).items():
+            kept = _cover(scores_BK, keep) if last else np.argsort(-scores_BK.mean(0))[:keep]
+            left[name] = [left[name][place] for place in kept]
+        count = keep
+    found = score_recipes(answers, scores, left, range(len(answers)))
+    return {name: _best_first(left[name], found[name]) for name in scores}
 
 
 def score_recipes(
-    answers: Sequence[Answer], score: Score, recipes: Sequence[Recipe], places: Sequence[int]
-) -> Floats:
-    """Score every recipe on the pictures at some places, BK."""
-    rows = [score(place, [apply(recipe, answers[place]) for recipe in recipes]) for place in places]
-    return np.asarray(rows, dtype=np.float64)
+    answers: Sequence[Answer],
+    scores: Mapping[str, Score],
+    recipes: Mapping[str, Sequence[Recipe]],
+    places: Sequence[int],
+) -> dict[str, Floats]:
+    """Score every recipe on the pictures at some places, BK; make no mask twice."""
+    wanted = dict.fromkeys(recipe for some in recipes.values() for recipe in some)
+    rows: dict[str, list[Sequence[float]]] = {name: [] for name in scores}
+    for place in places:
+        made = {recipe: apply(recipe, answers[place]) for recipe in wanted}
+        for name, score in scores.items():
+            rows[name].append(score(place, [made[recipe] for recipe in recipes[name]]))
+    return {name: np.asarray(found, dtype=np.float64) for name, found in rows.items()}
+
+
+def _best_first(recipes: Sequence[Recipe], scores_BK: Floats) -> Searched:
+    order = np.argsort(-scores_BK.mean(axis=0), kind="stable")
+    return Searched(tuple(recipes[place] for place in order), scores_BK[:, order])
 
 
 def _cover(scores_BK: Floats, count: int) -> list[int]:

@@ -159,7 +159,7 @@ def test_a_tuned_threshold_keeps_what_the_segmenter_follows_and_drops() -> None:
     def dice(_: int, masks: list[np.ndarray]) -> list[float]:
         return [overlap(mask, truth_HW).dice for mask in masks]
 
-    found = search([own], dice, thresholds(), rounds=(([0], 3),))
+    found = search([own], {"dice": dice}, thresholds(), rounds=(([0], 3),))["dice"]
     assert dice(0, [own.mask_HW])[0] < 0.7
     assert found.recipes[0] != OWN
     assert found.scores_BK[0, 0] == 1.0
@@ -191,7 +191,8 @@ def test_the_search_finds_the_planted_recipe() -> None:
         return dice(picture, masks)
 
     recipes = [Recipe(float(t)) for t in range(-2, 10)]
-    found = search(answers, counted, recipes, rounds=((range(0, 8, 2), 6), (range(8), 3)))
+    rounds = ((range(0, 8, 2), 6), (range(8), 3))
+    found = search(answers, {"dice": counted}, recipes, rounds)["dice"]
     assert found.recipes[0] == Recipe(-2.0)
     assert found.scores_BK[:, 0].tolist() == [1.0] * 12
     assert tried == [12] * 4 + [6] * 8 + [3] * 12  # many on few, few on all
@@ -206,7 +207,26 @@ def test_the_last_round_keeps_recipes_for_different_pictures() -> None:
 
 def test_scores_are_of_the_recipes_masks() -> None:
     answers = planted(2)
-    sizes = score_recipes(
-        answers, lambda _, masks: [float(m.sum()) for m in masks], [OWN, Recipe(-2.0)], [0, 1]
-    )
-    assert sizes.tolist() == [[0.0, 140.0]] * 2
+
+    def size(_: int, masks: list[np.ndarray]) -> list[float]:
+        return [float(mask.sum()) for mask in masks]
+
+    recipes = {"size": [OWN, Recipe(-2.0)], "again": [Recipe(-2.0)]}
+    sizes = score_recipes(answers, {"size": size, "again": size}, recipes, [0, 1])
+    assert sizes["size"].tolist() == [[0.0, 140.0]] * 2
+    assert sizes["again"].tolist() == [[140.0]] * 2
+
+
+def test_searched_together_or_alone_the_same_is_found() -> None:
+    answers = planted()
+    scores = {
+        "more": lambda _, masks: [float(mask.sum()) for mask in masks],
+        "less": lambda _, masks: [-float(mask.sum()) for mask in masks],
+    }
+    recipes, rounds = [Recipe(float(t)) for t in range(-4, 8)], ((range(6), 6), (range(8), 3))
+    together = search(answers, scores, recipes, rounds)
+    for name, score in scores.items():
+        [alone] = search(answers, {name: score}, recipes, rounds).values()
+        assert together[name].recipes == alone.recipes
+        assert np.array_equal(together[name].scores_BK, alone.scores_BK)
+    assert together["more"].recipes != together["less"].recipes
