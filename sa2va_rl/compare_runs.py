@@ -68,7 +68,7 @@ def run_seed(
     """Run every method with `size` training pictures of one seed, or take what was done before.
 
     Validation has at most as many pictures as training, so that a small table means few masks.
-    Experiment 3b is in the main table alone.
+    Experiments 2 and 3b are in the main table alone.
 
     Args:
         settings: of the run.
@@ -85,13 +85,10 @@ def run_seed(
     judged = learn_reward_net(settings, splits, entry.masks, seed)
     arena = cache(lambda: _arena(entry, judged))  # measured only where a part is still to be done
     key = _key(entry, judged)
-    parts = [
-        _prompts_part(entry, arena, key, judged),
-        _postprocess_part(entry, arena, key),
-    ]
+    parts = [_prompts_part(entry, arena, key, judged)]
     curves = pd.DataFrame()
     if main:
-        parts.append(_finetune_part(entry, arena, key))
+        parts += [_postprocess_part(entry, arena, key), _finetune_part(entry, arena, key)]
         curves = pd.read_parquet(parts[-1][0] / CURVES)
     numbers = judged.test_figures | {
         "segmenter_calls": entry.masks.calls + sum(figures[ASKED] for _, figures in parts),
