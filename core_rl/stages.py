@@ -12,18 +12,17 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from core_rl.artifacts import write_json
 from core_rl.hardware import is_main_process
+from core_rl.locks import alone
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,10 @@ def run_stage(
     """
     folder = root / f"{name}-{key}"
     done = folder / DONE
-    with nullcontext() if done.is_file() else _alone(folder):
+    root.mkdir(parents=True, exist_ok=True)
+    # The processes of one run make a stage together: the main one has the lock.
+    free = done.is_file() or not is_main_process()
+    with nullcontext() if free else alone(folder, folder.with_name(f".{folder.name}.lock")):
         if done.is_file():
             log.info("stage %s: done before, %s", name, folder)
             return folder, _figures(done)
@@ -84,29 +86,6 @@ def run_stage(
         write_json(done, {"seconds": seconds, "figures": figures})
         log.info("stage %s: %.0f s", name, seconds)
     return folder, _figures(done)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run makes this stage; its output is then there to be read.
-
-    The system lets go of the lock of a process that was killed.  The processes of one run make a
-    stage together: the main one has the lock.
-    """
-    if not is_main_process():
-        yield
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: another run makes it; waiting", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _figures(done: Path) -> dict[str, float]:

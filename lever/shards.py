@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from core_rl.locks import alone
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def fill_shard(
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{start:06d}-{end:06d}.jsonl"
-    with _alone(path):
+    with alone(path, path.with_suffix(".lock")):
         done = read_shards(folder)
         missing = [query for query in queries[start:end] if query not in done]
         there = end - start - len(missing)
@@ -65,24 +64,6 @@ def fill_shard(
         log.info("%d queries of other shards are still missing", len(absent))
         return None
     return {query: found[query] for query in queries}
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process fills this shard; what it made is then there to be read.
-
-    The system lets go of the lock of a process that was killed.
-    """
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: another process makes it; waiting", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _append(path: Path, missing: Sequence[int], make: Make) -> None:

@@ -79,10 +79,10 @@ def test_two_runs_at_once_make_a_stage_once(
 
     found: list[dict[str, float]] = []
     other = threading.Thread(target=lambda: found.append(run_stage("sft", tmp_path, "k", make)[1]))
-    log, handler = logging.getLogger("core_rl.stages"), Waiting()
+    log, handler = logging.getLogger("core_rl.locks"), Waiting()
     log.addHandler(handler)
     try:
-        with caplog.at_level(logging.INFO, "core_rl.stages"):
+        with caplog.at_level(logging.INFO, "core_rl.locks"):
             first = run_stage("sft", tmp_path, "k", make)[1]
             other.join()
     finally:
