@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,14 +84,20 @@ def fit(
         default_root_dir=folder,
     )
     batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
-    try:
+    with _interruptible():
         runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
+    return runner
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C: Lightning leaves Python on it, as if the run had failed."""
+    try:
+        yield
     except SystemExit as left:
-        # Lightning leaves Python on Ctrl-C, as if the run had failed.
         if isinstance(left.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from left
         raise
-    return runner
 
 
 def _watching(

@@ -301,15 +301,19 @@ def test_restored_weights_are_the_saved_ones(fresh_policy, records, tmp_path: Pa
     assert torch.equal(score(policy, records[:2], actions), before)
 
 
+@torch.no_grad()
+def move_adapters(policy: OmniPolicy) -> None:
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(0, 0.3)
+
+
 def test_restored_adapters_are_the_saved_ones(fresh_policy, records, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     start = fresh_policy()
     config = replace(start.config, lora=LoraConfig(r=2))
     policy = OmniPolicy(adapted(start.model, config), start.processor, config)
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3)
+    move_adapters(policy)
     actions = policy.sample(policy.encode(records[:2]), 2)
     before = score(policy, records[:2], actions).detach()
     policy.save(tmp_path, "x", {})
@@ -329,10 +333,7 @@ def test_a_folder_of_adapters_opens_on_the_checkpoint_it_names(
     start.save(tmp_path / "base", "x", {})
     config = replace(start.config, lora=LoraConfig(r=2))
     policy = load_policy(config, tmp_path / "base")
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3)
+    move_adapters(policy)
     actions = policy.sample(policy.encode(records[:2]), 2)
     expected = score(policy, records[:2], actions)
     policy.save(tmp_path / "adapters", "x", {})
