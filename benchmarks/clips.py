@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from omni_rl.config import MediaConfig, OmniModelConfig
-from omni_rl.media import write_clip
-from omni_rl.policy import OmniPolicy, untrained_policy
-from omni_rl.records import Record
+from omni_rl.data.media import write_clip
+from omni_rl.data.record_files import Record
+from omni_rl.policy.policy import OmniPolicy, untrained_policy
 
 FPS, RATE, SIDE = 4.0, 16000, 112
 

@@ -25,7 +25,6 @@ from lightning.pytorch.callbacks import Callback
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from core_rl.artifacts import hardware, write_json
 from core_rl.config import (
     CurriculumConfig,
     DoctorConfig,
@@ -34,13 +33,14 @@ from core_rl.config import (
     PhaseConfig,
     TrainerConfig,
 )
-from core_rl.curriculum import Curriculum, Phase
-from core_rl.doctor import Doctor
-from core_rl.fit import fit
+from core_rl.doctor.callback import Doctor
 from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.rewards import WeightedReward
+from core_rl.objective.curriculum import Curriculum, Phase
+from core_rl.objective.rewards import WeightedReward
+from core_rl.run.fit import fit
+from core_rl.run.run_folder import hardware, write_json
 from core_rl.types import Actions
 
 log = logging.getLogger("benchmarks.doctor")

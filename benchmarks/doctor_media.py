@@ -20,9 +20,9 @@ import torch
 
 from core_rl.config import DoctorConfig, PathsConfig
 from omni_rl.config import Blank, MediaConfig, OmniDataConfig, OmniModelConfig, SourceConfig
-from omni_rl.data import generated_split
-from omni_rl.doctor import gate
-from omni_rl.policy import untrained_policy
+from omni_rl.data.splits import generated_split
+from omni_rl.doctor.gate import gate
+from omni_rl.policy.policy import untrained_policy
 
 log = logging.getLogger("benchmarks.doctor_media")
 

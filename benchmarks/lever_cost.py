@@ -24,7 +24,6 @@ import numpy as np
 import psutil
 import torch
 
-from core_rl.artifacts import hardware, peak_rss_gib, write_json
 from core_rl.config import (
     CurriculumConfig,
     DoctorConfig,
@@ -38,23 +37,24 @@ from core_rl.config import (
     TrainerConfig,
 )
 from core_rl.loss_config import LossConfig, RatioLevel
-from core_rl.rewards import WeightedReward
-from lever.answer_cache import CachedAnswerer
-from lever.answerers import Answerer, KernelICLAnswerer, Prompted
-from lever.beams import read_beams
-from lever.candidates import Candidate, CandidateRecord, GenMethod
+from core_rl.objective.rewards import WeightedReward
+from core_rl.run.run_folder import hardware, peak_rss_gib, write_json
+from lever.answerers.cache import CachedAnswerer
+from lever.answerers.protocol import Answerer, KernelICLAnswerer, Prompted
+from lever.candidates.beam_search import generate_beams
+from lever.candidates.beams import read_beams
+from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
 from lever.config import LeverDataConfig
-from lever.datasets import LeverData, load_data
-from lever.features import SlateQuery, pca_features
+from lever.data.datasets import LeverData, load_data
+from lever.data.vqa_accuracy import vqa_accuracy
+from lever.features.slate_features import SlateQuery, pca_features
 from lever.generation_config import AnswererConfig, BeamConfig, RlDataConfig
-from lever.infoscore import generate_beams
-from lever.learn import Lessons, learn
+from lever.learning.fit_selector import Lessons, learn
+from lever.learning.rl_data import RlDataJob, generate_rl_data, propose, rl_data_key
 from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, PipelineConfig
-from lever.policies import build_policy
-from lever.rewards import Soft, StoredJudge
-from lever.rl_data import RlDataJob, generate_rl_data, propose, rl_data_key
+from lever.policy.build import build_policy
+from lever.rewards.functions import Soft, StoredJudge
 from lever.settings import Settings
-from lever.vqa import vqa_accuracy
 from lever.world_config import DEFAULT
 
 log = logging.getLogger("lever_cost")

@@ -23,20 +23,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from core_rl.artifacts import hardware, write_json
 from core_rl.config import LoggerConfig
-from sa2va_rl.angiograms import DEFAULT, draw_samples
+from core_rl.run.run_folder import hardware, write_json
 from sa2va_rl.config import EnvConfig, PPOConfig, RewardNetConfig
-from sa2va_rl.data import Sample
-from sa2va_rl.env import PromptEnv, Verdict, Verdicts
-from sa2va_rl.features import Standardiser
-from sa2va_rl.masks import MaskCache
-from sa2va_rl.pictures import FIRST_SEED
-from sa2va_rl.ppo import PPORun, fit_ppo
+from sa2va_rl.data.angiograms import DEFAULT, draw_samples
+from sa2va_rl.data.features import Standardiser
+from sa2va_rl.data.files import Sample
+from sa2va_rl.data.splits import FIRST_SEED
+from sa2va_rl.learning.ppo import PPORun, fit_ppo
 from sa2va_rl.prompts import PROMPTS
-from sa2va_rl.reward_net import RewardNet, RewardNetJudge, inputs_of
-from sa2va_rl.segmenters import Segmenter, single_mask
-from sa2va_rl.vesselness import VesselnessSegmenter
+from sa2va_rl.rewards.reward_net import RewardNet, RewardNetJudge, inputs_of
+from sa2va_rl.rewards.verdicts import PromptEnv, Verdict, Verdicts
+from sa2va_rl.segmenters.mask_cache import MaskCache
+from sa2va_rl.segmenters.models import Segmenter, single_mask
+from sa2va_rl.segmenters.vesselness import VesselnessSegmenter
 
 log = logging.getLogger(__name__)
 

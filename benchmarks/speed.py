@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.speed_figures import draw_growth
 from benchmarks.text_model import write_model
 from benchmarks.trl_env import trl_python
-from core_rl.heap import FOR_TENSORS
+from experiments.malloc import FOR_TENSORS
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from core_rl.figures import AFTER, BEFORE, new_figure, row_of_axes, save_png, style
+from core_rl.results.plotting import AFTER, BEFORE, new_figure, row_of_axes, save_png, style
 
 # As `benchmarks.speed` names its rows; sound apart from the frames.
 _CASE = re.compile(r"omni_g(?P<group>\d+)_(?P<seconds>[\d.]+)s_apart")

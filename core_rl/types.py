@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-Query = Any  # A record of the domain: `omni_rl.records.Record`, a lever query, an image.
+Query = Any  # A record of the domain: `omni_rl.data.record_files.Record`, a lever query, an image.
 Prompt = Any  # What `Policy.encode` returns; only the policy that made it looks inside.
 
 
@@ -39,7 +39,7 @@ class Actions:
         spans: named parts of a candidate as masks BGT, e.g. `context` for the tokens up to the end
             of `</context>`; a reward may be confined to one.
         engine_logp_BGT: log-probability under the engine that drew the candidate in place of the
-            policy, see `core_rl.mismatch`; None = the policy drew it itself.
+            policy, see `core_rl.objective.mismatch`; None = the policy drew it itself.
     """
 
     ids_BGT: Tensor

@@ -99,7 +99,7 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
 
 def _is_unhealthy(error: BaseException) -> bool:
     # Whoever raised it has imported it; importing it here would slow every start down.
-    health = sys.modules.get("core_rl.health")
+    health = sys.modules.get("core_rl.doctor.findings")
     return health is not None and isinstance(error, health.UnhealthyError)
 
 

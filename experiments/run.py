@@ -18,9 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from core_rl import heap
 from core_rl.config import HardwareConfig
 from experiments import errors, schema
+from experiments import malloc as heap
 
 RESUMED = "PEOPLE_FOCUS_RESUMED"  # what `trainer.resume` named when the command began
 
@@ -39,7 +39,9 @@ def job(cfg: DictConfig) -> float | None:
 
 def execute(cfg: DictConfig, folder: Path) -> float | None:
     """Run the task of a checked configuration; its run folder is `folder`."""
-    from core_rl import artifacts, hardware, preflight
+    from core_rl import hardware
+    from core_rl.preflight import checks as preflight
+    from core_rl.run import run_folder as artifacts
 
     # A bar is for a terminal: in a file it is one long line.
     cfg.trainer.progress = cfg.trainer.progress and sys.stderr.isatty()

@@ -50,7 +50,9 @@ ROOT: dict[str, Any] = {
     "seed": IntegerNode(0, is_optional=False),
     "debug": BooleanNode(False, is_optional=False),
     "objective": StringNode(None),  # metric handed to the sweeper
-    "preflight": StringNode("warn", is_optional=False),  # off | warn | only: see core_rl.preflight
+    "preflight": StringNode(
+        "warn", is_optional=False
+    ),  # off | warn | only: see core_rl.preflight.checks
     "model": None,
     "data_mix": None,
     "reward": core.RewardConfig,

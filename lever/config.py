@@ -12,13 +12,13 @@ from lever.world_config import WorldSettings
 class DataKind(Enum):
     """Where questions come from."""
 
-    synthetic = "synthetic"  # `lever.synthetic`
+    synthetic = "synthetic"  # `lever.data.world`
     easyvqa = "easyvqa"  # the easy-vqa package
     files = "files"  # official VQA files: OK-VQA, VQAv2
 
 
 class SamplerKind(Enum):
-    """How a query's pool is chosen; see `lever.samplers`."""
+    """How a query's pool is chosen; see `lever.data.pools`."""
 
     world = "world"  # as the generated world draws it: as `mix`, a quarter, a quarter and a half
     rand = "rand"
@@ -47,7 +47,7 @@ class EncodingConfig:
 
 
 class TextEncoderKind(Enum):
-    """What embeds questions; see `lever.encoders`."""
+    """What embeds questions; see `lever.features.encoders`."""
 
     tfidf = "tfidf"  # word counts and their principal directions: needs no weights
     hf = "hf"  # a sentence encoder: mean of the last hidden states
@@ -56,7 +56,7 @@ class TextEncoderKind(Enum):
 
 
 class ImageEncoderKind(Enum):
-    """What embeds pictures; see `lever.encoders`."""
+    """What embeds pictures; see `lever.features.encoders`."""
 
     statistics = "statistics"  # colours and directions of edges: needs no weights
     tags = "tags"  # names of objects, by the text encoder

@@ -6,8 +6,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from core_rl.config import PhaseKind
-from core_rl.module import GroupPolicyModule
-from lever.selector import PointerSelector
+from core_rl.loop.module import GroupPolicyModule
+from lever.policy.selectors import PointerSelector
 
 
 class FreezeBackbone(Callback):

@@ -11,13 +11,14 @@ from core_rl.config import is_address, require
 class AnswererKind(Enum):
     """Who answers."""
 
-    kernel = "kernel"  # a stand-in: `lever.kernel` in the generated world, else `lever.text_kernel`
+    # A stand-in: `data.world_reader` in the generated world, else `answerers.text_kernel`.
+    kernel = "kernel"
     hf = "hf"  # a Hugging Face image-text-to-text model
     api = "api"  # a server with an OpenAI-compatible interface
 
 
 class TemplateKind(Enum):
-    """How a prompt is written; see `lever.templates`."""
+    """How a prompt is written; see `lever.answerers.templates`."""
 
     chat = "chat"
     flamingo = "flamingo"
@@ -101,7 +102,7 @@ class ConstructOrder(Enum):
 
 @dataclass
 class BeamConfig:
-    """Beam data: demonstrations that raise the answer's probability; see `lever.infoscore`."""
+    """Beam data: demonstrations that raise the answer's probability (`candidates.beam_search`)."""
 
     beam_size: int = 5
     few_shot: int = 2  # demonstrations in a set
@@ -136,7 +137,7 @@ class Matching(Enum):
 
 @dataclass
 class RlDataConfig:
-    """RL data: candidates of several kinds, each answered and scored; see `lever.rl_data`."""
+    """RL data: candidates of several kinds, each answered and scored (`learning.rl_data`)."""
 
     # Inputs; null = what the earlier stages of the same settings left.
     beam_data: str | None = None

@@ -9,7 +9,7 @@ from core_rl.config import CurriculumConfig, require
 
 
 class SelectorKind(Enum):
-    """Which selector; see `lever.selector` and `lever.earlier_selectors`."""
+    """Which selector; see `lever.policy.selectors` and `lever.policy.earlier_selectors`."""
 
     metric = "metric"  # a diagonal bilinear score a step: a few hundred parameters
     pointer = "pointer"  # cross attention from the query to its pool
@@ -26,12 +26,12 @@ class Update(Enum):
 
 
 class FeatureKind(Enum):
-    """What a selector sees of an item; see `lever.features` and `lever.neighbours`."""
+    """What a selector sees of an item (`features.slate_features`, `policy.neighbours`)."""
 
     mean = "mean"  # mean of the unit vectors of picture and question, as published
     pca = "pca"  # principal components of each modality side by side
     answers = "answers"  # of those, the directions in which the bank's answers agree
-    clip = "clip"  # CLIP at every look-up, with adapters that learn; see `lever.clip`
+    clip = "clip"  # CLIP at every look-up, with adapters that learn; see `lever.features.clip`
 
 
 @dataclass
@@ -196,7 +196,7 @@ class PipelineConfig:
     rce: CurriculumConfig = field(default_factory=CurriculumConfig)
     offline: CurriculumConfig = field(default_factory=CurriculumConfig)  # GRPO on RL data
     refresh: CurriculumConfig = field(default_factory=CurriculumConfig)  # GRPO on fresh slates
-    # Rows of the table that need trainings of their own; see `lever.arms.ARMS`.
+    # Rows of the table that need trainings of their own; see `lever.learning.trained_methods.ARMS`.
     arms: list[str] = field(default_factory=list)
     # Selectors that come from elsewhere; null = the stage is done, or was.  Data: see `learn`.
     sft_checkpoint: str | None = None

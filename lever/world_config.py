@@ -1,4 +1,4 @@
-"""Settings of the generated VQA world; see `lever.synthetic`."""
+"""Settings of the generated VQA world; see `lever.data.world`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core_rl.config import require
 
 @dataclass
 class WorldSettings:
-    """The generated VQA world; see `lever.synthetic`.
+    """The generated VQA world; see `lever.data.world`.
 
     The defaults were settled before any policy was trained on them: about 14 variants in a first
     trial, then three (nuisance 1.3, 1.4 and 1.5 with fewer entities) on the worlds of seeds 100 and

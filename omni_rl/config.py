@@ -216,7 +216,7 @@ class OmniDataConfig:
     ratios: dict[str, float] = field(default_factory=dict)
     size: int = 1500
     general: list[str] = field(default_factory=list)  # sources that stand for general ability
-    generated: bool = True  # made by `omni_rl.scenes`; real data otherwise
+    generated: bool = True  # made by `omni_rl.data.scenes`; real data otherwise
     shifted: bool = False  # draw test clips from the unseen range of generator settings
     test_path: str = ""  # real data: held-out records (IntentBench's qa.json, say)
     test_root: str = ""

@@ -64,7 +64,7 @@ class RewardNetConfig:
 class Source(Enum):
     """Where pictures come from."""
 
-    generated = "generated"  # `sa2va_rl.angiograms`
+    generated = "generated"  # `sa2va_rl.data.angiograms`
     annotations = "annotations"  # a list of pictures with polygons
     folders = "folders"  # pictures and masks of the same names
 

@@ -2,7 +2,7 @@
 
 The prompt of a question is encoded once.  Its keys and values serve the decoding of all G
 candidates and, with their graph, the log-probs, so that one backward pass reaches the prompt (and
-any media tower) through all of them; see `core_rl.hf.prefill`.  Where that cannot hold, under
+any media tower) through all of them; see `core_rl.hf.shared_prompt`.  Where that cannot hold, under
 activation checkpointing for one, the prompt is encoded again for every candidate; the two paths are
 tested equal.
 """
@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core_rl.hf.copies import draw_with_copies, score_with_copies
 from core_rl.hf.generation import generation_mode
-from core_rl.hf.prefill import (
+from core_rl.hf.reference import AdapterReference
+from core_rl.hf.repeated_prompt import draw_with_copies, score_with_copies
+from core_rl.hf.shared_attention import SharingUnsupported
+from core_rl.hf.shared_prompt import (
     Inputs,
     Prefix,
     draw_candidates,
@@ -30,8 +32,6 @@ from core_rl.hf.prefill import (
     score_candidates,
     why_not_shared,
 )
-from core_rl.hf.reference import AdapterReference
-from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.types import Actions, Query, StepLogProbs
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class HFPolicy(nn.Module, ABC):
         shared_prompt: encode a prompt once for all its candidates; off, everything is done with a
             copy of the prompt for each.
         rows_per_pass: sequences a forward on the path that encodes again.
-        fused_decode: decode by `core_rl.hf.fused` where that fits the model.
+        fused_decode: decode by `core_rl.hf.fused_decoder` where that fits the model.
         recompute: what a shared prompt's backward pass computes again instead of keeping it:
             `auto` = layers of the prompt, cheap operations of the completions; `layers` of both;
             `never`.  See `core_rl.hf.recompute`.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from core_rl.hf.prefill import is_partitioned
+from core_rl.hf.shared_prompt import is_partitioned
 from core_rl.types import Actions, Query, StepLogProbs
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 
 from core_rl.config import HardwareConfig, PathsConfig
-from lever.beams import BeamRecord, read_beams
+from lever.answerers.build import build_answerer
+from lever.candidates.beam_search import generate_beams
+from lever.candidates.beams import BeamRecord, read_beams
 from lever.config import LeverDataConfig
-from lever.datasets import load_data
+from lever.data.datasets import load_data
 from lever.generation_config import AnswererConfig, BeamConfig
-from lever.infoscore import generate_beams
-from lever.setup_answerer import build_answerer
 
 log = logging.getLogger(__name__)
 

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core_rl.artifacts import write_text
-from lever import choose
-from lever.answerers import Prompted
-from lever.datasets import LeverData
-from lever.features import SlateQuery
+from core_rl.run.run_folder import write_text
+from lever.answerers.protocol import Prompted
+from lever.data.datasets import LeverData
+from lever.data.vqa_accuracy import MatchMode, Scores, check_coverage
+from lever.data.vqa_accuracy import evaluate as vqa_scores
+from lever.data.vqa_files import read_results, write_results
+from lever.features.slate_features import SlateQuery
+from lever.learning.stages import Workshop
 from lever.model_config import ChooseConfig, ChooseFrom
+from lever.results import choose
 from lever.settings import Settings
-from lever.steps import Workshop
-from lever.vqa import MatchMode, Scores, check_coverage
-from lever.vqa import evaluate as vqa_scores
-from lever.vqa_files import read_results, write_results
 
 log = logging.getLogger(__name__)
 

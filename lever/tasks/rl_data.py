@@ -10,17 +10,17 @@ from statistics import fmean
 import torch
 
 from core_rl.config import HardwareConfig, PathsConfig
-from lever.beams import BeamRecord, read_beams
-from lever.candidates import CandidateRecord, read_candidates
+from lever.answerers.build import Setup, build_answerer
+from lever.candidates.beam_search import generate_beams
+from lever.candidates.beams import BeamRecord, read_beams
+from lever.candidates.rl_records import CandidateRecord, read_candidates
 from lever.config import LeverDataConfig
-from lever.datasets import LeverData, load_data
+from lever.data.datasets import LeverData, load_data
 from lever.generation_config import AnswererConfig, BeamConfig, BeamsFrom, RlDataConfig
-from lever.infoscore import generate_beams
+from lever.learning.rl_data import RlDataJob, generate_rl_data, rl_data_key
 from lever.model_config import LeverModelConfig
-from lever.policies import build_features, build_policy, load_weights
-from lever.rl_data import RlDataJob, generate_rl_data, rl_data_key
-from lever.setup_answerer import Setup, build_answerer
-from lever.slates import SlatePolicy
+from lever.policy.build import build_features, build_policy, load_weights
+from lever.policy.slate_policy import SlatePolicy
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core_rl.artifacts import peak_rss_gib, write_text
-from core_rl.parallel import Progress, executor, logged_into
-from lever.arms import PIPELINE, check_arms
-from lever.report import write_report
-from lever.score_table import compare
+from core_rl.run.parallel import Progress, executor, logged_into
+from core_rl.run.run_folder import peak_rss_gib, write_text
+from lever.learning.trained_methods import PIPELINE, check_arms
+from lever.results.report import write_report
+from lever.results.table import compare
+from lever.results.world_scores import WorldScores, score_world
 from lever.settings import Settings
-from lever.world_scores import WorldScores, score_world
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def run(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         groups: the fields of `lever.settings.Settings`.
 
     Returns:
-        What `lever.score_table.compare` returns.
+        What `lever.results.table.compare` returns.
 
     Raises:
         ValueError: `trainer.resume` is set: there is no single training to go on with.

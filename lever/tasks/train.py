@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lever import choose
-from lever.learn import learn
+from lever.learning.fit_selector import learn
+from lever.learning.stages import Workshop, reads
 from lever.model_config import PhaseData
-from lever.reward_setup import build_judge, build_reward, needs_references
+from lever.results import choose
+from lever.rewards.build import build_judge, build_reward, needs_references
 from lever.settings import Settings
-from lever.steps import Workshop, reads
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from core_rl.artifacts import write_text
+from core_rl.run.run_folder import write_text
 from omni_rl.config import OmniModelConfig
-from omni_rl.policy import known_checkpoint
-from omni_rl.records import Record
-from omni_rl.rewards import Format, PeopleFocus
-from omni_rl.rollout import describe_first, greedy_texts
+from omni_rl.data.record_files import Record
+from omni_rl.learning.warm_start import start_policy
+from omni_rl.policy.policy import known_checkpoint
+from omni_rl.policy.rollout import describe_first, greedy_texts
+from omni_rl.rewards.rules import Format, PeopleFocus
 from omni_rl.settings import Settings
-from omni_rl.warm_start import start_policy
 
 log = logging.getLogger(__name__)
 

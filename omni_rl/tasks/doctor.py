@@ -11,26 +11,26 @@ from typing import Any
 import pandas as pd
 import torch
 
-from core_rl.artifacts import write_text
 from core_rl.config import CurriculumConfig, EngineKind, OnFailure
-from core_rl.curriculum import Curriculum, Phase
-from core_rl.fit import fit
+from core_rl.doctor.findings import Finding, UnhealthyError, Verdict, failed
+from core_rl.doctor.hf.checks import training_mode
+from core_rl.doctor.report import page, read_rounds, write_findings
 from core_rl.hardware import is_main_process, own_randomness
-from core_rl.health import Finding, UnhealthyError, Verdict, failed
-from core_rl.health_report import page, read_rounds, write_findings
-from core_rl.hf.checks import training_mode
 from core_rl.hf.generation import generation_mode
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.preflight import preflight
-from core_rl.rewards import WeightedReward
-from omni_rl.data import generated_split
-from omni_rl.doctor import gate, joined, media_findings, probe_records
-from omni_rl.media_probes import Probe
-from omni_rl.policy import OmniPolicy
-from omni_rl.records import Record, keep_decodable
+from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.objective.curriculum import Curriculum, Phase
+from core_rl.objective.rewards import WeightedReward
+from core_rl.preflight.checks import preflight
+from core_rl.run.fit import fit
+from core_rl.run.run_folder import write_text
+from omni_rl.data.record_files import Record, keep_decodable
+from omni_rl.data.sources import read_source
+from omni_rl.data.splits import generated_split
+from omni_rl.doctor.gate import gate, joined, media_findings, probe_records
+from omni_rl.doctor.media_probes import Probe
+from omni_rl.learning.warm_start import learning_policy
+from omni_rl.policy.policy import OmniPolicy
 from omni_rl.settings import Settings
-from omni_rl.sources import read_source
-from omni_rl.warm_start import learning_policy
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def some_records(settings: Settings, seed: int) -> list[Record]:
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    """The groups as plain values, as `core_rl.preflight` reads them."""
+    """The groups as plain values, as `core_rl.preflight.checks` reads them."""
     return {name: asdict(group) for name, group in vars(settings).items()}
 
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from core_rl.artifacts import write_text
-from core_rl.health import Finding, Verdict
-from core_rl.health_report import page
+from core_rl.doctor.findings import Finding, Verdict
+from core_rl.doctor.report import page
+from core_rl.run.run_folder import write_text
 from omni_rl.config import TinyConfig
-from omni_rl.doctor import examine, joined, media_findings
-from omni_rl.doctor_faults import HEALTHY, MEDIA_FAULTS, Fault
-from omni_rl.media_probes import Probe
-from omni_rl.policy import OmniPolicy, untrained_policy
-from omni_rl.records import Record
+from omni_rl.data.record_files import Record
+from omni_rl.doctor.faults.media_faults import HEALTHY, MEDIA_FAULTS, Fault
+from omni_rl.doctor.faults.signal_faults import SIGNAL_FAULTS
+from omni_rl.doctor.gate import examine, joined, media_findings
+from omni_rl.doctor.media_probes import Probe
+from omni_rl.policy.policy import OmniPolicy, untrained_policy
 from omni_rl.settings import Settings
-from omni_rl.signal_faults import SIGNAL_FAULTS
 from omni_rl.tasks.doctor import some_records
 
 log = logging.getLogger(__name__)

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core_rl.artifacts import write_json, write_text
+from core_rl.run.run_folder import write_json, write_text
 from omni_rl.config import OmniDataConfig
-from omni_rl.data import load_test
-from omni_rl.evaluate import before_after_table, compare, score_records, summarise
-from omni_rl.judge import Judge, api_wanted
-from omni_rl.policy import OmniPolicy, known_checkpoint, load_policy, placed
-from omni_rl.records import Record
-from omni_rl.rollout import greedy_texts
+from omni_rl.data.record_files import Record
+from omni_rl.data.splits import load_test
+from omni_rl.learning.warm_start import start_policy
+from omni_rl.policy.policy import OmniPolicy, known_checkpoint, load_policy, placed
+from omni_rl.policy.rollout import greedy_texts
+from omni_rl.rewards.judge import Judge, api_wanted
+from omni_rl.rewards.scores import before_after_table, compare, score_records, summarise
 from omni_rl.settings import Settings
-from omni_rl.warm_start import start_policy
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,14 @@ def evaluate(
         seed: of generated test records.
         checkpoint: folder or hub id to score against the start model of the configuration; None
             scores the start model alone.
-        judge: arguments of `omni_rl.judge.Judge`; it scores people focus on 10 points and judges
+        judge: arguments of `omni_rl.rewards.judge.Judge`; it scores people focus on 10 points and
+        judges
             free-form answers where USE_API_REWARD, API and API_KEY say so.
         groups: the fields of `omni_rl.settings.Settings`.
 
     Returns:
-        Metrics with 95 % intervals (`omni_rl.evaluate.summarise`); with a checkpoint, those of the
-        start under `before/`, the checkpoint's under `after/`, and `diff/`.
+        Metrics with 95 % intervals (`omni_rl.rewards.scores.summarise`); with a checkpoint, those
+        of the start under `before/`, the checkpoint's under `after/`, and `diff/`.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.

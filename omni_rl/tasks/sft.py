@@ -6,17 +6,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from core_rl.artifacts import write_text
 from core_rl.config import PhaseKind
+from core_rl.run.run_folder import write_text
 from omni_rl.config import Blank
-from omni_rl.data import load_splits, load_test
-from omni_rl.evaluate import before_after_table, compare, score_records, summarise
-from omni_rl.learn import learn_by_example
-from omni_rl.perception import perceived
-from omni_rl.policy import OmniPolicy, known_checkpoint
-from omni_rl.rollout import greedy_texts
+from omni_rl.data.splits import load_splits, load_test
+from omni_rl.learning.fit_policy import learn_by_example
+from omni_rl.learning.perception import perceived
+from omni_rl.learning.warm_start import learning_policy, make_warm_start
+from omni_rl.policy.policy import OmniPolicy, known_checkpoint
+from omni_rl.policy.rollout import greedy_texts
+from omni_rl.rewards.scores import before_after_table, compare, score_records, summarise
 from omni_rl.settings import Settings
-from omni_rl.warm_start import learning_policy, make_warm_start
 
 log = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from core_rl.artifacts import write_text
-from core_rl.parallel import Progress, executor, logged_into
-from sa2va_rl.compare import SHIFTED, TEST
+from core_rl.run.parallel import Progress, executor, logged_into
+from core_rl.run.run_folder import write_text
 from sa2va_rl.compare_config import CompareConfig
-from sa2va_rl.compare_runs import SeedResult, check_comparison, run_seed
-from sa2va_rl.compare_table import by_seed, histogram, summarise, text_table, told_of
 from sa2va_rl.config import Source
-from sa2va_rl.pictures import load_splits
-from sa2va_rl.report import findings, sheet_rows, write_report
+from sa2va_rl.data.splits import load_splits
+from sa2va_rl.learning.stages import open_masks
+from sa2va_rl.results.methods import SHIFTED, TEST
+from sa2va_rl.results.report import findings, sheet_rows, write_report
+from sa2va_rl.results.seed_run import SeedResult, check_comparison, run_seed
+from sa2va_rl.results.table import by_seed, histogram, summarise, text_table, told_of
 from sa2va_rl.settings import Settings
-from sa2va_rl.steps import open_masks
 
 log = logging.getLogger(__name__)
 

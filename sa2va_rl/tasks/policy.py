@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core_rl.artifacts import write_text
-from core_rl.fit import resume_point
+from core_rl.run.fit import resume_point
+from core_rl.run.run_folder import write_text
 from sa2va_rl.config import RewardMode
-from sa2va_rl.evaluate import best_fixed, evaluate_policy, policy_report
-from sa2va_rl.pictures import load_splits
-from sa2va_rl.policy_steps import Learnt, Task, train_ppo, train_selector
-from sa2va_rl.ppo import newest_checkpoint
+from sa2va_rl.data.splits import load_splits
+from sa2va_rl.learning.policy_stages import Learnt, Task, train_ppo, train_selector
+from sa2va_rl.learning.ppo import newest_checkpoint
+from sa2va_rl.learning.stages import learn_reward_net, measure, open_masks
+from sa2va_rl.results.evaluate import best_fixed, evaluate_policy, policy_report
 from sa2va_rl.settings import Settings
-from sa2va_rl.steps import learn_reward_net, measure, open_masks
 
 log = logging.getLogger(__name__)
 

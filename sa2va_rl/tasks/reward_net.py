@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core_rl.artifacts import write_text
-from sa2va_rl.pictures import load_splits
-from sa2va_rl.reward_net import save_reward_net
+from core_rl.run.run_folder import write_text
+from sa2va_rl.data.splits import load_splits
+from sa2va_rl.learning.stages import learn_reward_net, open_masks
+from sa2va_rl.rewards.reward_net import save_reward_net
 from sa2va_rl.settings import Settings
-from sa2va_rl.steps import learn_reward_net, open_masks
 
 log = logging.getLogger(__name__)
 

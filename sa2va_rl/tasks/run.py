@@ -1,7 +1,7 @@
 """Every step in order: reward network, PPO, the shared loop, evaluation, comparison.
 
-What was done with the same settings is not done again (`core_rl.stages`), so that a run that was
-stopped goes on, and a run with another PPO trains another PPO and nothing else.
+What was done with the same settings is not done again (`core_rl.run.stages`), so that a run that
+was stopped goes on, and a run with another PPO trains another PPO and nothing else.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 
 import pandas as pd
 
-from core_rl.artifacts import peak_rss_gib, write_text
-from core_rl.parallel import Progress, executor, logged_into
+from core_rl.run.parallel import Progress, executor, logged_into
+from core_rl.run.run_folder import peak_rss_gib, write_text
 from sa2va_rl.compare_config import CompareConfig
-from sa2va_rl.compare_runs import check_comparison
 from sa2va_rl.config import CompareSizes
-from sa2va_rl.evaluate import best_fixed, evaluate_policy, policy_report
-from sa2va_rl.pictures import load_splits
-from sa2va_rl.policy_steps import Task, learn_ppo, learn_selector
+from sa2va_rl.data.splits import load_splits
+from sa2va_rl.learning.policy_stages import Task, learn_ppo, learn_selector
+from sa2va_rl.learning.stages import learn_reward_net, measure, open_masks
+from sa2va_rl.results.evaluate import best_fixed, evaluate_policy, policy_report
+from sa2va_rl.results.seed_run import check_comparison
 from sa2va_rl.settings import Settings
-from sa2va_rl.steps import learn_reward_net, measure, open_masks
 from sa2va_rl.tasks.compare import compare_methods
 
 log = logging.getLogger(__name__)

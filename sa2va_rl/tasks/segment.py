@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from core_rl.artifacts import write_json
-from sa2va_rl.data import read_image
-from sa2va_rl.masks import Mask
-from sa2va_rl.pictures import load_splits
-from sa2va_rl.policies import PromptPolicy, load_policy
-from sa2va_rl.policy_steps import Task, learn_ppo
+from core_rl.run.run_folder import write_json
+from sa2va_rl.data.files import read_image
+from sa2va_rl.data.splits import load_splits
+from sa2va_rl.learning.policy_stages import Task, learn_ppo
+from sa2va_rl.learning.stages import learn_reward_net, open_masks
+from sa2va_rl.policy.saved import PromptPolicy, load_policy
+from sa2va_rl.segmenters.mask_cache import Mask
 from sa2va_rl.settings import Settings
-from sa2va_rl.steps import learn_reward_net, open_masks
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from core_rl.batches import shuffled_batches
 from core_rl.config import HardwareConfig
-from core_rl.curriculum import Phase
+from core_rl.loop.batches import shuffled_batches
+from core_rl.loop.module import Batch
 from core_rl.loss_config import KLConfig, LossConfig, Reduction
-from core_rl.module import Batch
+from core_rl.objective.curriculum import Phase
 from tests.core_rl.toy import (
     PathReward,
     Recorder,

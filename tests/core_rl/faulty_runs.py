@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.types import Actions, Group, Policy, StepLogProbs
 from tests.core_rl.toy import ToyPolicy, module_of
 

@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core_rl.batches import Stream
 from core_rl.config import (
     CurriculumConfig,
     HardwareConfig,
@@ -28,11 +27,12 @@ from core_rl.config import (
     PhaseKind,
     TrainerConfig,
 )
-from core_rl.curriculum import Curriculum, Phase
-from core_rl.fit import fit
+from core_rl.loop.batches import Stream
+from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.rewards import WeightedReward
+from core_rl.objective.curriculum import Curriculum, Phase
+from core_rl.objective.rewards import WeightedReward
+from core_rl.run.fit import fit
 from core_rl.types import Actions, Group, RewardTable, StepLogProbs
 
 
@@ -298,7 +298,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> L.Trainer:
-    """Train through `core_rl.fit.fit`; checkpoints are safetensors of the logits."""
+    """Train through `core_rl.run.fit.fit`; checkpoints are safetensors of the logits."""
 
     def save(target: Path, metrics: dict[str, float]) -> None:
         target.mkdir(parents=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lever.vqa_files import read_results
+from lever.data.vqa_files import read_results
 from tests.end_to_end import running
 from tests.end_to_end.running import metrics
 from tests.lever.worlds import SMALL, SMALL_WORLD

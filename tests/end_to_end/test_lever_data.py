@@ -9,8 +9,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from lever.beams import read_beams
-from lever.candidates import GenMethod, read_candidates
+from lever.candidates.beams import read_beams
+from lever.candidates.rl_records import GenMethod, read_candidates
 from tests.end_to_end.running import COMMAND, ROOT, metrics, run, start
 from tests.lever.completion_server import serving
 from tests.lever.tiny_vlm import save_tiny

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lever.beams import read_beams
+from lever.candidates.beams import read_beams
 from tests.end_to_end.running import start
 from tests.lever.vqa_folder import write_vqa_folder
 

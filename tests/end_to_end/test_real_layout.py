@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from omni_rl import scenes
-from omni_rl.records import write_records
+from omni_rl.data import scenes
+from omni_rl.data.record_files import write_records
 from tests.end_to_end.running import metrics, run
 from tests.omni_rl.sizes import SMALL_MODEL
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from stable_baselines3 import PPO
 
-from sa2va_rl.angiograms import DEFAULT, draw_samples
-from sa2va_rl.policies import load_policy
+from sa2va_rl.data.angiograms import DEFAULT, draw_samples
+from sa2va_rl.policy.saved import load_policy
 from sa2va_rl.prompts import PROMPTS
 from tests.end_to_end.running import metrics, run, start, typed
 
@@ -129,7 +129,7 @@ def test_the_pipeline_runs_in_order_and_does_nothing_twice(trained: Path, output
 def stages(folder: Path) -> list[str]:
     """Stages in the order in which they were asked for, with `into` or `done` (before)."""
     lines = (folder / "train.log").read_text().splitlines()
-    said = [line.partition("core_rl.stages: stage ")[2] for line in lines]
+    said = [line.partition("core_rl.run.stages: stage ")[2] for line in lines]
     asked = [line for line in said if ": into" in line or ": done before" in line]
     return [" ".join(line.split()[:2]) for line in asked]
 

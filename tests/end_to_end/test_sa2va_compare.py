@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sa2va_rl.compare_table import METHODS
+from sa2va_rl.results.table import METHODS
 from tests.end_to_end.running import metrics, run
 
 SMALL = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from core_rl.health import Finding, UnhealthyError, Verdict
+from core_rl.doctor.findings import Finding, UnhealthyError, Verdict
 from experiments import errors, schema
 
 CONF = Path(__file__).parents[2] / "conf"

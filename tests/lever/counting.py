@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lever.answerers import Answerer, Prompted
+from lever.answerers.protocol import Answerer, Prompted
 
 
 class Noting:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lever.vqa_files import Question, read_questions
+from lever.data.vqa_files import Question, read_questions
 
 
 def okvqa_folder() -> Path:

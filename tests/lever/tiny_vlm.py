@@ -17,8 +17,8 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from lever.hf_answerer import PicturesOnly
-from lever.templates import Shown
+from lever.answerers.huggingface import PicturesOnly
+from lever.answerers.templates import Shown
 
 SPECIAL = (
     "<|endoftext|>",

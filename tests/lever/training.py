@@ -9,18 +9,18 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
-from core_rl.batches import shuffled_batches
 from core_rl.config import CurriculumConfig, HardwareConfig, LoggerConfig, PhaseConfig
-from core_rl.curriculum import Curriculum, Phase
-from core_rl.fit import fit
+from core_rl.loop.batches import shuffled_batches
+from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig, RatioLevel
-from core_rl.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.rewards import WeightedReward
-from lever.answerers import KernelICLAnswerer
-from lever.features import SlateQuery
-from lever.rewards import LiveJudge, Soft
-from lever.slates import SlatePolicy
-from lever.synthetic import World
+from core_rl.objective.curriculum import Curriculum, Phase
+from core_rl.objective.rewards import WeightedReward
+from core_rl.run.fit import fit
+from lever.answerers.protocol import KernelICLAnswerer
+from lever.data.world import World
+from lever.features.slate_features import SlateQuery
+from lever.policy.slate_policy import SlatePolicy
+from lever.rewards.functions import LiveJudge, Soft
 from tests.core_rl import toy
 
 

@@ -54,7 +54,7 @@ def small_settings(cache: Path) -> Settings:
         learn=LearnConfig(),
         choose=ChooseConfig(),
         pipeline=PipelineConfig(SFT, RCE, OFFLINE, REFRESH),
-        reward=RewardConfig({"soft": {"_target_": "lever.rewards.Soft"}}, {"soft": 1.0}),
+        reward=RewardConfig({"soft": {"_target_": "lever.rewards.functions.Soft"}}, {"soft": 1.0}),
         curriculum=SFT,
         loss=LossConfig(
             ratio_level=RatioLevel.sequence_sum, kl=KLConfig(kind=KLKind.exact, weight=0.01)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lever.kernel import KernelReader
-from lever.synthetic import Floats, World, make_world
+from lever.data.world import Floats, World, make_world
+from lever.data.world_reader import KernelReader
 from lever.world_config import DEFAULT, WorldSettings
 
 SMALL = WorldSettings(

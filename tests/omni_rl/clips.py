@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from omni_rl.media import write_clip
+from omni_rl.data.media import write_clip
 
 FPS = 8.0
 SAMPLE_RATE = 16000

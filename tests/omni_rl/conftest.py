@@ -20,9 +20,9 @@ from core_rl.config import (
 )
 from core_rl.loss_config import LossConfig
 from omni_rl.config import MediaConfig, OmniDataConfig, OmniModelConfig, SourceConfig
-from omni_rl.data import Splits, load_splits
-from omni_rl.policy import OmniPolicy, untrained_policy
-from omni_rl.records import Record
+from omni_rl.data.record_files import Record
+from omni_rl.data.splits import Splits, load_splits
+from omni_rl.policy.policy import OmniPolicy, untrained_policy
 from omni_rl.settings import Settings
 from tests.omni_rl.sizes import SMALL
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from omni_rl.config import Blank, MediaConfig, OmniModelConfig, TinyConfig
-from omni_rl.features import Processor
-from omni_rl.media import Clip
-from omni_rl.prompts import PromptBuilder, fixed_texts
-from omni_rl.records import Record
-from omni_rl.tiny import build_feature_extractor, build_tokenizer
+from omni_rl.data.media import Clip
+from omni_rl.data.record_files import Record
+from omni_rl.policy.processor import Processor
+from omni_rl.policy.prompts import PromptBuilder, fixed_texts
+from omni_rl.policy.tiny import build_feature_extractor, build_tokenizer
 
 SYSTEM = "Watch the people."
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sa2va_rl.data import Sample
-from sa2va_rl.masks import Mask
-from sa2va_rl.policies import PromptPolicy
+from sa2va_rl.data.files import Sample
+from sa2va_rl.policy.saved import PromptPolicy
+from sa2va_rl.segmenters.mask_cache import Mask
 
 PROMPTS = ("dark", "middle", "bright")
 SIDE = 12

@@ -1,0 +1,342 @@
+"""The doctor of a run: a gate before the first step of each phase, cheap checks on the way.
+
+A run whose completions are garbled, whose reward is constant or whose weights stand still costs as
+much as one that learns.  The gate asks what can be asked before anything was spent; the rest is
+asked of the first two steps and then every `doctor.every` steps, on a few candidates that were
+drawn anyway.  Neither touches the random state, so a run with the doctor is the run without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from core_rl.config import DoctorConfig, OnFailure, PhaseKind
+from core_rl.doctor.agreement import (
+    consistency_findings,
+    kl_findings,
+    ratio_findings,
+    reuse_findings,
+    rows_of,
+)
+from core_rl.doctor.degeneration import RewardWatch, degeneration_findings
+from core_rl.doctor.direction import advantage_findings, direction_findings, reward_findings
+from core_rl.doctor.findings import (
+    Finding,
+    UnhealthyError,
+    Verdict,
+    failed,
+    finding,
+    health_metrics,
+    health_table,
+)
+from core_rl.doctor.report import Round, round_of, warn_of, write_rounds
+from core_rl.doctor.weights import (
+    WeightSample,
+    change_findings,
+    gradient_findings,
+    optimizer_findings,
+    reference_findings,
+    sample_weights,
+    stays_findings,
+    weight_findings,
+)
+from core_rl.hardware import mean_over_ranks, own_randomness
+from core_rl.loop.module import Batch, GroupPolicyModule
+from core_rl.objective.losses import loss_mask
+from core_rl.run.callbacks import Describe
+from core_rl.types import Group, Query, RewardTable
+
+log = logging.getLogger(__name__)
+
+# What a pipeline knows beyond the loop: (policy, queries, temperature, limits) -> findings.
+Examine = Callable[[Any, Sequence[Query], float, DoctorConfig], list[Finding]]
+
+EARLY_STEPS = 2  # after the first update a sampler without the new weights begins to show
+REMEMBERED = 64  # rollouts whose old log-probs are compared when they come again
+KEPT_ROUNDS = 20  # unhealthy rounds in health.json
+
+
+def examine_policy(
+    policy: Any, queries: Sequence[Query], temperature: float, limits: DoctorConfig
+) -> list[Finding]:
+    """Draw a few candidates and score them: what the gate asks where a pipeline has no more to ask.
+
+    Args:
+        policy: as a training step would use it.
+        queries: one at least; two show what is mixed up between them.
+        temperature: of the run.
+        limits: how much to draw.
+    """
+    # By name: importing transformers costs seconds that other policies need not spend.
+    if any(base.__module__ == "core_rl.hf.policy" for base in type(policy).__mro__):
+        from core_rl.doctor.hf.checks import check_policy
+
+        return check_policy(
+            policy,
+            queries,
+            candidates=limits.candidates,
+            temperature=temperature,
+            max_new=limits.max_new,
+        )
+    with torch.no_grad():
+        actions = policy.sample(policy.encode(queries), limits.candidates, temperature)
+    return [
+        *ratio_findings(policy, queries, actions, temperature),
+        *consistency_findings(policy, queries, actions, temperature),
+    ]
+
+
+class Doctor(Callback):
+    """Check a run, log what was found under `health/`, keep it in `health.json`.
+
+    Args:
+        limits: when to look, at what, and what to do about it.
+        folder: of the run.
+        spare: queries that fill the gate's up where a batch has too few.
+        examine: the policy, at the gate.
+        describe: columns that name a query; a `prompt` among them says which language to expect.
+
+    Raises:
+        UnhealthyError: a check failed and `doctor.on_failure` says to stop there.
+    """
+
+    def __init__(
+        self,
+        limits: DoctorConfig,
+        folder: Path,
+        spare: Sequence[Query] = (),
+        examine: Examine = examine_policy,
+        describe: Describe = lambda query: {},
+    ) -> None:
+        self.limits = limits
+        self.folder = folder
+        self.spare = list(spare)
+        self.examine = examine
+        self.describe = describe
+        self.rewards = RewardWatch(limits)
+        self._phase = -1  # the last that passed the gate
+        self._step = 0  # optimiser steps done when last looked at
+        self._began = 0  # the step at which the phase, or a resumed run, began
+        self._due = True  # the first steps of a phase are always looked at
+        self._early = True  # little was spent yet: the time to stop
+        self._drawn = True  # inside the step, so that the run's rewards judged it just now
+        self._has_signal = False
+        self._signals = 0  # optimiser steps so far that had a signal
+        self._signals_before = 0  # those of them before the present phase
+        self._found: list[Finding] = []
+        self._before: WeightSample | None = None
+        # Rollouts seen: their rewards (which stay one object), old log-probs, signals until then.
+        self._seen: dict[int, tuple[RewardTable, Tensor, int]] = {}
+        self._rounds: list[Round] = []
+
+    # -- before the first step ---------------------------------------------------------------
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        self._drawn = not isinstance(batch, Group)
+        # The module enters a phase after this hook.
+        phase = pl_module.curriculum.phase_at(trainer.global_step)
+        if phase.index == self._phase:
+            return
+        self._phase = phase.index
+        self._step = self._began = trainer.global_step
+        self._due = self._early = True
+        with _as_in_training(trainer, pl_module):
+            found = self._gate(trainer, pl_module, batch, phase.config.kind)
+        self._report(trainer, pl_module, found)
+
+    def _gate(
+        self, trainer: L.Trainer, module: GroupPolicyModule, batch: Batch, kind: PhaseKind
+    ) -> list[Finding]:
+        """Ask all that needs no update; the policy is drawn from only where that is safe."""
+        found = weight_findings(module.policy)
+        for optimizer in trainer.optimizers:
+            if not _is_sharded(optimizer):
+                found += optimizer_findings(module.policy, optimizer)
+        for reference in module.references:
+            found += reference_findings(module.policy, reference)
+        if failed(found) or kind is not PhaseKind.grpo:
+            return found
+        own = batch.queries if isinstance(batch, Group) else batch
+        queries = [*own, *self.spare][: self.limits.queries]
+        try:
+            found += self.examine(module.policy, queries, module.temperature, self.limits)
+            return list({one.check: one for one in found}.values())  # some ask the same
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+            log.exception("drawing from the policy or scoring what it drew raised")
+            cause = f"drawing or scoring raises {type(error).__name__}: {error}"
+            return [*found, finding("gate/runs", 0.0, "= 1", False, cause, "see train.log")]
+
+    # -- on the way --------------------------------------------------------------------------
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        group = pl_module.last_group
+        if group is None:
+            return
+        by_reward = pl_module.phase.config.kind is PhaseKind.grpo
+        if pl_module.global_step == pl_module.phase.start:
+            self._signals_before = self._signals
+        self._has_signal |= bool(group.mixed_B.any()) or not by_reward
+        before = self._seen.get(id(group.rewards))
+        fresh = before is None or before[0] is not group.rewards
+        if fresh and by_reward and group.actions.num_candidates > 1:
+            self.rewards.add(group.rewards, group.mixed_B)
+        if self._due and not self._found:
+            self._found = [_loss_finding(float(loss.detach()))]
+            if by_reward:
+                with _as_in_training(trainer, pl_module):
+                    self._found += self._of_candidates(pl_module, group, before)
+        if fresh and group.actions.logp_BGT is not None:
+            while len(self._seen) >= REMEMBERED:
+                del self._seen[next(iter(self._seen))]
+            old = (group.rewards, group.actions.logp_BGT.clone(), self._signals)
+            self._seen[id(group.rewards)] = old
+
+    def _of_candidates(
+        self,
+        module: GroupPolicyModule,
+        group: Group,
+        before: tuple[RewardTable, Tensor, int] | None,
+    ) -> list[Finding]:
+        """Look at the candidates that a step is about to learn from."""
+        prompts = [str(self.describe(query).get("prompt", "")) for query in group.queries[:2]]
+        found = degeneration_findings(group.actions, self.limits, prompts)
+        temperature = module.temperature_of(group)
+        chosen = slice(0, 1), slice(0, self.limits.candidates)
+        few, queries = rows_of(group.actions, *chosen), group.queries[:1]
+        found += advantage_findings(group, has_spans=bool(module.reward.spans))
+        if before is None or before[0] is not group.rewards:
+            # Rollouts drawn for several steps at once were drawn before the steps in between.
+            starts = module.global_step == module.phase.start
+            if starts or module.phase.config.minibatches == 1:
+                found += ratio_findings(module.policy, queries, few, temperature)
+            if self._drawn and self._early and self._step == module.phase.start:
+                found += reward_findings(module.reward, group)
+        elif self._signals > before[2]:
+            first = before[1][chosen]
+            found += reuse_findings(module.policy, queries, few, first, temperature)
+        for reference in module.references:
+            if module.global_step == module.phase.start:
+                found += reference_findings(module.policy, reference)
+                found += kl_findings(module.policy, reference, queries, few, temperature)
+            elif self._signals > self._signals_before:
+                found += stays_findings(module.policy, reference)
+        return found
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        if not self._due or _is_sharded(optimizer):
+            return
+        self._found += gradient_findings(pl_module.policy, self._has_signal)
+        self._before = sample_weights(pl_module.policy)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        if trainer.global_step == self._step:  # more batches to accumulate
+            return
+        self._step = trainer.global_step
+        self._signals += self._has_signal
+        self._has_signal = False
+        if self._due:
+            found, self._found = self._found, []
+            if self._before is not None:
+                found += change_findings(pl_module.policy, self._before)
+                self._before = None
+            found += self._of_the_step(trainer, pl_module)
+            found += weight_findings(pl_module.policy)
+            found += self.rewards.findings()
+            if self.rewards.groups >= self.limits.flat_groups:
+                self.rewards.clear()
+            self._report(trainer, pl_module, found)
+        self._early = self._step - self._began < EARLY_STEPS
+        self._due = self._early or (self._step + 1) % self.limits.every == 0
+
+    def _of_the_step(self, trainer: L.Trainer, module: GroupPolicyModule) -> list[Finding]:
+        """Ask of the very first update which way it went: momentum and KL do not pull yet."""
+        group = module.last_group
+        if (
+            group is None
+            or self._step != 1
+            or trainer.accumulate_grad_batches > 1
+            or module.phase.config.kind is not PhaseKind.grpo
+        ):
+            return []
+        temperature = module.temperature_of(group)
+        with _as_in_training(trainer, module):
+            mask_BGT = loss_mask(group.actions, module.loss.mask_truncated)
+            return direction_findings(module.policy, group, mask_BGT, temperature)
+
+    # -- what is done about it ---------------------------------------------------------------
+
+    def _report(self, trainer: L.Trainer, module: GroupPolicyModule, found: list[Finding]) -> None:
+        step = trainer.global_step
+        for logger in trainer.loggers:
+            logger.log_metrics(health_metrics(found), step)
+        if trainer.is_global_zero:
+            self._keep(step, found)
+            _tell(step, found)
+        stops = self.limits.on_failure is OnFailure.abort or (
+            self.limits.on_failure is OnFailure.auto and self._early
+        )
+        # Every rank must stop, or the others wait for it for ever.
+        share = mean_over_ranks(float(failed(found)), module.device)
+        if stops and share > 0:
+            raise UnhealthyError(found)
+
+    def _keep(self, step: int, found: Sequence[Finding]) -> None:
+        """Write `health.json`: the first rounds, the last, and the newest that were not well."""
+        self._rounds.append(round_of(step, found))
+        first, rest = self._rounds[: 1 + EARLY_STEPS], self._rounds[1 + EARLY_STEPS :]
+        sick = [one for one in rest[:-1] if not one["healthy"]]
+        self._rounds = [*first, *sick[-KEPT_ROUNDS:], *rest[-1:]]
+        write_rounds(self.folder, self._rounds)
+
+
+@contextmanager
+def _as_in_training(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
+    """The precision of a training step, and random numbers of one's own."""
+    with own_randomness(module.device), trainer.precision_plugin.train_step_context():
+        yield
+
+
+def _is_sharded(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether an optimiser holds flat shards in place of the module's own tensors."""
+    return type(optimizer).__module__.startswith("deepspeed")
+
+
+def _loss_finding(loss: float) -> Finding:
+    return finding(
+        "loss/finite",
+        loss,
+        "finite",
+        abs(loss) < float("inf"),
+        f"the loss is {loss}: NaN or infinite log-probs, advantages or weights",
+        "look at weights/not_finite and the rewards; train in bf16 or fp32 instead of fp16",
+    )
+
+
+def _tell(step: int, found: Sequence[Finding]) -> None:
+    """Log a line, each cause with its cure, and the whole table where a check failed."""
+    bad = [one for one in found if one.verdict in (Verdict.fail, Verdict.warn)]
+    well = sum(one.verdict is Verdict.ok for one in found)
+    log.info("doctor, step %d: %d checks well, %d not", step, well, len(bad))
+    if failed(found):
+        shown = health_table(found)[["check", "figure", "expected", "verdict"]]
+        log.warning("doctor, step %d\n%s", step, shown.to_string(index=False))
+    warn_of(bad)

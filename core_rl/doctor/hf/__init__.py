@@ -1,0 +1,1 @@
+"""Checks of a causal language model: parity of drawing and scoring, prompts, sampling."""

@@ -1,0 +1,285 @@
+"""Does the training signal reach the weights?  Checks that hold for any policy of the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core_rl.doctor.findings import Finding, Verdict, finding, skipped
+
+SAMPLED = 4096  # elements a tensor that are compared before and after a step
+UNTOUCHED = 0.1  # share of trainable tensors that a model may leave unused (special embeddings)
+FEW_MOVE = 0.01  # share of weights with a gradient that a step must move, or it mostly rounds away
+
+
+# -- weights and optimiser -----------------------------------------------------------------------
+
+
+def weights_finite(module: nn.Module) -> Finding:
+    """Check that no weight is NaN or infinite."""
+    broken = [name for name, p in module.named_parameters() if not bool(p.isfinite().all())]
+    return finding(
+        "weights/not_finite",
+        float(len(broken)),
+        "= 0",
+        not broken,
+        f"NaN or infinite weights in {len(broken)} tensors, the first {_first(broken)}",
+        "start from a checkpoint that is whole; after an update: lower trainer.lr or "
+        "trainer.grad_clip, or train in bf16 instead of fp16",
+    )
+
+
+def weight_findings(module: nn.Module) -> list[Finding]:
+    """Check that weights are finite and that some of them train."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    every = sum(p.numel() for p in module.parameters())
+    return [
+        weights_finite(module),
+        finding(
+            "weights/trainable_share",
+            trainable / max(every, 1),
+            "> 0",
+            trainable > 0,
+            "frozen parameters: nothing in the policy requires a gradient",
+            "unfreeze what should learn (requires_grad_(True)), or give model.lora.r above 0",
+        ),
+    ]
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if names else "none"
+
+
+def optimizer_findings(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Finding]:
+    """Check that the optimiser holds exactly what should train, at a rate above 0."""
+    held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    own = {id(p) for p in module.parameters()}
+    missing = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in held]
+    strange = sum(1 for index in held if index not in own)
+    rate = max(
+        (max(group["lr"], group.get("initial_lr", 0.0)) for group in optimizer.param_groups),
+        default=0.0,
+    )
+    return [
+        finding(
+            "optimizer/missing",
+            float(len(missing)),
+            "= 0",
+            not missing,
+            f"{len(missing)} trainable parameters are not in the optimiser, the first "
+            f"{_first(missing)}: they get gradients and never change",
+            "build the optimiser after adapters, unfreezing and moving to the device, from "
+            "module.parameters()",
+        ),
+        finding(
+            "optimizer/strange",
+            float(strange),
+            "= 0",
+            strange == 0,
+            f"the optimiser holds {strange} parameters that are not the policy's: it trains a copy",
+            "build the optimiser from the very module that computes the loss",
+        ),
+        finding(
+            "optimizer/learning_rate",
+            float(rate),
+            "> 0, finite",
+            0 < rate < math.inf,
+            f"the learning rate is {rate:g}: weights cannot change sensibly",
+            "give trainer.lr above 0 and a schedule that starts above 0",
+        ),
+    ]
+
+
+def gradient_findings(module: nn.Module, has_signal: bool) -> list[Finding]:
+    """Check the gradients between backward and the optimiser's step.
+
+    Args:
+        module: the policy.
+        has_signal: whether any group of the accumulated batch was mixed; without one a gradient of
+            0 is right.
+    """
+    training = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    grads = [(name, p.grad) for name, p in training if p.grad is not None]
+    if not grads:
+        return [
+            finding(
+                "gradient/norm",
+                0.0,
+                "> 0, finite",
+                not has_signal,
+                "no parameter has a gradient: the loss does not reach the policy (log-probs were "
+                "detached or taken under no_grad, or all is frozen)",
+                "compute the loss from policy.log_probs with gradients enabled; with reentrant "
+                "checkpointing call model.enable_input_require_grads()",
+            )
+        ]
+    norm = float(torch.stack([grad.detach().float().norm() for _, grad in grads]).norm())
+    finite = math.isfinite(norm)
+    untouched = [name for name, p in training if p.grad is None]
+    cause = (
+        "the gradient is not finite: overflow in half precision, log of 0, or NaN inputs"
+        if not finite
+        else "the gradient is 0 although rewards differ inside groups: advantages or masks are 0, "
+        "the loss is detached from the policy, or ratios are all clipped"
+    )
+    return [
+        finding(
+            "gradient/norm",
+            norm,
+            "> 0, finite",
+            finite and (norm > 0 or not has_signal),
+            cause,
+            "look at rollout/mixed_share, train/clip_fraction and the loss mask; train in bf16 or "
+            "fp32 instead of fp16",
+        ),
+        finding(
+            "gradient/untouched_share",
+            len(untouched) / len(training),
+            f"<= {UNTOUCHED:g}",
+            len(untouched) <= UNTOUCHED * len(training),
+            f"{len(untouched)} of {len(training)} trainable tensors have no gradient, the first "
+            f"{_first(untouched)}: that part is not in the loss's graph",
+            "freeze what is meant to stay; otherwise see that its output reaches the loss; with "
+            "reentrant checkpointing call model.enable_input_require_grads()",
+            Verdict.warn,
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class WeightSample:
+    """A few elements of every trainable tensor, and of its gradient, before a step."""
+
+    values: dict[str, Tensor]
+    moving: dict[str, Tensor]
+
+
+@torch.no_grad()
+def sample_weights(module: nn.Module) -> WeightSample:
+    """Note elements of each trainable tensor and which of them have a gradient."""
+    values, moving = {}, {}
+    for name, p in module.named_parameters():
+        if p.requires_grad and p.grad is not None:
+            values[name] = _strided(p).clone()
+            moving[name] = _strided(p.grad) != 0
+    return WeightSample(values, moving)
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, flat.numel() // SAMPLED)]
+
+
+@torch.no_grad()
+def change_findings(module: nn.Module, before: WeightSample) -> list[Finding]:
+    """Check that a step really changed the weights whose gradient is not 0."""
+    moved, expected, still = 0, 0, []
+    for name, p in module.named_parameters():
+        if name not in before.values:
+            continue
+        should = before.moving[name]
+        changed = (_strided(p) != before.values[name]) & should
+        moved += int(changed.sum())
+        expected += int(should.sum())
+        if bool(should.any()) and not bool(changed.any()):
+            still.append(name)
+    if not expected:
+        return [skipped("weights/changed_share", "no weight had a gradient")]
+    share = moved / expected
+    return [
+        finding(
+            "weights/changed_share",
+            share,
+            f"> {FEW_MOVE:g}",
+            share > FEW_MOVE,
+            f"weights do not change after a step although they have gradients ({len(still)} "
+            f"tensors stand still, the first {_first(still)}): the update is lost to rounding "
+            "(half-precision weights with a small rate), the step was skipped, or the optimiser "
+            "holds other tensors",
+            "keep weights in float32 (hardware.precision=bf16-mixed) or raise trainer.lr; build "
+            "the optimiser from the policy's own parameters",
+            Verdict.warn if moved else Verdict.fail,
+        )
+    ]
+
+
+# -- reference -----------------------------------------------------------------------------------
+
+
+def reference_findings(policy: nn.Module, reference: Any) -> list[Finding]:
+    """Check that the reference is a copy of its own that does not train.
+
+    Args:
+        policy: what trains.
+        reference: what the KL term compares with; one that is no module of its own (the policy with
+            its adapters as they were) shares weights on purpose.
+    """
+    if not isinstance(reference, nn.Module):
+        return [
+            skipped(
+                "reference/aliased", "the reference is the policy with its adapters as they were"
+            )
+        ]
+    training = {_storage(p): name for name, p in policy.named_parameters() if p.requires_grad}
+    shared = [training[_storage(p)] for p in reference.parameters() if _storage(p) in training]
+    learning = [name for name, p in reference.named_parameters() if p.requires_grad]
+    return [
+        finding(
+            "reference/aliased",
+            float(len(shared)),
+            "= 0",
+            not shared,
+            f"the reference is aliased: it shares {len(shared)} trained tensors with the policy, "
+            f"the first {_first(shared)}, so KL stays 0 whatever the policy does",
+            "copy.deepcopy the model for the reference (policy.frozen_copy())",
+        ),
+        finding(
+            "reference/trainable",
+            float(len(learning)),
+            "= 0",
+            not learning,
+            f"{len(learning)} parameters of the reference require gradients",
+            "reference.requires_grad_(False)",
+        ),
+    ]
+
+
+@torch.no_grad()
+def stays_findings(policy: nn.Module, reference: Any) -> list[Finding]:
+    """Check, after updates that had a signal, that the reference stayed where it was.
+
+    Args:
+        policy: what trained.
+        reference: as in `reference_findings`.
+    """
+    if not isinstance(reference, nn.Module):
+        return [
+            skipped("reference/stays", "the reference is the policy with its adapters as they were")
+        ]
+    kept = dict(reference.named_parameters())
+    pairs = [
+        (p, kept[name])
+        for name, p in policy.named_parameters()
+        if p.requires_grad and name in kept and p.shape == kept[name].shape
+    ]
+    away = sum(int((_strided(p) != _strided(other)).sum()) for p, other in pairs)
+    return [
+        finding(
+            "reference/stays",
+            float(away),
+            "> 0 weights apart",
+            away > 0 or not pairs,
+            "the reference follows the policy: after updates both have the same weights, so the KL "
+            "term does nothing (or the updates changed nothing, see weights/changed_share)",
+            "copy the weights once, at the start of the phase; never hand the policy itself out",
+        )
+    ]
+
+
+def _storage(parameter: Tensor) -> tuple[int, torch.device]:
+    return parameter.untyped_storage().data_ptr(), parameter.device

@@ -1,0 +1,1 @@
+"""The training loop: one Lightning module, its batches and its optimiser."""

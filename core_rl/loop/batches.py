@@ -1,0 +1,132 @@
+"""What the loop reads: batches of queries, or groups that are learned from more than once.
+
+The order depends on the seed and the position alone, so a resumed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from core_rl.config import PhaseKind
+from core_rl.loop.module import Batch, GroupPolicyModule
+from core_rl.loss_config import Reduction
+from core_rl.objective.curriculum import Curriculum, Phase
+from core_rl.objective.losses import count_steps, loss_mask
+from core_rl.types import Group, Query
+
+Stream = Callable[[Phase], Iterator[Batch]]
+
+
+def shuffled_batches(
+    queries: Sequence[Query], batch_size: int, seed: int, rank: int = 0, world: int = 1
+) -> Iterator[Sequence[Query]]:
+    """Yield batches without end, each pass in a new order; every rank gets its own share.
+
+    A pass drops the remainder that does not fill a batch on every rank.
+
+    Raises:
+        ValueError: if there are fewer queries than one batch on every rank needs.
+    """
+    need = batch_size * world
+    if len(queries) < need:
+        raise ValueError(
+            f"{len(queries)} queries cannot fill a batch of {batch_size} on {world} devices: "
+            "lower trainer.batch_size or raise data_mix.size"
+        )
+    for turn in itertools.count():
+        order = np.random.default_rng([seed, turn]).permutation(len(queries))
+        for start in range(0, len(order) - need + 1, need):
+            mine = order[start + rank * batch_size : start + (rank + 1) * batch_size]
+            yield [queries[i] for i in mine]
+
+
+class PhaseBatches:
+    """Yield exactly what each phase of the curriculum needs, from the stream made for it.
+
+    It has a length so that Lightning does not fetch ahead: a rollout fetched before the update that
+    precedes it would be one policy old.
+
+    Args:
+        module: learns; draws the rollouts that are used more than once.
+        curriculum: the phases.
+        stream: makes the endless stream of a phase.
+        accumulation: micro-batches an optimiser step.
+    """
+
+    def __init__(
+        self,
+        module: GroupPolicyModule,
+        curriculum: Curriculum,
+        stream: Stream,
+        accumulation: int = 1,
+    ) -> None:
+        self.module = module
+        self.curriculum = curriculum
+        self.stream = stream
+        self.accumulation = accumulation
+
+    def __len__(self) -> int:
+        """Micro-batches of the whole curriculum; Lightning counts those before a resume itself."""
+        return self.curriculum.total_steps * self.accumulation
+
+    def __iter__(self) -> Iterator[Batch]:
+        done = self.module.global_step
+        for phase in self.curriculum.phases:
+            if phase.end <= done:
+                continue
+            skip = max(0, done - phase.start) * self.accumulation
+            count = (phase.end - phase.start) * self.accumulation
+            if self._draws_inside_the_step(phase):
+                yield from itertools.islice(self.stream(phase), skip, count)
+            else:
+                yield from itertools.islice(self._reused(phase, skip), count - skip)
+
+    def _draws_inside_the_step(self, phase: Phase) -> bool:
+        config = phase.config
+        # `dapo` divides by the steps of the whole accumulated batch: they must be drawn first.
+        needs_window = (
+            self.module.loss.reduction is Reduction.dapo
+            and config.kind is PhaseKind.grpo
+            and self.accumulation > 1
+        )
+        return config.num_iterations == 1 and config.minibatches == 1 and not needs_window
+
+    def _reused(self, phase: Phase, skip: int) -> Iterator[Batch]:
+        """Draw the rollouts of several steps at once, then learn from each several times.
+
+        Of `skip` batches that were learned from already, whole rounds are passed over in the
+        stream; a round that was cut is drawn again and goes on where it stopped.
+        """
+        width = self.accumulation * phase.config.minibatches
+        first, skip = divmod(skip, width * phase.config.num_iterations)
+        stream = itertools.islice(self.stream(phase), first * width, None)
+        for turn in itertools.count(first):
+            rng = np.random.default_rng([phase.start, turn])
+            rollouts = [self.module.draw_for_reuse(next(stream)) for _ in range(width)]
+            batches = self._round(rollouts, phase.config.num_iterations, rng)
+            yield from itertools.islice(batches, skip, None)
+            skip = 0
+
+    def _round(
+        self, rollouts: Sequence[Group], num_iterations: int, rng: np.random.Generator
+    ) -> Iterator[Group]:
+        """Hand out the rollouts `num_iterations` times, each time in a new order."""
+        for _ in range(num_iterations):
+            order = rng.permutation(len(rollouts))
+            for start in range(0, len(order), self.accumulation):
+                window = [rollouts[i] for i in order[start : start + self.accumulation]]
+                yield from self._with_normalizer(window)
+
+    def _with_normalizer(self, window: Sequence[Group]) -> Iterator[Group]:
+        mask_truncated = self.module.loss.mask_truncated
+        steps = sum(
+            int(count_steps(loss_mask(group.actions, mask_truncated), group.mixed_B))
+            for group in window
+        )
+        normalizer = self.module.normalizer(steps / len(window))
+        for group in window:
+            yield replace(group, normalizer=normalizer)

@@ -1,0 +1,306 @@
+"""The one loop: a query, G candidates, a reward each, an advantage within the group, a loss.
+
+It follows GRPO (Shao et al. 2024, arXiv 2402.03300) and differs where practice has shown better:
+
+- Groups whose rewards are all equal carry no signal; they leave numerator and denominator, with
+  their KL.
+- Old log-probs come from the sampler, so the ratio before the first update is a real check, not 1
+  by construction.  The reference is taken at the start of a phase, not of the run.
+- Drawing happens inside `training_step`: the prompt that was encoded for the draw is the one the
+  loss differentiates through.  Rollouts used more than once come through the loader
+  (`core_rl.loop.batches`).
+- RCE, reward-weighted cross entropy over candidates, is a phase of the same loop; supervised
+  fine-tuning is RCE with a single candidate.
+
+The loop is here; what a phase minimises is `core_rl.objective.phase_loss`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from core_rl.config import PhaseKind, TrainerConfig
+from core_rl.hardware import sum_over_ranks
+from core_rl.loop.optim import build_optimizer, build_schedule
+from core_rl.loss_config import FlatGroups, LossConfig
+from core_rl.objective.advantages import group_advantages
+from core_rl.objective.curriculum import Curriculum, Phase
+from core_rl.objective.kl import KLController
+from core_rl.objective.phase_loss import PhaseLoss
+from core_rl.objective.rewards import WeightedReward, rollout_stats
+from core_rl.types import Actions, Group, Policy, Query, Sampler
+
+Batch = Sequence[Query] | Group
+
+
+class FreshSampler:
+    """Draw candidates from the policy as it is now."""
+
+    def __init__(self, num_candidates: int) -> None:
+        self.num_candidates = num_candidates
+
+    def __call__(
+        self, policy: Policy, prompt: Any, queries: Sequence[Query], temperature: float
+    ) -> Actions:
+        return policy.sample(prompt, self.num_candidates, temperature)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A group with the prompt it was drawn under."""
+
+    group: Group
+    prompt: Any
+
+
+class GroupPolicyModule(L.LightningModule):
+    """RCE and GRPO phases over stored or sampled candidates, with automatic optimisation.
+
+    Args:
+        policy: the model that learns; an `nn.Module` with the seams of `core_rl.types.Policy`.
+        reward: judges candidates.
+        curriculum: the phases, resolved to optimiser steps.
+        loss: objective, advantages and KL.
+        trainer: learning rate, schedule, weight decay.
+        sampler: where fresh candidates come from.
+        temperature: at which candidates are drawn and scored.
+        max_completion: T at most, the constant of `dr_grpo`.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        reward: WeightedReward,
+        curriculum: Curriculum,
+        loss: LossConfig,
+        trainer: TrainerConfig,
+        sampler: Sampler,
+        temperature: float = 1.0,
+        max_completion: int = 1,
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.reward = reward
+        self.curriculum = curriculum
+        self.loss = loss
+        self.settings = trainer
+        self.sampler = sampler
+        self.controller = KLController(loss.kl, temperature)
+        self.phase_loss = PhaseLoss(loss, self.controller, max_completion)
+        self.phase: Phase = curriculum.phase_at(0)
+        self._restored: dict[str, Tensor] | None = None
+        self.last_group: Group | None = None
+        self._noted: dict[str, list[float]] = {}  # since the last optimiser step
+        self._stepped = 0  # optimiser steps made when a micro-batch last ended one
+        self._held_out: list[Tensor] = []  # of each batch: sums and counts of what was judged, 2R
+
+    # -- phases ------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        self._stepped = self.global_step
+        phase = self.curriculum.phase_at(self.global_step)
+        if self._restored is None or phase.start == self.global_step:
+            self.controller.step(self.global_step)  # on what the step before a resume observed
+            self.begin_phase(phase)
+            return
+        self.phase = phase
+        self._take_reference()
+        for reference in self.references:
+            reference.load_state_dict(self._restored)
+        self._restored = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A resumed phase must keep the reference it began with, and act on its last KL.
+        for reference in self.references:
+            checkpoint["reference"] = reference.state_dict()
+        checkpoint["kl_observed"] = self.controller.observed()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._restored = checkpoint.get("reference")
+        if "kl_observed" in checkpoint:
+            self.controller.observe(*checkpoint["kl_observed"])
+        # Of a run that had ended: with more steps asked for, its last batch is not the last one.
+        more = self.curriculum.total_steps > checkpoint["global_step"]
+        if more:
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Between two updates, never inside one: every accumulated batch sees the same weight.
+        self.controller.step(self.global_step)
+        phase = self.curriculum.phase_at(self.global_step)
+        if phase.index != self.phase.index:
+            self.begin_phase(phase)
+
+    def begin_phase(self, phase: Phase) -> None:
+        """Enter a phase: the policy as it stands becomes the reference of the KL term."""
+        self.phase = phase
+        self.controller.restart()
+        self._take_reference()
+
+    def _take_reference(self) -> None:
+        needed = self.phase.config.kind is PhaseKind.grpo and self.loss.kl.weight > 0
+        self.phase_loss.reference = self.policy.frozen_copy() if needed else None
+
+    @property
+    def references(self) -> Sequence[Any]:
+        """The reference of the KL term, where the phase has one."""
+        return () if self.phase_loss.reference is None else (self.phase_loss.reference,)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Queries are encoded on the policy's device; groups are moved whole."""
+        return batch.to(device) if isinstance(batch, Group) else batch
+
+    # -- one step ----------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if isinstance(batch, Group):
+            rollout = Rollout(batch, self.policy.encode(batch.queries))
+        else:
+            rollout = self.roll_out(batch)
+        self.last_group = rollout.group
+        temperature = self.temperature_of(rollout.group)
+        scores = self.policy.log_probs(rollout.prompt, rollout.group.actions, temperature)
+        if self.phase.config.kind is PhaseKind.rce:
+            loss, stats = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
+        else:
+            loss, stats = self.phase_loss.grpo(rollout.group, scores, temperature)
+        stats = {**stats, "loss": loss.detach()}
+        self._note({f"train/{name}": float(value) for name, value in stats.items()})
+        self._log_noted()
+        return loss
+
+    def roll_out(self, queries: Sequence[Query]) -> Rollout:
+        """Draw, judge and compare candidates of fresh queries."""
+        advantage = self.loss.advantage
+        resamples = advantage.flat_groups is FlatGroups.resample
+        for _ in range(1 + advantage.max_resamples * resamples):
+            rollout = self._draw(queries)
+            if rollout.group.mixed_B.any():
+                break
+        stats = rollout_stats(rollout.group.rewards, rollout.group.actions)
+        self._note({**stats, "rollout/temperature": self.temperature})
+        return rollout
+
+    @property
+    def temperature(self) -> float:
+        """At which candidates are drawn and scored; follows KL where `loss.kl` says so."""
+        return float(self.controller.temperature)
+
+    def temperature_of(self, group: Group) -> float:
+        """At which a group is scored: as it was drawn, also where that was some steps ago."""
+        return self.temperature if group.temperature is None else group.temperature
+
+    @torch.no_grad()
+    def draw_for_reuse(self, batch: Batch) -> Group:
+        """Draw a group that several updates will share; stored groups pass through.
+
+        Called by the loader, outside Lightning's step: the precision must be the step's all the
+        same, or what is learned from was drawn from another policy.
+        """
+        if isinstance(batch, Group):
+            return batch
+        with self.trainer.precision_plugin.train_step_context():
+            return self.roll_out(batch).group
+
+    def _draw(self, queries: Sequence[Query]) -> Rollout:
+        prompt = self.policy.encode(queries)
+        actions = self.sampler(self.policy, prompt, queries, self.temperature)
+        return Rollout(self.judge(queries, actions), prompt)
+
+    def judge(self, queries: Sequence[Query], actions: Actions) -> Group:
+        """Reward candidates and turn rewards into advantages."""
+        rewards = self.reward.score(queries, actions)
+        advantages_BGT, mixed_B, stats = group_advantages(
+            rewards, self.reward.weights, self.loss.advantage, self.reward.spans, actions
+        )
+        self._note({f"rollout/{name}": value for name, value in stats.items()})
+        return Group(
+            queries, actions, rewards, advantages_BGT, mixed_B, temperature=self.temperature
+        )
+
+    def normalizer(self, steps: float) -> float:
+        """See `core_rl.objective.phase_loss.PhaseLoss.normalizer`."""
+        return self.phase_loss.normalizer(steps, self.device)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        norms = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
+        if norms:
+            self.log("train/grad_norm", torch.stack(norms).norm(), prog_bar=False, batch_size=1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.global_step == self._stepped:  # more batches to accumulate
+            return
+        self._stepped = self.global_step
+        self._noted.clear()
+        # Or the gradients would lie there while the next candidates are drawn and scored.
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
+
+    # -- held-out reward ---------------------------------------------------------------------
+
+    def validation_step(self, batch: Sequence[Query], batch_idx: int) -> None:
+        """Reward the most probable candidate of held-out queries."""
+        prompt = self.policy.encode(batch)
+        actions = self.policy.sample(prompt, 1, temperature=0.0)
+        values_RN = self.reward.score(batch, actions).values_RBG.flatten(1)
+        self._held_out.append(
+            torch.stack([values_RN.nansum(1), (~values_RN.isnan()).float().sum(1)])
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean of each reward over what it judged, and their weighted sum.
+
+        A missing judgement counts as none, not as 0: NaN where a function judged nothing.  The sum
+        is over the weighted functions that judged, NaN without any.
+        """
+        sums = torch.stack(self._held_out).sum(0).to(self.device)
+        self._held_out.clear()
+        total_R, count_R = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        means = dict(zip(self.reward.functions, (total_R / count_R).tolist(), strict=True))
+        parts = [self.reward.weights[name] * means[name] for name in self.reward.judging(means)]
+        # The same names on every process, whatever was judged: they are averaged together.
+        for name, mean in {**means, "reward": sum(parts) if parts else math.nan}.items():
+            self.log(f"val/{name}", mean, sync_dist=True)
+
+    # -- logging and optimiser ---------------------------------------------------------------
+
+    def _note(self, values: dict[str, float]) -> None:
+        """Keep numbers for the next training step: a loader that draws cannot log."""
+        for name, value in values.items():
+            self._noted.setdefault(name, []).append(value)
+
+    def _log_noted(self) -> None:
+        """Log what was noted since the last optimiser step, as means over micro-batches and ranks.
+
+        A reward that is NaN was judged nowhere and counts in neither; a loss that is NaN shows.
+        All ranks note the same names.
+        """
+        known = [
+            [one for one in values if name.startswith("train/") or not math.isnan(one)]
+            for name, values in self._noted.items()
+        ]
+        means_N2 = torch.tensor([(fmean(some), 1.0) if some else (0.0, 0.0) for some in known])
+        sums_N2 = sum_over_ranks(means_N2.to(self.device))
+        shown = {f"reward/{name}" for name in (*self.reward.functions, "total")}
+        for name, (total, count) in zip(self._noted, sums_N2, strict=True):
+            self.log(name, total / count, prog_bar=name in shown, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.policy, self.settings.lr, self.settings.weight_decay)
+        schedule = build_schedule(
+            optimizer, self.curriculum, self.settings.warmup, self.settings.schedule
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"},
+        }

@@ -1,0 +1,1 @@
+"""What is optimised: rewards, advantages, losses, KL and the curriculum of phases."""

@@ -1,0 +1,145 @@
+"""The loss of one step over a group: reward-weighted cross entropy, or policy gradient and KL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core_rl.hardware import mean_over_ranks
+from core_rl.loss_config import KLKind, LossConfig, RatioLevel, Reduction
+from core_rl.objective.curriculum import Phase
+from core_rl.objective.kl import KLController, kl_per_step
+from core_rl.objective.losses import (
+    count_steps,
+    importance_ratio,
+    loss_mask,
+    policy_loss,
+    rce_loss,
+    rce_weights,
+    reduce_steps,
+)
+from core_rl.objective.mismatch import mismatch_weights
+from core_rl.types import Group, StepLogProbs, masked_mean
+
+Stats = dict[str, Any]  # figures to log, by name
+
+
+class PhaseLoss:
+    """What a phase minimises.
+
+    No `nn.Module`: the reference neither trains nor belongs into a checkpoint of weights, and the
+    controller is a part of the module that learns.
+
+    Args:
+        config: objective, advantages and KL.
+        controller: of the KL term's weight; observes every step.
+        max_completion: T at most, the constant of `dr_grpo`.
+
+    Attributes:
+        reference: the policy that the KL term holds on to; None without that term.
+    """
+
+    def __init__(self, config: LossConfig, controller: KLController, max_completion: int) -> None:
+        self.config = config
+        self.controller = controller
+        self.max_completion = max_completion
+        self.reference: Any = None
+
+    def rce(
+        self, group: Group, scores: StepLogProbs, phase: Phase, step: int
+    ) -> tuple[Tensor, Stats]:
+        """Weigh the cross entropy of each candidate by its reward."""
+        tau = phase.tau(step)
+        weights_BG = rce_weights(
+            group.rewards.total_BG.to(scores.logp_BGT.device),
+            tau,
+            zscore=phase.config.zscore_scores,
+            valid_BG=group.actions.mask_BGT.any(-1),
+        )
+        return rce_loss(scores.logp_BGT, group.actions.mask_BGT, weights_BG), {"tau": tau}
+
+    def grpo(self, group: Group, scores: StepLogProbs, temperature: float) -> tuple[Tensor, Stats]:
+        """Follow the advantages, near the reference where there is one.
+
+        Args:
+            group: of candidates with the log-probs they were drawn at.
+            scores: of the candidates under the policy, with a graph.
+            temperature: of these scores, for those of the reference.
+        """
+        actions = group.actions
+        assert actions.logp_BGT is not None, "GRPO needs the log-probs its candidates were drawn at"
+        mask_BGT = loss_mask(actions, self.config.mask_truncated)
+        normalizer = group.normalizer
+        if normalizer is None:
+            steps = float(count_steps(mask_BGT, group.mixed_B))
+            normalizer = self.normalizer(steps, scores.logp_BGT.device)
+        weight_BGT: Tensor | None = None
+        stats: Stats = {}
+        if actions.engine_logp_BGT is not None:
+            weight_BGT, stats = mismatch_weights(
+                actions.logp_BGT, actions.engine_logp_BGT, actions.mask_BGT, self.config.mismatch
+            )
+        loss, more = policy_loss(
+            scores.logp_BGT,
+            actions.logp_BGT,
+            group.advantages_BGT,
+            mask_BGT,
+            group.mixed_B,
+            self.config,
+            self.max_completion,
+            normalizer,
+            weight_BGT,
+        )
+        stats |= more
+        if self.reference is not None:
+            term, seen = self._kl_term(group, scores, mask_BGT, temperature, normalizer)
+            loss, stats = loss + term, stats | seen
+        return loss, stats
+
+    def normalizer(self, steps: float, device: torch.device) -> float:
+        """What `dapo` divides by: learning steps a micro-batch, over all processes."""
+        if self.config.reduction is not Reduction.dapo:
+            return steps
+        return mean_over_ranks(steps, device)
+
+    def _kl_term(
+        self,
+        group: Group,
+        scores: StepLogProbs,
+        mask_BGT: Tensor,
+        temperature: float,
+        normalizer: float,
+    ) -> tuple[Tensor, Stats]:
+        """Weigh the KL to the policy at the start of the phase; reduced as the policy loss is."""
+        assert group.actions.logp_BGT is not None
+        with torch.no_grad():
+            prompt = self.reference.encode(group.queries)
+            ref = self.reference.log_probs(prompt, group.actions, temperature)
+        kind = self.config.kl.kind
+        kl_BGT = kl_per_step(
+            scores.logp_BGT,
+            ref.logp_BGT,
+            kind,
+            scores.all_logp_BGTK,
+            ref.all_logp_BGTK,
+            mask_BGT,
+            # With the ratio's graph the estimators have the gradient of KL(pi || ref).
+            importance_ratio(scores.logp_BGT, group.actions.logp_BGT, mask_BGT, RatioLevel.token)
+            if kind in (KLKind.k1, KLKind.k3)
+            else None,
+        )
+        learning_BGT = mask_BGT & group.mixed_B.view(-1, 1, 1)
+        measured = masked_mean(kl_BGT.detach(), learning_BGT)
+        self.controller.observe(measured, learning_BGT.any().float())
+        weight = self.controller.weight.clone()
+        reduced = reduce_steps(
+            kl_BGT,
+            mask_BGT,
+            group.mixed_B,
+            self.config.reduction,
+            self.max_completion,
+            normalizer,
+        )
+        return weight * reduced, {"kl": measured, "kl_weight": weight}

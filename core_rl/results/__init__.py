@@ -1,0 +1,1 @@
+"""Statistics, plots and HTML pages that every pipeline reports with."""

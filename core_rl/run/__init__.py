@@ -1,0 +1,1 @@
+"""One run: its Trainer, callbacks, folder, stages and seeds side by side."""

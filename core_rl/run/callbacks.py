@@ -1,0 +1,237 @@
+"""What watches a run: the log, the samples, the checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from core_rl.loop.module import GroupPolicyModule
+from core_rl.run.run_folder import SampleWriter, write_json
+from core_rl.types import RewardTable
+
+log = logging.getLogger(__name__)
+
+Describe = Callable[[Any], dict[str, Any]]  # a query -> columns that name it
+
+
+class TrainLog(Callback):
+    """One line a step: `step 12/80 reward/total 1.23 ... left 0:01:20`, easy to grep.
+
+    Args:
+        every: optimiser steps between two lines.
+        names: metrics to show, where they were logged.
+    """
+
+    def __init__(self, every: int, names: tuple[str, ...]) -> None:
+        self.every = every
+        self.names = names
+        self._began = 0.0
+        self._first = 0
+        self._told = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = time.monotonic()
+        self._first = self._told = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if step == self._told or step % self.every:
+            return
+        self._told = step
+        seen = trainer.callback_metrics
+        parts = [f"{name} {float(seen[name]):.4g}" for name in self.names if name in seen]
+        spent = time.monotonic() - self._began
+        left = spent / (step - self._first) * (trainer.max_steps - step)
+        clock = time.strftime("%H:%M:%S", time.gmtime(left))
+        log.info("step %d/%d %s left %s", step, trainer.max_steps, " ".join(parts), clock)
+
+
+class Samples(Callback):
+    """Write every judged candidate to `samples.parquet`, and readable text if asked.
+
+    `step` is the optimiser step, from 1, that first learned from the candidate; one that is learned
+    from again is not written again.
+
+    Args:
+        folder: of the run.
+        describe: columns that name a query (id, question).
+        text_path: where prompts, completions and rewards go as text; None = nowhere.
+    """
+
+    def __init__(self, folder: Path, describe: Describe, text_path: Path | None = None) -> None:
+        self.writer = SampleWriter(folder)
+        self.describe = describe
+        self.text_path = text_path
+        self._step = 0
+        self._written: WeakValueDictionary[int, RewardTable] = WeakValueDictionary()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        self._step = trainer.global_step + 1
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        group = pl_module.last_group
+        if group is None or not trainer.is_global_zero:
+            return
+        if self._written.get(id(group.rewards)) is group.rewards:
+            return
+        self._written[id(group.rewards)] = group.rewards
+        rows = []
+        # Every part has the same columns, or readers drop those that the first one lacks.
+        unjudged = {f"reward/{name}": math.nan for name in pl_module.reward.functions}
+        totals, values = group.rewards.total_BG.tolist(), group.rewards.values_RBG.tolist()
+        lengths = group.actions.mask_BGT.sum(-1).tolist()
+        for b, query in enumerate(group.queries):
+            named = self.describe(query)
+            for g in range(group.actions.num_candidates):
+                rewards = {
+                    f"reward/{name}": values[r][b][g] for r, name in enumerate(group.rewards.names)
+                }
+                rows.append(
+                    {
+                        "step": self._step,
+                        **named,
+                        "candidate": g,
+                        "text": group.actions.texts[b][g] if group.actions.texts else "",
+                        "length": lengths[b][g],
+                        "reward/total": totals[b][g],
+                        **unjudged,
+                        **rewards,
+                    }
+                )
+        self.writer.add(rows)
+        if self.text_path is not None:
+            self._write_text(rows)
+
+    def _write_text(self, rows: list[dict[str, Any]]) -> None:
+        assert self.text_path is not None
+        self.text_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.text_path.open("a", encoding="utf-8") as stream:
+            for row in rows:
+                stream.write("\n".join(f"{name}: {value}" for name, value in row.items()) + "\n\n")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.writer.flush()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.writer.flush()
+
+
+class Checkpoints(Callback):
+    """Keep the newest and the best policy, in the form its library opens, and a resume point.
+
+    `checkpoints/step-00000100` every `every` steps (the newest `keep` stay), `checkpoints/best` by
+    held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.  A resumed run takes over the
+    best of the run it goes on from.
+
+    Held-out rewards are compared only where the same functions judged: a validation without one
+    that judged before selects nothing, and the first one with a new one selects anew.
+
+    Args:
+        folder: of the run.
+        save: writes the policy into a folder.
+        every: optimiser steps between two.
+        keep: how many stay.
+        resumed: the checkpoint that is resumed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        save: Callable[[Path, dict[str, float]], None],
+        every: int,
+        keep: int,
+        resumed: str | None = None,
+    ) -> None:
+        self.folder = folder / "checkpoints"
+        self.save = save
+        self.every = every
+        self.keep = keep
+        self.best = float("-inf")
+        self._judges: set[str] = set()  # weighted functions that judged at a validation so far
+        self.resumed = resumed
+        self._saved_at = -1
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.resumed is None:
+            return
+        before = Path(self.resumed).parent
+        if not (before / "best.json").exists():
+            return
+        # Not from the checkpoint itself, which may be older than the best.
+        stored = json.loads((before / "best.json").read_text())
+        self.best, self._judges = stored["val/reward"], set(stored.get("judges", ()))
+        if trainer.is_global_zero and before.resolve() != self.folder.resolve():
+            shutil.copytree(before / "best", self.folder / "best", dirs_exist_ok=True)
+            self._note_best()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if step and step % self.every == 0 and step != self._saved_at:
+            self._saved_at = step
+            self._write(trainer, f"step-{step:08d}")
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if "val/reward" not in seen or trainer.sanity_checking:
+            return
+        functions = pl_module.reward.functions
+        judging = set(pl_module.reward.judging({name: seen[f"val/{name}"] for name in functions}))
+        if not judging >= self._judges:
+            silent = ", ".join(sorted(self._judges - judging))
+            log.warning("%s judged nothing held out: this validation selects no best", silent)
+            return
+        if judging > self._judges:  # the best so far was chosen without their part
+            self._judges, self.best = judging, float("-inf")
+        if math.isfinite(seen["val/reward"]) and seen["val/reward"] > self.best:
+            self.best = seen["val/reward"]
+            self._write(trainer, "best")
+            if trainer.is_global_zero:
+                self._note_best()
+
+    def _note_best(self) -> None:
+        best = {"val/reward": self.best, "judges": sorted(self._judges)}
+        write_json(self.folder / "best.json", best)
+
+    def _write(self, trainer: L.Trainer, name: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        beside = self.folder / f".{name}"
+        shutil.rmtree(beside, ignore_errors=True)
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.save(beside, {**metrics, "step": float(trainer.global_step)})
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        beside.rename(self.folder / name)
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
+
+
+class DeviceUse(Callback):
+    """Log peak memory and utilisation of the GPU, where there is one."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        device = pl_module.device
+        if device.type != "cuda":
+            return
+        pl_module.log("gpu/peak_gib", torch.cuda.max_memory_allocated(device) / 2**30)
+        try:
+            pl_module.log("gpu/utilisation", float(torch.cuda.utilization(device)))
+        except (ModuleNotFoundError, RuntimeError):
+            return  # nvidia-ml-py is not installed: memory alone is shown

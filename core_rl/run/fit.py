@@ -1,0 +1,218 @@
+"""Run the loop: Lightning's Trainer with what every pipeline watches, logs and keeps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from core_rl.config import DoctorConfig, HardwareConfig, LoggerConfig, TrainerConfig
+from core_rl.doctor.callback import Doctor, Examine, examine_policy
+from core_rl.hardware import trainer_kwargs
+from core_rl.loop.batches import PhaseBatches, Stream
+from core_rl.loop.module import GroupPolicyModule
+from core_rl.run.callbacks import Checkpoints, Describe, DeviceUse, Samples, TrainLog
+
+log = logging.getLogger(__name__)
+
+SavePolicy = Callable[[Path, dict[str, float]], None]
+SHOWN = ("train/loss", "reward/total", "val/reward", "train/kl", "rollout/mixed_share")
+
+
+def fit(
+    module: GroupPolicyModule,
+    stream: Stream,
+    held_out: Sequence[Any],
+    folder: Path,
+    *,
+    trainer: TrainerConfig,
+    hardware: HardwareConfig,
+    logger: LoggerConfig,
+    describe: Describe,
+    save: SavePolicy,
+    callbacks: Sequence[Callback] = (),
+    doctor: DoctorConfig | None = None,
+    examine: Examine = examine_policy,
+) -> L.Trainer:
+    """Train through every phase of the module's curriculum.
+
+    Args:
+        module: the loop with its policy.
+        stream: endless batches of a phase.
+        held_out: batches of queries that select the best policy.
+        folder: where everything goes.
+        trainer: how long and how often.
+        hardware: on what.
+        logger: where metrics go.
+        describe: columns that name a query in `samples.parquet`.
+        save: writes the policy so that its library opens it.
+        callbacks: more of them.
+        doctor: when to check the run's health and what to do about it; None = the defaults.
+        examine: the policy, before the first step.
+
+    Returns:
+        Lightning's trainer, for its metrics.
+
+    Raises:
+        UnhealthyError: see `core_rl.doctor.callback.Doctor`.
+        KeyboardInterrupt: Ctrl-C while training.
+    """
+    quieten_lightning()
+    resumed = resume_point(trainer.resume)
+    loggers = build_logger(logger, folder)
+    watching: list[Callback] = [
+        *_watching(module, trainer, logger, folder, describe),
+        Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints, resumed),
+        *callbacks,
+        *_doctor(doctor or DoctorConfig(), folder, held_out, examine, describe),
+        *([LearningRateMonitor("step")] if loggers else []),
+    ]
+    runner = L.Trainer(
+        **trainer_kwargs(hardware),
+        **_schedule(module, trainer, bool(held_out)),
+        logger=loggers or False,
+        callbacks=watching,
+        default_root_dir=folder,
+    )
+    batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
+    with _interruptible():
+        runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
+    return runner
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C: Lightning leaves Python on it, as if the run had failed."""
+    try:
+        yield
+    except SystemExit as left:
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from left
+        raise
+
+
+def _watching(
+    module: GroupPolicyModule,
+    trainer: TrainerConfig,
+    logger: LoggerConfig,
+    folder: Path,
+    describe: Describe,
+) -> list[Callback]:
+    """What tells somebody how the run goes."""
+    rewards = (f"reward/{name}" for name in module.reward.functions)
+    return [
+        TrainLog(trainer.log_every, (*SHOWN, *rewards)),
+        Samples(folder, describe, debug_path(logger, folder)),
+        DeviceUse(),
+        *([TQDMProgressBar(refresh_rate=1, leave=True)] if trainer.progress else []),
+    ]
+
+
+def _doctor(
+    limits: DoctorConfig,
+    folder: Path,
+    held_out: Sequence[Any],
+    examine: Examine,
+    describe: Describe,
+) -> list[Callback]:
+    """Watch the run's health, unless the settings forbid it."""
+    if not limits.enabled:
+        return []
+    spare = [query for batch in held_out[:1] for query in batch]
+    return [Doctor(limits, folder, spare, examine, describe)]
+
+
+def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool) -> dict[str, Any]:
+    """Keyword arguments of `lightning.Trainer` that say how long and how often."""
+    return {
+        "max_steps": module.curriculum.total_steps,
+        "max_epochs": -1,
+        "accumulate_grad_batches": trainer.accumulation,
+        "gradient_clip_val": trainer.grad_clip,
+        "val_check_interval": trainer.val_every * trainer.accumulation,  # in micro-batches
+        "check_val_every_n_epoch": None,
+        "limit_val_batches": 1.0 if validates else 0,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": trainer.log_every,
+        "enable_checkpointing": False,  # `core_rl.run.callbacks.Checkpoints` does it
+        "enable_progress_bar": trainer.progress,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+
+
+def debug_path(logger: LoggerConfig, folder: Path) -> Path | None:
+    """Where prompts, completions and rewards go as text; None where nobody asked for them.
+
+    The environment's DEBUG_MODE and LOG_PATH are honoured beside `debug` and `logger.log_path`.
+    """
+    wanted = os.environ.get("DEBUG_MODE", "").lower() in ("1", "true", "yes")
+    if not (logger.debug or wanted):
+        return None
+    path = logger.log_path or os.environ.get("LOG_PATH")
+    return Path(path) if path else folder / "samples.log"
+
+
+def _loader(batches: Sequence[Any]) -> DataLoader[Any]:
+    """Hand batches through as they are."""
+    return DataLoader(cast("Any", list(batches)), batch_size=None, collate_fn=list)
+
+
+def quieten_lightning() -> None:
+    """Keep what Lightning says to newcomers and to itself out of the log."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*module\(s\) in eval mode at the start of training.*",  # dropout is off on purpose
+        r".*does not have many workers.*",
+        r".*smaller than the logging interval.*",
+        r".*your dataloader is not resumable.*",  # `PhaseBatches` goes on where it stopped
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def resume_point(resume: str | None) -> str | None:
+    """Find the checkpoint that `trainer.resume` names: itself, or a run folder.
+
+    A checkpoint is a file; DeepSpeed's is a folder that holds another, `checkpoint`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if resume is None:
+        return None
+    path = Path(resume)
+    if path.is_dir() and not (path / "checkpoint").is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"trainer.resume={resume}: no {path}; name a run folder that has checkpoints/last.ckpt"
+        )
+    return str(path)
+
+
+def build_logger(config: LoggerConfig, folder: Path) -> list[Logger]:
+    """Build the metric logger that `logger.kind` names.
+
+    Raises:
+        ImportError: wandb asked for and not installed.
+    """
+    if config.kind == "tensorboard":
+        return [TensorBoardLogger(folder, name="tensorboard", version="")]
+    if config.kind == "csv":
+        return [CSVLogger(folder, name="csv", version="")]
+    if config.kind == "wandb":
+        from lightning.pytorch.loggers import WandbLogger
+
+        return [WandbLogger(project=config.project, save_dir=folder)]
+    return []

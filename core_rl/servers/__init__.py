@@ -1,0 +1,1 @@
+"""Clients of servers: retried requests, rollouts drawn by another engine, vLLM."""

@@ -1,0 +1,101 @@
+"""Who answers a question from demonstrations: the protocol, and the generated world's answerer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lever.data.world import Embeddings, World
+from lever.data.world_reader import KernelReader
+
+KERNEL_VERSION = (
+    1  # raise when `lever.data.world_reader` or `lever.data.world` changes what is answered
+)
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A question with its demonstrations.
+
+    Attributes:
+        query: id of the question in its data set.
+        shots: ids of the demonstrations in prompt order, the last one nearest to the question.
+    """
+
+    query: int
+    shots: tuple[int, ...] = ()
+
+
+class Answerer(Protocol):
+    """Answers questions about pictures from demonstrations, many at a time."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the answerer and the data set; another name where any answer may differ."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompted]) -> list[str]:
+        """Answer each prompt, deterministically."""
+        ...
+
+    def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
+        """Log-probability (nats, mean a token) of the tokens of an answer, and of no others."""
+        ...
+
+
+class KernelICLAnswerer:
+    """The embedded default: a stand-in for a vision-language model, not one.
+
+    Demonstrations move its answer by similarity, by the rule in `lever.data.world_reader`.  It
+    costs microseconds a call, so every pair of a pool can be scored; what holds for it need not
+    hold for a real model.  Each of its answers is a single token.
+
+    Args:
+        world: whose items are asked about and shown.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.reader = KernelReader(world)
+        self._answer = {world.answer_text(i): i for i in range(world.settings.answers)}
+
+    @property
+    def fingerprint(self) -> str:
+        drawn_from = {"settings": asdict(self.world.settings), "seed": self.world.seed}
+        digest = hashlib.sha256(json.dumps(drawn_from, sort_keys=True).encode()).hexdigest()
+        return f"kernel-{KERNEL_VERSION}-{digest[:16]}"
+
+    def generate(self, prompts: Sequence[Prompted]) -> list[str]:
+        return [self.world.answer_text(int(row.argmax())) for row in self._logits(prompts)]
+
+    def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
+        """Log-probability of each answer.
+
+        Raises:
+            ValueError: an answer that this world does not have.
+        """
+        unknown = [answer for answer in answers if answer not in self._answer]
+        if unknown:
+            raise ValueError(f"answers {unknown[:3]}: expected the form {next(iter(self._answer))}")
+        return [
+            float(row[self._answer[answer]] - np.logaddexp.reduce(row.astype(np.float64)))
+            for row, answer in zip(self._logits(prompts), answers, strict=True)
+        ]
+
+    def _logits(self, prompts: Sequence[Prompted]) -> list[Embeddings]:
+        """Logits of each prompt; those of one query and length are computed together."""
+        together: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place, prompt in enumerate(prompts):
+            together[prompt.query, len(prompt.shots)].append(place)
+        rows: dict[int, Embeddings] = {}
+        for (query, shots), places in together.items():
+            slates = np.array([prompts[place].shots for place in places], dtype=np.int64)
+            logits = self.reader.logits(query, slates.reshape(len(places), shots))
+            rows.update(zip(places, logits, strict=True))
+        return [rows[place] for place in range(len(prompts))]

@@ -1,0 +1,175 @@
+"""How a question and its demonstrations are put to a model, and where its answer ends.
+
+`ChatTemplate` is for models with a chat template: each demonstration is a turn of the user and one
+of the assistant.  `PlainTemplate` is one text, as Flamingo and Idefics were trained on:
+
+    <image>Question:Who? Short answer:a cat<|endofchunk|><image>Question:Where? Short answer:
+
+A template says how the answer is joined to the prompt, so that a score covers the tokens of the
+answer and no others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from lever.features.pictures import open_picture
+
+Picture = Path | Image.Image
+IMAGE = "<image>"
+# What a model that goes on with the next question writes first.
+_NEXT_QUESTION = re.compile("Question|Answer|Short")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item as a model is shown it.
+
+    Attributes:
+        question: as asked.
+        answer: shown where the item is a demonstration.
+        picture: a file or an open picture; None where there is none.
+        context: what stands for the picture, or goes beside it: object tags, a caption.
+    """
+
+    question: str
+    answer: str
+    picture: Picture | None = None
+    context: str = ""
+
+
+Show = Callable[[int], Shown]
+
+
+class Template(Protocol):
+    """Writes prompts; `lever.answerers.huggingface` and `lever.answerers.api` take any."""
+
+    @property
+    def key(self) -> str:
+        """Name the template and its settings; answers are kept under it."""
+        ...
+
+    @property
+    def answer_prefix(self) -> str:
+        """What stands between the prompt and the answer and belongs to the answer's tokens."""
+        ...
+
+    def messages(self, shots: Sequence[Shown], query: Shown) -> list[dict[str, Any]] | None:
+        """Turns of a chat, pictures as `{"type": "image"}`; None for a plain text."""
+        ...
+
+    def text(self, shots: Sequence[Shown], query: Shown) -> str:
+        """Write the whole prompt as one text, `<image>` for a picture."""
+        ...
+
+    def cut(self, said: str) -> str:
+        """Cut the answer out of what was written."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """Demonstrations as turns of a chat.
+
+    Args:
+        system: system prompt; empty for none.
+        instruction: follows every question.
+    """
+
+    system: str = ""
+    instruction: str = "Answer with one word or a short phrase."
+    answer_prefix: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"chat|{self.system}|{self.instruction}"
+
+    def messages(self, shots: Sequence[Shown], query: Shown) -> list[dict[str, Any]] | None:
+        turns = [_turn("system", self.system)] if self.system else []
+        for shot in shots:
+            turns += [self._question(shot), _turn("assistant", shot.answer)]
+        return [*turns, self._question(query)]
+
+    def text(self, shots: Sequence[Shown], query: Shown) -> str:
+        lines = []
+        for turn in self.messages(shots, query) or []:
+            said = "".join(part.get("text", IMAGE) for part in turn["content"])
+            lines.append(f"{turn['role']}: {said}")
+        return "\n".join([*lines, "assistant: "])
+
+    def cut(self, said: str) -> str:
+        return said.strip().split("\n")[0].strip()
+
+    def _question(self, item: Shown) -> dict[str, Any]:
+        words = (item.context, item.question, self.instruction)
+        turn = _turn("user", "\n".join(filter(None, words)))
+        if item.picture is not None:
+            turn["content"].insert(0, {"type": "image"})
+        return turn
+
+
+@dataclass(frozen=True)
+class PlainTemplate:
+    """Demonstrations one after another in one text.
+
+    Args:
+        join: what ends a demonstration.
+        answer_prefix: between the colon and the answer.
+    """
+
+    join: str = "<|endofchunk|>"
+    answer_prefix: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"plain|{self.join!r}|{self.answer_prefix!r}"
+
+    def messages(self, shots: Sequence[Shown], query: Shown) -> list[dict[str, Any]] | None:
+        return None
+
+    def text(self, shots: Sequence[Shown], query: Shown) -> str:
+        shown = [f"{_asked(shot)}{self.answer_prefix}{shot.answer}{self.join}" for shot in shots]
+        return "".join([*shown, _asked(query)])
+
+    def cut(self, said: str) -> str:
+        """Cut where the model goes on with a next question, then at the first comma.
+
+        As published, with its weakness: an answer that begins with one of the words is lost.
+        """
+        return _NEXT_QUESTION.split(said, maxsplit=1)[0].split(", ")[0].strip()
+
+
+FLAMINGO = PlainTemplate("<|endofchunk|>")
+IDEFICS = PlainTemplate("\n", answer_prefix=" ")
+
+
+def pictures_of(shots: Sequence[Shown], query: Shown) -> list[Image.Image]:
+    """Open the pictures of a prompt, in its order.
+
+    Raises:
+        FileNotFoundError: a picture is missing.
+        ValueError: a file is no whole picture.
+    """
+    return [_open(one.picture) for one in (*shots, query) if one.picture is not None]
+
+
+def _open(picture: Picture) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    return open_picture(picture)
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _asked(item: Shown) -> str:
+    picture = IMAGE if item.picture is not None else ""
+    context = f"{item.context} " if item.context else ""
+    return f"{picture}{context}Question:{item.question} Short answer:"

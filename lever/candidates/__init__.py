@@ -1,0 +1,1 @@
+"""Candidate slates: beams, their files, stored RL data."""

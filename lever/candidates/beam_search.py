@@ -1,0 +1,189 @@
+"""Beam data: demonstrations that raise the probability of the right answer, found greedily.
+
+    InfoScore(C) = log P(y | x, C) - log P(y | x)
+
+y is the reference answer, x the query, C its demonstrations in prompt order; the log-probability is
+the mean over the answer's tokens.  The score is cumulative: it is of the whole set, not of its last
+demonstration, so sets with different beginnings are compared by the same measure; and larger is
+better, whatever its sign.  What each shot added to the set before it stands in `shot_scores`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core_rl.run.run_folder import write_json
+from core_rl.run.stages import fingerprint
+from lever.answerers.protocol import Answerer, Prompted
+from lever.candidates.beams import META, VERSION, Beam, BeamRecord, beam_entry
+from lever.candidates.shards import Json, fill_shard
+from lever.data.datasets import LeverData
+from lever.features.slate_features import SlateQuery
+from lever.generation_config import BeamConfig, ConstructOrder, Split
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Demonstrations under construction, in prompt order, with what each of them added."""
+
+    shots: tuple[int, ...] = ()
+    gains: tuple[float, ...] = ()
+    score: float = 0.0
+
+
+def search_beams(
+    answerer: Answerer, query: SlateQuery, answer: str, config: BeamConfig
+) -> BeamRecord:
+    """Find the best sets of demonstrations of one query.
+
+    At each step every set is extended by every unused candidate of the pool and the best
+    `beam_size` of all are kept.
+
+    Args:
+        answerer: scores the answer.
+        query: with its pool.
+        answer: the reference.
+        config: `beam_size`, `few_shot` and `construct_order`.
+
+    Raises:
+        ValueError: the pool is smaller than a set, or a score is not a number.
+    """
+    if len(query.pool) < config.few_shot:
+        raise ValueError(
+            f"query {query.query}: pool of {len(query.pool)}: expected at least the "
+            f"beams.few_shot={config.few_shot} shots of a set"
+        )
+    [alone] = answerer.answer_logprob([Prompted(query.query)], [answer])
+    kept = [_Set()]
+    for _ in range(config.few_shot):
+        sets = [
+            (parent, shot) for parent in kept for shot in query.pool if shot not in parent.shots
+        ]
+        slates = [_with(parent.shots, shot, config.construct_order) for parent, shot in sets]
+        prompts = [Prompted(query.query, slate) for slate in slates]
+        logp = answerer.answer_logprob(prompts, [answer] * len(prompts))
+        grown = [
+            _grown(query.query, parent, slate, value - alone, config.construct_order)
+            for (parent, _), slate, value in zip(sets, slates, logp, strict=True)
+        ]
+        # Of equal scores the earlier in the pool, whose order says nothing and never changes.
+        kept = sorted(grown, key=lambda one: -one.score)[: config.beam_size]
+    beams = tuple(Beam(one.shots, one.score, one.gains) for one in kept)
+    return BeamRecord(query.query, beams, query.pool)
+
+
+def generate_beams(
+    data: LeverData,
+    answerer: Answerer,
+    config: BeamConfig,
+    folder: Path,
+    seed: int,
+    output: Path | None = None,
+) -> Path | None:
+    """Make the beam file of a data set, or one shard of it.
+
+    Args:
+        data: whose queries are asked.
+        answerer: scores answers; cached, it is asked for nothing twice.
+        config: of the beams.
+        folder: for a folder of this setting: lines of its shards, and the file unless `output`
+            says where.
+        seed: of the draw of `sample_num` queries.
+        output: the file.
+
+    Returns:
+        The file, read by `lever.candidates.beams.read_beams`; None while other shards are missing.
+    """
+    queries = chosen_queries(data, config.split, config.sample_num, seed)
+    by_id = {one.query: one for one in queries}
+    references = data.references
+
+    def make(missing: Sequence[int]) -> Iterator[tuple[int, Json]]:
+        for query in missing:
+            record = search_beams(answerer, by_id[query], references[query], config)
+            yield query, beam_entry(record)
+
+    key = beams_key(data, answerer, config, seed)
+    shards = folder / f"beams-{key}"
+    records = fill_shard(shards, list(by_id), config.start, config.end, make)
+    if records is None:
+        return None
+    path = output or shards / beam_file_name(data, config, len(queries))
+    meta = {
+        "version": VERSION,
+        "answerer": answerer.fingerprint,
+        "data": data.fingerprint,
+        "key": key,
+        "score": "log P(answer | query, shots) - log P(answer | query), nats a token",
+        "construct_order": config.construct_order.value,
+    }
+    write_json(path, {META: meta, **{str(query): entry for query, entry in records.items()}})
+    return path
+
+
+def beams_key(data: LeverData, answerer: Answerer, config: BeamConfig, seed: int) -> str:
+    """Name what the records of the beam file depend on; the shard is not part of it."""
+    return fingerprint(
+        data.fingerprint,
+        answerer.fingerprint,
+        config.beam_size,
+        config.few_shot,
+        config.construct_order,
+        config.split,
+        config.sample_num,
+        seed if config.sample_num is not None else 0,
+    )
+
+
+def beam_file_name(data: LeverData, config: BeamConfig, queries: int) -> str:
+    """Name a beam file after its settings, as published, with marks that every system takes."""
+    return (
+        f"vqa-{data.name}-scorer_infoscore-construct_order_{config.construct_order.value}"
+        f"-beam_size_{config.beam_size}-few_shot_{config.few_shot}"
+        f"-candidate_num_{len(data.train[0].pool)}-sample_num_{queries}.json"
+    )
+
+
+def chosen_queries(
+    data: LeverData, split: Split, sample_num: int | None, seed: int
+) -> tuple[SlateQuery, ...]:
+    """Return the queries of a split, or a random draw of them, in their order.
+
+    A draw and not the first ones: files are seldom in random order.
+
+    Raises:
+        ValueError: there are not that many.
+    """
+    splits = {Split.train: data.train, Split.val: data.val, Split.test: data.test}
+    queries = splits[split]
+    if sample_num is None:
+        return queries
+    if not 1 <= sample_num <= len(queries):
+        raise ValueError(
+            f"sample_num={sample_num}: expected from 1 to the {len(queries)} queries of "
+            f"{data.name}'s split {split.value}"
+        )
+    drawn = np.random.default_rng([seed, 21]).choice(len(queries), sample_num, replace=False)
+    return tuple(queries[place] for place in sorted(drawn))
+
+
+def _with(shots: tuple[int, ...], shot: int, order: ConstructOrder) -> tuple[int, ...]:
+    return (shot, *shots) if order is ConstructOrder.left else (*shots, shot)
+
+
+def _grown(
+    query: int, parent: _Set, slate: tuple[int, ...], score: float, order: ConstructOrder
+) -> _Set:
+    if not math.isfinite(score):
+        raise ValueError(
+            f"query {query}: InfoScore of shots {list(slate)} is {score}: expected a finite "
+            "number; does the answerer overflow in this precision?"
+        )
+    gain = score - parent.score
+    left = order is ConstructOrder.left
+    return _Set(slate, (gain, *parent.gains) if left else (*parent.gains, gain), score)

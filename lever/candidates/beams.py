@@ -1,0 +1,240 @@
+"""Beam data: for each query the demonstrations a scorer liked best, in the published JSON layout.
+
+    {"<query>": {"id_list": [[shot, .., shot, query], ..], "score_list": [.., ..],
+                 "shot_scores": [[.., ..], ..], "candidate_pool_ids": [..]}}
+
+Ids are rows of the training set.  The last id of a list is the query itself; those before it are
+its demonstrations in PROMPT order, the last one nearest to the question.  A file built with
+`construct_order: left` put each new demonstration first, so there the first id was chosen last.
+Pointers made from a file keep the prompt order.
+
+`shot_scores`, `beams` (the same again, spelt out), `few_shot_num` and `candidate_pool_ids` are
+optional; published files have no pool.  Files written here have one, and `_meta` with a version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core_rl.run.run_folder import write_json
+from lever.data.strict_json import Row, integers, load_json, numbers
+
+VERSION = 1
+META = "_meta"
+POOL = "candidate_pool_ids"
+
+
+@dataclass(frozen=True)
+class Beam:
+    """One ordered set of demonstrations.
+
+    Attributes:
+        shots: global ids in prompt order.
+        score: of the whole set; larger is better.
+        shot_scores: what each shot added, in the same order; empty where not known.
+    """
+
+    shots: tuple[int, ...]
+    score: float
+    shot_scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class BeamRecord:
+    """A query with its beams.
+
+    Attributes:
+        query: global id.
+        beams: at least one, all with the same number of shots.
+        pool: global ids of the candidates the beams were chosen from; empty in published files.
+    """
+
+    query: int
+    beams: tuple[Beam, ...]
+    pool: tuple[int, ...] = ()
+
+
+def read_beams(
+    path: str | Path, pools: Mapping[int, Sequence[int]] | None = None
+) -> list[BeamRecord]:
+    """Read a beam file.
+
+    Args:
+        path: the file.
+        pools: query -> pool, for files that hold none.  A query's pool is one and the same from
+            generation to inference, so a pool that differs from the file's own is an error.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: a record breaks a rule of the layout; the message names query and field.
+    """
+    path = Path(path)
+    whole = Row(str(path), load_json(path, "a beam JSON file"))
+    check_version(whole, VERSION)
+    return [_record(path, key, whole, pools or {}) for key in queries_of(whole)]
+
+
+def write_beams(
+    path: str | Path, records: Iterable[BeamRecord], meta: Mapping[str, Any] | None = None
+) -> None:
+    """Write a beam file whole or not at all; `meta` may say how it was made."""
+    document: dict[str, Any] = {META: {**(meta or {}), "version": VERSION}}
+    for record in records:
+        document[str(record.query)] = beam_entry(record)
+    write_json(Path(path), document)
+
+
+def beam_entry(record: BeamRecord) -> dict[str, Any]:
+    """Write one record as it stands in a file."""
+    entry: dict[str, Any] = {
+        "id_list": [[*beam.shots, record.query] for beam in record.beams],
+        "score_list": [beam.score for beam in record.beams],
+        "few_shot_num": len(record.beams[0].shots),
+    }
+    if all(beam.shot_scores for beam in record.beams):
+        entry["shot_scores"] = [list(beam.shot_scores) for beam in record.beams]
+    if record.pool:
+        entry[POOL] = list(record.pool)
+    return entry
+
+
+def pointers(where: str, shots: Sequence[int], pool: Sequence[int]) -> tuple[int, ...]:
+    """Turn global ids into places in the pool, by looking them up.
+
+    Raises:
+        ValueError: a shot is outside the pool.
+    """
+    places = {shot: place for place, shot in enumerate(pool)}
+    outside = [shot for shot in shots if shot not in places]
+    if outside:
+        raise ValueError(
+            f"{where}: shots {outside} are outside the query's pool of {len(pool)}: expected the "
+            "pool that the data was generated from"
+        )
+    return tuple(places[shot] for shot in shots)
+
+
+def check_embedded(records: Iterable[BeamRecord], embedded: Collection[int]) -> None:
+    """Raise ValueError unless every query, shot and pool id has an embedding.
+
+    Args:
+        records: about to be trained on.
+        embedded: ids that have one; a `range` for a matrix of embeddings.
+    """
+    for record in records:
+        shots = (shot for beam in record.beams for shot in beam.shots)
+        for field, ids in (("query", (record.query,)), ("id_list", shots), (POOL, record.pool)):
+            missing = [key for key in ids if key not in embedded]
+            if missing:
+                raise ValueError(
+                    f"query {record.query}: {field}: no embedding for ids {missing[:5]}: encode "
+                    f"the data set these ids are rows of (there are {len(embedded)} embeddings)"
+                )
+
+
+def check_version(whole: Row, version: int) -> None:
+    """Raise ValueError where `_meta` names another version; published files name none."""
+    if whole.has(META) and whole.row(META).has("version"):
+        meta = whole.row(META)
+        if meta.integer("version") != version:
+            raise meta.wrong("version", f"{version}; generate the file again")
+
+
+def read_pool(row: Row, query: int, pools: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
+    """Return the record's own pool or the one given for it; empty where there is neither.
+
+    Raises:
+        ValueError: ids occur twice, the query is in its own pool, or the two pools differ.
+    """
+    given = tuple(pools.get(query, ()))
+    pool = row.integers(POOL) if row.has(POOL) else given
+    if len(set(pool)) < len(pool):
+        raise ValueError(f"{row.where}: {POOL}: ids occur twice; expected {len(pool)} different")
+    if query in pool:
+        raise ValueError(f"{row.where}: {POOL}: the query is among its own demonstrations")
+    if given and given != pool:
+        raise ValueError(
+            f"{row.where}: {POOL}: differs from the pool given for this query: a query keeps one "
+            "pool, in one order, from generation to inference"
+        )
+    return pool
+
+
+def queries_of(whole: Row) -> list[str]:
+    """Return the keys of a file's records.
+
+    Raises:
+        ValueError: there is none.
+    """
+    queries = [key for key in whole.names if key != META]
+    if not queries:
+        raise ValueError(f"{whole.where}: no query in it; expected a record for at least one")
+    return queries
+
+
+def query_of(path: Path, key: str) -> int:
+    """Read a query's key.
+
+    Raises:
+        ValueError: it is not a whole number.
+    """
+    try:
+        return int(key)
+    except ValueError as error:
+        raise ValueError(f"{path}: query {key!r}: expected a whole number as key") from error
+
+
+def _record(path: Path, key: str, whole: Row, pools: Mapping[int, Sequence[int]]) -> BeamRecord:
+    query = query_of(path, key)
+    row = whole.row(key, f"{path}: query {key}")
+    shots = _shots(row, query)
+    scores = row.numbers("score_list")
+    if len(scores) != len(shots):
+        raise row.wrong("score_list", f"{len(shots)} scores, one for each entry of id_list")
+    pool = read_pool(row, query, pools)
+    if pool:
+        for ids in shots:
+            pointers(f"{row.where}: id_list", ids, pool)
+    beams = map(Beam, shots, scores, _shot_scores(row, shots))
+    return BeamRecord(query, tuple(beams), pool)
+
+
+def _shots(row: Row, query: int) -> list[tuple[int, ...]]:
+    lists = [
+        integers(row.where, f"id_list[{i}]", ids) for i, ids in enumerate(row.items("id_list"))
+    ]
+    for i, ids in enumerate(lists):
+        where = f"{row.where}: id_list[{i}]={list(ids)}"
+        if len(ids) < 2 or len(ids) != len(lists[0]):
+            raise ValueError(f"{where}: expected shots and the query, as many in every list")
+        if ids[-1] != query:
+            raise ValueError(f"{where}: expected the query, {query}, as last id")
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"{where}: expected different ids")
+    if row.has("few_shot_num") and row.integer("few_shot_num") != len(lists[0]) - 1:
+        raise row.wrong("few_shot_num", f"{len(lists[0]) - 1}, as in id_list")
+    return [ids[:-1] for ids in lists]
+
+
+def _shot_scores(row: Row, shots: Sequence[tuple[int, ...]]) -> list[tuple[float, ...]]:
+    """Read what each shot added, from `shot_scores` or from the older `beams`."""
+    if row.has("shot_scores"):
+        lists = enumerate(row.items("shot_scores"))
+        scores = [numbers(row.where, f"shot_scores[{i}]", values) for i, values in lists]
+    elif row.has("beams"):
+        beams = row.rows("beams")
+        for beam, ids in zip(beams, shots, strict=False):
+            if tuple(shot.integer("id") for shot in beam.rows("shots")) != ids:
+                raise beam.wrong("shots", f"the ids {list(ids)}, as in id_list")
+        scores = [tuple(shot.number("score") for shot in beam.rows("shots")) for beam in beams]
+    else:
+        return [()] * len(shots)
+    if [len(values) for values in scores] != [len(ids) for ids in shots]:
+        raise ValueError(
+            f"{row.where}: shot_scores: {[len(values) for values in scores]} scores: expected one "
+            f"for each shot of id_list, {[len(ids) for ids in shots]}"
+        )
+    return scores

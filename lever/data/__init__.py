@@ -1,0 +1,1 @@
+"""Questions, pictures, pools of demonstrations, and the generated world."""

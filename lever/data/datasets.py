@@ -1,0 +1,263 @@
+"""The questions of a run: what is known of each, who chooses demonstrations, from which pool.
+
+An item is a question with its picture.  Items have ids from 0; the first ones are the bank, which
+demonstrations come from.  A query keeps ONE pool, in one order, from generation to inference: pools
+are made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core_rl.config import PathsConfig
+from core_rl.run.stages import fingerprint
+from lever.answerers.protocol import Prompted
+from lever.config import DataKind, EncodingConfig, LeverDataConfig, SamplerKind
+from lever.data import pools as samplers
+from lever.data import world as synthetic
+from lever.data import world_reader as kernel
+from lever.data.pools import draw_pools
+from lever.data.sources import Item, Splits, most_common, read_easyvqa, read_files, split_items
+from lever.data.vqa_files import Question
+from lever.data.world import World, make_world, shifted_settings
+from lever.features.encoders import Seen, encode_pictures, encode_questions
+from lever.features.pictures import written
+from lever.features.slate_features import SlateQuery
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeverData:
+    """The data of a run.
+
+    Attributes:
+        name: of the data set, for tables.
+        fingerprint: another one where an item, a split, a pool or an embedding differs.
+        items_fingerprint: another one where an item or the order of items differs; an answer of a
+            model that sees items and nothing else belongs to it.
+        items: by id.
+        demos: ids of the bank.
+        train: queries to learn from; they may be in the bank, never in their own pool.
+        val: queries to select by.
+        test: queries to report on, once.
+        image_ND: embeddings of the pictures, by id, unit length.
+        text_ND: embeddings of the questions, by id, unit length.
+        encoding: which of the two a selector sees.
+        world: the generated world, for exact scores and ceilings; None for other data.
+    """
+
+    name: str
+    fingerprint: str
+    items_fingerprint: str
+    items: tuple[Item, ...]
+    demos: range
+    train: tuple[SlateQuery, ...]
+    val: tuple[SlateQuery, ...]
+    test: tuple[SlateQuery, ...]
+    image_ND: Tensor
+    text_ND: Tensor
+    encoding: EncodingConfig
+    world: World | None = None
+
+    @cached_property
+    def queries(self) -> dict[int, SlateQuery]:
+        """Every query of the three splits by its id."""
+        return {one.query: one for one in (*self.train, *self.val, *self.test)}
+
+    @cached_property
+    def answers(self) -> dict[int, tuple[str, ...]]:
+        """What the annotators said of each query."""
+        return {query: self.answers_of(query) for query in self.queries}
+
+    @cached_property
+    def references(self) -> dict[int, str]:
+        """Of each query the answer that most annotators gave, whose probability beams raise."""
+        return {query: most_common(said) for query, said in self.answers.items()}
+
+    @property
+    def pools(self) -> dict[int, tuple[int, ...]]:
+        """Pool of each query."""
+        return {query: one.pool for query, one in self.queries.items()}
+
+    def question_of(self, item: int) -> Question:
+        """Look up a question.
+
+        Raises:
+            ValueError: there is no such item.
+        """
+        if not 0 <= item < len(self.items):
+            raise ValueError(f"item {item}: expected an id from 0 to {len(self.items) - 1}")
+        return self.items[item].question
+
+    def answers_of(self, item: int) -> tuple[str, ...]:
+        """What the annotators said of an item."""
+        return self.question_of(item).answers
+
+    def prompted(self, query: int, demos: Sequence[int] = ()) -> Prompted:
+        """Put demonstrations before a query.
+
+        Args:
+            query: id of a query of any split.
+            demos: ids from its pool, in prompt order.
+
+        Raises:
+            ValueError: no such query, or a demonstration is outside its pool or there twice.
+        """
+        if query not in self.queries:
+            raise ValueError(f"query {query}: not a query of {self.name}")
+        pool = self.queries[query].pool
+        outside = [item for item in demos if item not in pool]
+        if outside or len(set(demos)) < len(demos):
+            raise ValueError(
+                f"query {query}: demos {list(demos)}: expected different ids from its pool of "
+                f"{len(pool)}"
+            )
+        return Prompted(query, tuple(demos))
+
+
+def load_data(config: LeverDataConfig, paths: PathsConfig, seed: int) -> LeverData:
+    """Load or generate the data of a run.
+
+    Args:
+        config: which data.
+        paths: `data` holds the files that `config` names, `cache` the embeddings.
+        seed: of the generated world.  Real data are split by a seed of their own, so that a
+            question is tested in every run or in none.
+
+    Raises:
+        FileNotFoundError: a file, a picture or a checkpoint is missing.
+        ImportError: `easyvqa` without its package.
+        ValueError: a file breaks its layout, or holds too little for the splits or the pools.
+    """
+    if config.kind is DataKind.synthetic:
+        return generated_data(config, seed)
+    if config.kind is DataKind.easyvqa:
+        train, test = read_easyvqa()
+    else:
+        train, test = read_files(config.files, Path(paths.data) if paths.data else None)
+    splits = split_items(train, test, config.split)
+    log.info(
+        "%s: %d demonstrations, %d training, %d validation and %d test queries",
+        config.name,
+        *map(len, (splits.demos, splits.train, splits.val, splits.test)),
+    )
+    return encoded_data(config, splits, Path(paths.cache) / "lever" / "embeddings")
+
+
+def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverData:
+    """Embed items, by the cache where they were before, and draw the pools."""
+    items, asked = splits.items, [item.question for item in splits.items]
+    seen = Seen(
+        question_ids=[one.question_id for one in asked],
+        texts=[one.text for one in asked],
+        pictures=[item.picture for item in items],
+        tags=[item.tags for item in items],
+        bank=splits.demos,
+    )
+    _check_pictures(items)
+    text_ND = encode_questions(config.text_encoder, seen, cache)
+    image_ND = encode_pictures(config.image_encoder, config.text_encoder, seen, cache)
+    queries = [*splits.train, *splits.val, *splits.test]
+    pools = draw_pools(
+        config.sampler,
+        config.candidate_num,
+        image_ND,
+        text_ND,
+        splits.demos,
+        queries,
+        config.split.seed,
+        [one.image_id for one in asked],
+    )
+    pool_of = dict(zip(queries, map(tuple, pools.tolist()), strict=True))
+
+    def chosen(ids: range) -> tuple[SlateQuery, ...]:
+        return tuple(SlateQuery(query, pool_of[query]) for query in ids)
+
+    # A picture that was replaced is another item: nothing answered about the old one fits it.
+    files = {path: written(path) for path in {item.picture for item in items} if path is not None}
+    about = [
+        (asdict(item.question), item.answer, item.picture and files[item.picture], item.tags)
+        for item in items
+    ]
+    drawn = fingerprint(about)
+    rows = [hashlib.sha256(part.numpy().data).hexdigest() for part in (image_ND, text_ND)]
+    return LeverData(
+        name=config.name,
+        fingerprint=fingerprint(drawn, splits.train, pools.tolist(), rows, config.encoding),
+        items_fingerprint=drawn,
+        items=items,
+        demos=splits.demos,
+        train=chosen(splits.train),
+        val=chosen(splits.val),
+        test=chosen(splits.test),
+        image_ND=image_ND,
+        text_ND=text_ND,
+        encoding=config.encoding,
+    )
+
+
+def _check_pictures(items: Sequence[Item]) -> None:
+    """Raise FileNotFoundError where a picture is missing: before anything is spent."""
+    for path in dict.fromkeys(item.picture for item in items):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such picture: check data_mix.files.pictures and picture_name"
+            )
+
+
+def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
+    """Draw the generated world of a seed; `shifted` draws its settings first."""
+    settings = shifted_settings(config.world, seed) if config.shifted else config.world
+    world = make_world(settings, seed)
+    image_ND, text_ND = torch.from_numpy(world.image), torch.from_numpy(world.text)
+    queries = range(settings.demos, len(world.gold))
+    if config.sampler is not SamplerKind.world:
+        demos = range(settings.demos)
+        pool = draw_pools(
+            config.sampler, config.candidate_num, image_ND, text_ND, demos, queries, seed
+        )
+        world = replace(world, pool=pool)
+    splits = [
+        tuple(SlateQuery(query, tuple(world.pool_of(query).tolist())) for query in ids)
+        for ids in (world.train, world.val, world.test)
+    ]
+    drawn = fingerprint(settings, seed, code=(synthetic, kernel))
+    return LeverData(
+        name=config.name,
+        fingerprint=fingerprint(
+            drawn, config.sampler, config.candidate_num, config.encoding, code=(samplers,)
+        ),
+        items_fingerprint=drawn,
+        items=tuple(_world_item(world, item) for item in range(len(world.gold))),
+        demos=range(settings.demos),
+        train=splits[0],
+        val=splits[1],
+        test=splits[2],
+        image_ND=image_ND,
+        text_ND=text_ND,
+        encoding=config.encoding,
+        world=world,
+    )
+
+
+def _world_item(world: World, item: int) -> Item:
+    """Spell an item; the words carry no more than its parts and are not what it is embedded by."""
+    kind, attribute = world.kind[item], world.attribute[item]
+    question = Question(
+        question_id=item,
+        image_id=item,
+        text=f"Which name and value, by kind {kind} and attribute {attribute}?",
+        answers=world.answers_of(item),
+        question_type=f"kind {kind}",
+    )
+    tags = (f"entity {world.entity[item]}", f"topic {world.topic[item]}")
+    return Item(question, world.answer_text(world.gold[item]), tags=tags)

@@ -1,0 +1,108 @@
+"""The official VQA files: questions with annotations, read strictly, and results, written whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core_rl.run.run_folder import write_json
+from lever.data.strict_json import Row, load_json
+
+WHAT = "an official VQA JSON file"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A visual question with its annotators' answers.
+
+    Attributes:
+        question_id: unique in its data set.
+        image_id: of the picture.
+        text: the question.
+        answers: one an annotator, as written; ten in VQAv2 and OK-VQA.
+        answer_type: yes/no, number or other; `other` where the file does not say.
+        question_type: the data set's own grouping; may be empty.
+    """
+
+    question_id: int
+    image_id: int
+    text: str
+    answers: tuple[str, ...]
+    answer_type: str = "other"
+    question_type: str = ""
+
+
+def read_questions(questions: str | Path, annotations: str | Path) -> list[Question]:
+    """Read an official pair of files, in the order of the questions.
+
+    OK-VQA's annotations hold a stemmed `answer` and a `raw_answer`; the stemmed one is what its
+    published scores are of, and what is read.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: not JSON, a field is missing or of another type, an id occurs twice, or the two
+            files are not of the same questions.
+    """
+    asked = _by_id(Path(questions), "questions")
+    answered = _by_id(Path(annotations), "annotations")
+    for path, ids, other in (
+        (annotations, asked.keys() - answered.keys(), questions),
+        (questions, answered.keys() - asked.keys(), annotations),
+    ):
+        if ids:
+            raise ValueError(
+                f"{path}: {len(ids)} question ids of {other} are not in it (first "
+                f"{sorted(ids)[:3]}): name the two files of one split"
+            )
+    return [_question(key, asked[key], answered[key]) for key in asked]
+
+
+def write_results(path: str | Path, predictions: Mapping[int, str]) -> None:
+    """Write predictions as the evaluation servers take them: a list of question_id and answer."""
+    rows = [{"question_id": key, "answer": answer} for key, answer in predictions.items()]
+    write_json(Path(path), rows)
+
+
+def read_results(path: str | Path) -> dict[int, str]:
+    """Read a results file.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: not a list of `{question_id, answer}`, or an id occurs twice.
+    """
+    path = Path(path)
+    rows = _rows_by_id(path, load_json(path, WHAT))
+    return {key: row.text("answer") for key, row in rows.items()}
+
+
+def _by_id(path: Path, name: str) -> dict[int, Row]:
+    whole = load_json(path, WHAT)
+    if not isinstance(whole, dict) or name not in whole:
+        raise ValueError(f"{path}: expected an object with a list {name!r}")
+    return _rows_by_id(path, whole[name])
+
+
+def _rows_by_id(path: Path, entries: Any) -> dict[int, Row]:
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: expected a list of entries, got {type(entries).__name__}")
+    rows: dict[int, Row] = {}
+    for number, entry in enumerate(entries):
+        row = Row(f"{path}#{number}", entry)
+        key = row.integer("question_id")
+        if key in rows:
+            raise ValueError(f"{row.where}: question_id {key} occurs twice")
+        rows[key] = row
+    return rows
+
+
+def _question(key: int, asked: Row, answered: Row) -> Question:
+    return Question(
+        question_id=key,
+        image_id=asked.integer("image_id"),
+        text=asked.text("question"),
+        answers=tuple(row.text("answer") for row in answered.rows("answers")),
+        answer_type=answered.text("answer_type", default="") or "other",
+        question_type=answered.text("question_type", default=""),
+    )

@@ -1,0 +1,1 @@
+"""What a selector sees of an item: encoders, embeddings, slate features."""

@@ -1,0 +1,192 @@
+"""CLIP as an encoder of questions and pictures, frozen or with adapters that train.
+
+`load_clip` reads a local folder or a hub id.  `adapted` puts low-rank adapters (LoRA, Hu et al.
+2021, arXiv 2106.09685) on the attention of both towers, and `LiveFeatures` lets a selector see
+items through them, so that its gradients reach the adapters and nothing else of CLIP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from lever.data.sources import Item
+from lever.features.encoders import device_of_choice, load_or_say
+from lever.features.pictures import open_picture
+
+Value = TypeVar("Value")
+FIELD = "data_mix.image_encoder.path"
+TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+_NEEDS_PEFT = "adapters need peft: pip install 'people-focus-rl[hf]'"
+
+
+class ClipEncoder(nn.Module):
+    """Both towers of CLIP with what prepares their input.
+
+    Args:
+        model: a `CLIPModel`, or one that peft wrapped.
+        tokenizer: of its texts.
+        processor: of its pictures.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, processor: Any) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.processor = processor
+
+    @property
+    def width(self) -> int:
+        return int(self.model.config.projection_dim)
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts in one forward, [N, D], unit length, with a graph where gradients are on."""
+        inputs = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.model.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        ).to(self.device)
+        out = self.model.get_text_features(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        )
+        return normalize(_pooled(out).float(), dim=-1)
+
+    def embed_pictures(self, paths: Sequence[Path]) -> Tensor:
+        """Embed pictures in one forward, as `embed_texts`."""
+        pictures = [open_picture(path) for path in paths]
+        inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
+        return normalize(_pooled(self.model.get_image_features(**inputs)).float(), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str], batch_size: int) -> Tensor:
+        """Embed any number of texts, [N, D], on the CPU, without a graph."""
+        return _batched(texts, batch_size, self.embed_texts)
+
+    @torch.no_grad()
+    def pictures(self, paths: Sequence[Path], batch_size: int) -> Tensor:
+        """Embed any number of pictures, as `texts`."""
+        return _batched(paths, batch_size, self.embed_pictures)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def adapted(self, rank: int = 16, alpha: int = 32) -> ClipEncoder:
+        """Put fresh adapters on the attention of both towers; nothing else of CLIP trains then.
+
+        Raises:
+            ImportError: peft is not installed.
+        """
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise ImportError(_NEEDS_PEFT) from error
+        # No dropout: log-probabilities of one slate must not differ from call to call.
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
+        return ClipEncoder(get_peft_model(self.model, config), self.tokenizer, self.processor)
+
+    def save_adapters(self, folder: str | Path) -> None:
+        """Write the adapters alone, as `data_mix.image_encoder.adapters` reads them."""
+        self.model.save_pretrained(str(folder))
+
+
+def load_clip(path: str, adapters: str | None = None) -> ClipEncoder:
+    """Load CLIP, frozen, with adapters where a folder of them is given.
+
+    Raises:
+        FileNotFoundError: nothing there can be loaded.
+        ImportError: adapters are given and peft is not installed.
+    """
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+    model = load_or_say(FIELD, path, CLIPModel.from_pretrained)
+    if adapters is not None:
+        model = _with_adapters(model, adapters)
+    model.requires_grad_(False).eval().to(device_of_choice())
+    tokenizer = load_or_say(FIELD, path, AutoTokenizer.from_pretrained)
+    # The reader that needs no torchvision; its pictures differ from the other's by rounding.
+    processor = load_or_say(FIELD, path, CLIPImageProcessorPil.from_pretrained)
+    return ClipEncoder(model, tokenizer, processor)
+
+
+class LiveFeatures(nn.Module):
+    """Features of items made by CLIP at every look-up: the mean of picture and question.
+
+    Stands where a `lever.features.slate_features.FeatureTable` does.  A step encodes every
+    candidate of every query, so it costs what CLIP costs; a frozen copy holds the adapters as they
+    were.
+
+    Args:
+        clip: usually `adapted`.
+        items: by id; each with a picture.
+    """
+
+    def __init__(self, clip: ClipEncoder, items: Sequence[Item]) -> None:
+        super().__init__()
+        self.clip = clip
+        self._items = items
+
+    @property
+    def width(self) -> int:
+        return self.clip.width
+
+    def of_query(self, query: int) -> Tensor:
+        """Embed an item as a query, [D]."""
+        return self.of(query, (query,), "query")[0]
+
+    def of(self, query: int, ids: tuple[int, ...], field: str) -> Tensor:
+        """Embed items, [ids, D], unit length.
+
+        Raises:
+            ValueError: there is no such item, or it has no picture; the message names the query and
+                the field.
+        """
+        missing = [
+            item
+            for item in ids
+            if not 0 <= item < len(self._items) or self._items[item].picture is None
+        ]
+        if missing:
+            raise ValueError(
+                f"query {query}: {field}: no picture of ids {missing[:5]}: expected items with "
+                f"pictures, ids from 0 to {len(self._items) - 1}"
+            )
+        items = [self._items[item] for item in ids]
+        paths = [item.picture for item in items if item.picture is not None]
+        image_ND = self.clip.embed_pictures(paths)
+        text_ND = self.clip.embed_texts([item.question.text for item in items])
+        return normalize(image_ND + text_ND, dim=-1)
+
+
+def _with_adapters(model: nn.Module, folder: str) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ImportError(_NEEDS_PEFT) from error
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise FileNotFoundError(
+            f"data_mix.image_encoder.adapters={folder}: no adapter_config.json there: give a "
+            "folder that save_adapters wrote"
+        )
+    return PeftModel.from_pretrained(model, folder)
+
+
+def _pooled(out: Any) -> Tensor:
+    """Take the projected state out of what the model returns."""
+    pooled = out.pooler_output
+    assert isinstance(pooled, Tensor)
+    return pooled
+
+
+def _batched(
+    values: Sequence[Value], size: int, embed: Callable[[Sequence[Value]], Tensor]
+) -> Tensor:
+    parts = [embed(values[start : start + size]) for start in range(0, len(values), size)]
+    return torch.cat([part.cpu() for part in parts])

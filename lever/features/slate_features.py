@@ -1,0 +1,169 @@
+"""What a selector sees of items: one row an item, looked up by id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lever.config import EncodingConfig
+
+BOTH = EncodingConfig()
+
+
+@dataclass(frozen=True)
+class SlateQuery:
+    """A question and the demonstrations to choose from.
+
+    Attributes:
+        query: id of the question.
+        pool: ids of the K candidates, in an order that carries no meaning.
+    """
+
+    query: int
+    pool: tuple[int, ...]
+
+
+class Features(Protocol):
+    """What a selector needs of items; `FeatureTable`, or `lever.features.clip.LiveFeatures`."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a row, D."""
+        ...
+
+    def of_query(self, query: int) -> Tensor:
+        """Row of an item as a query, [D]."""
+        ...
+
+    def of(self, query: int, ids: tuple[int, ...], field: str) -> Tensor:
+        """Rows of demonstrations, [ids, D]; `query` and `field` are for messages."""
+        ...
+
+
+class FeatureTable:
+    """Rows of features by item id, shared by a policy and its frozen copies.
+
+    Args:
+        rows_ND: one row an item.  It stays where it is; what is looked up goes to the policy.
+        query_ND: rows of items as queries, where those are encoded otherwise.
+
+    Raises:
+        ValueError: a row holds NaN or an infinite number, or the two are not of one shape.
+    """
+
+    def __init__(self, rows_ND: Tensor, query_ND: Tensor | None = None) -> None:
+        self.rows_ND = rows_ND
+        self.query_ND = rows_ND if query_ND is None else query_ND
+        if self.query_ND.shape != rows_ND.shape:
+            raise ValueError(
+                f"features: queries {tuple(self.query_ND.shape)}: expected the shape of the items, "
+                f"{tuple(rows_ND.shape)}"
+            )
+        for rows in (self.rows_ND, self.query_ND):
+            bad = (~rows.isfinite().all(dim=-1)).nonzero().flatten()
+            if len(bad) > 0:
+                raise ValueError(f"features: rows {bad[:5].tolist()} hold NaN or infinite numbers")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureTable:
+        return self
+
+    @property
+    def width(self) -> int:
+        return self.rows_ND.shape[1]
+
+    def of_query(self, query: int) -> Tensor:
+        """Look up the row of an item as a query, [D].
+
+        Raises:
+            ValueError: it has none.
+        """
+        self._check(query, (query,), "query")
+        return self.query_ND[query]
+
+    def of(self, query: int, ids: tuple[int, ...], field: str) -> Tensor:
+        """Look up rows of demonstrations, [ids, D].
+
+        Raises:
+            ValueError: an id has no row; the message names the query and the field.
+        """
+        self._check(query, ids, field)
+        return self.rows_ND[list(ids)]
+
+    def _check(self, query: int, ids: tuple[int, ...], field: str) -> None:
+        missing = [item for item in ids if not 0 <= item < len(self.rows_ND)]
+        if missing:
+            raise ValueError(
+                f"query {query}: {field}: no embedding for ids {missing[:5]}: expected ids from 0 "
+                f"to {len(self.rows_ND) - 1}"
+            )
+
+
+def mean_features(
+    image_ND: Tensor, text_ND: Tensor, encoding: EncodingConfig = BOTH
+) -> FeatureTable:
+    """Mean of the two unit vectors, of unit length: one point an item, as published.
+
+    Args:
+        image_ND: embeddings of pictures.
+        text_ND: embeddings of questions, in the same space.
+        encoding: which of the two enters.
+
+    Raises:
+        ValueError: the two differ in width.
+    """
+    if image_ND.shape != text_ND.shape:
+        raise ValueError(
+            f"data_mix.image_encoder: {image_ND.shape[1]} columns, the text encoder gives "
+            f"{text_ND.shape[1]}: their mean needs one width; take features side by side instead"
+        )
+    parts = normalize(image_ND, dim=-1), normalize(text_ND, dim=-1)
+
+    def mean(image: bool, text: bool) -> Tensor:
+        return normalize(image * parts[0] + text * parts[1], dim=-1)
+
+    return FeatureTable(
+        mean(encoding.demo_image, encoding.demo_text),
+        mean(encoding.query_image, encoding.query_text),
+    )
+
+
+def pca_features(
+    image_ND: Tensor,
+    text_ND: Tensor,
+    fit_on: range,
+    dims: int = 56,
+    power: float = 0.5,
+    encoding: EncodingConfig = BOTH,
+) -> FeatureTable:
+    """Principal components of each modality side by side, 2 * dims columns.
+
+    Nothing but the embeddings is used, so it may be fitted on all demonstrations.
+
+    Args:
+        image_ND: embeddings of pictures.
+        text_ND: embeddings of questions.
+        fit_on: rows the components are found from.
+        dims: components a modality.
+        power: each component is scaled to its singular value to this power; 1 is plain PCA, 0
+            whitens.  Each modality's row is then of unit length.
+        encoding: which of the two enters; the columns of the other are 0.
+    """
+    image, text = (_components(part_ND, fit_on, dims, power) for part_ND in (image_ND, text_ND))
+    return FeatureTable(
+        torch.cat([encoding.demo_image * image, encoding.demo_text * text], dim=-1),
+        torch.cat([encoding.query_image * image, encoding.query_text * text], dim=-1),
+    )
+
+
+def _components(rows_ND: Tensor, fit_on: range, dims: int, power: float) -> Tensor:
+    known = rows_ND[fit_on.start : fit_on.stop]
+    mean_D = known.mean(dim=0)
+    _, singular, axes = torch.linalg.svd(known - mean_D, full_matrices=False)
+    if dims > len(singular):
+        raise ValueError(f"dims={dims}: expected at most {len(singular)}, what the rows span")
+    scale = singular[:dims].clamp(min=1e-6) ** (power - 1)
+    return normalize((rows_ND - mean_D) @ axes[:dims].T * scale, dim=-1)

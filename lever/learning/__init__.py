@@ -1,0 +1,1 @@
+"""Training stages: supervision, RL data, RCE, GRPO."""

@@ -1,0 +1,240 @@
+"""The rows of the comparison that need a training of their own: name -> how it is trained.
+
+Each takes the workshop of one world and returns a selector.  `sft`, `rce`, `offline` and `grpo` are
+the pipeline; the others stand beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from core_rl.config import CurriculumConfig, PhaseKind, Subset
+from lever.candidates.rl_records import EVAL_NAMES, Candidate, CandidateRecord, GenMethod
+from lever.config import DataKind
+from lever.features.slate_features import FeatureTable
+from lever.learning.stages import JUDGED, Workshop
+from lever.model_config import (
+    FeatureConfig,
+    FeatureKind,
+    LeverModelConfig,
+    PhaseData,
+    SelectorKind,
+)
+from lever.policy.slate_policy import SlatePolicy
+from lever.rewards.build import build_judge
+
+Arm = Callable[[Workshop], SlatePolicy]
+
+
+def sft(shop: Workshop) -> SlatePolicy:
+    """Supervision alone."""
+    return shop.selector(shop.sft())
+
+
+def rce(shop: Workshop) -> SlatePolicy:
+    """RCE alone, from the supervised selector."""
+    return shop.selector(shop.rce())
+
+
+def offline(shop: Workshop) -> SlatePolicy:
+    """GRPO on the RL data, from the RCE checkpoint."""
+    records = shop.rl_data(shop.sft())
+    curriculum = shop.settings.pipeline.offline
+    return shop.selector(shop.train_selector("offline", curriculum, shop.rce(), records=records))
+
+
+def grpo(shop: Workshop) -> SlatePolicy:
+    """GRPO on slates drawn anew each round, from the RCE checkpoint: the full pipeline."""
+    return shop.selector(_refresh(shop))
+
+
+def offline_equal(shop: Workshop) -> SlatePolicy:
+    """GRPO on as many different slates a query as the refresh had judged, drawn once from RCE."""
+    judged = json.loads((_refresh(shop).parents[1] / JUDGED).read_text(encoding="utf-8"))
+    counts = Counter(query for query, _ in judged)
+    records = _draws_of(shop, shop.rce(), counts)
+    curriculum = _on(PhaseData.stored, shop.settings.pipeline.refresh)
+    return shop.selector(
+        shop.train_selector("offline_equal", curriculum, shop.rce(), records=records)
+    )
+
+
+def shuffled(shop: Workshop) -> SlatePolicy:
+    """The control: as `grpo`, each group's rewards dealt to its slates at random."""
+    curriculum = shop.settings.pipeline.refresh
+    return shop.selector(shop.train_selector("shuffled", curriculum, shop.rce(), shuffled=True))
+
+
+def rce_longer(shop: Workshop) -> SlatePolicy:
+    """The control of more updates: RCE for as many as RCE and GRPO together."""
+    [first, *_] = shop.settings.pipeline.rce.phases
+    updates = sum(one.epochs * one.num_iterations for one in shop.settings.pipeline.refresh.phases)
+    curriculum = CurriculumConfig([replace(first, epochs=first.epochs + updates)])
+    return shop.selector(shop.train_selector("rce_longer", curriculum, shop.sft()))
+
+
+def knows_latents(shop: Workshop) -> SlatePolicy:
+    """A ceiling: the metric on the true latent facts of a generated world, not on embeddings."""
+    model = replace(_metric(), name="knows_latents")
+    return _other(shop, model, FeatureTable(latent_rows(shop)))
+
+
+def metric_pca(shop: Workshop) -> SlatePolicy:
+    """The metric on plain principal components: what the bank's answers add to the features."""
+    features = FeatureConfig(kind=FeatureKind.pca)
+    return _other(shop, replace(_metric(), name="metric_pca", features=features))
+
+
+def pointer(shop: Workshop) -> SlatePolicy:
+    """The large cross-attention pointer, on the same features."""
+    return _other(shop, LeverModelConfig("pointer", SelectorKind.pointer, lr=LARGE_LR))
+
+
+def pointer_mean(shop: Workshop) -> SlatePolicy:
+    """The large pointer as published: on the mean of the two embeddings."""
+    features = FeatureConfig(kind=FeatureKind.mean)
+    model = LeverModelConfig("pointer_mean", SelectorKind.pointer, features=features, lr=LARGE_LR)
+    return _other(shop, model)
+
+
+def gpt2(shop: Workshop) -> SlatePolicy:
+    """The autoregressive transformer over demonstration ids, on the same features."""
+    return _other(shop, LeverModelConfig("gpt2", SelectorKind.gpt2, lr=LARGE_LR, layers=2))
+
+
+def mlp(shop: Workshop) -> SlatePolicy:
+    """The two towers, on the same features."""
+    model = LeverModelConfig("mlp", SelectorKind.mlp, lr=LARGE_LR, cosine_temperature=0.5)
+    return _other(shop, model)
+
+
+LARGE_LR = 1e-3  # of selectors with matrices; thirty times the metric's would not converge
+
+PIPELINE: Mapping[str, Arm] = {"sft": sft, "rce": rce, "offline": offline, "grpo": grpo}
+ARMS: Mapping[str, Arm] = {
+    "offline_equal": offline_equal,
+    "shuffled": shuffled,
+    "rce_longer": rce_longer,
+    "knows_latents": knows_latents,
+    "metric_pca": metric_pca,
+    "pointer": pointer,
+    "pointer_mean": pointer_mean,
+    "gpt2": gpt2,
+    "mlp": mlp,
+}
+
+
+def check_arms(names: Sequence[str], kind: DataKind) -> None:
+    """Refuse what could not be trained, before anything is.
+
+    Args:
+        names: of `pipeline.arms`.
+        kind: of the data.
+
+    Raises:
+        ValueError: an unknown name, or one that needs a generated world where there is none.
+    """
+    unknown = sorted(set(names) - set(ARMS))
+    if unknown:
+        raise ValueError(f"pipeline.arms={unknown}: expected names among {sorted(ARMS)}")
+    if knows_latents.__name__ in names and kind is not DataKind.synthetic:
+        raise ValueError(
+            f"pipeline.arms={list(names)}: knows_latents needs the facts behind generated "
+            f"questions, which data_mix.kind={kind.value} has not: leave it out"
+        )
+
+
+def latent_rows(shop: Workshop) -> Tensor:
+    """What an item is made of, as columns: entity, topic, kind, value, scene and wording.
+
+    Codes are random and nearly orthogonal, so that equal facts have cosine 1 and others about 0.
+    """
+    world = shop.data.world
+    assert world is not None
+    rng = np.random.default_rng([shop.seed, 42])
+
+    def code(of: np.ndarray, width: int) -> Tensor:
+        table = rng.normal(size=(int(of.max()) + 1, width))
+        return normalize(torch.from_numpy(table[of]).float(), dim=-1)
+
+    value = world.kind * world.settings.attributes + world.attribute
+    nuisance = torch.from_numpy(np.concatenate([world.scene, world.wording], axis=1)).float() / 2
+    parts = [code(world.entity, 200), code(world.topic, 90), code(world.kind, 32), code(value, 96)]
+    return torch.cat([*parts, nuisance], dim=-1)
+
+
+def _refresh(shop: Workshop) -> Path:
+    return shop.train_selector("grpo", shop.settings.pipeline.refresh, shop.rce())
+
+
+def _on(data: PhaseData, curriculum: CurriculumConfig) -> CurriculumConfig:
+    """The same phases, GRPO on other data."""
+    return CurriculumConfig(
+        [
+            replace(phase, data=data.value, subset=Subset.all)
+            if phase.kind is PhaseKind.grpo
+            else phase
+            for phase in curriculum.phases
+        ]
+    )
+
+
+def _draws_of(
+    shop: Workshop, checkpoint: Path, counts: Mapping[int, int]
+) -> dict[int, CandidateRecord]:
+    """Different slates of a selector with their accuracy, `counts[query]` of each query."""
+    policy = shop.selector(checkpoint)
+    torch.manual_seed(shop.seed)
+    judge = build_judge(shop.data, shop.setup.answerer, rule=shop.rule)
+    records = {}
+    for one in shop.train:
+        drawn = policy.sample_distinct(policy.encode([one]), max(2, counts[one.query]))
+        # A stop stands behind the pool: slates that end early are not of the same length.
+        whole_GT = drawn.mask_BGT[0] & (drawn.ids_BGT[0] < len(one.pool))
+        places = [tuple(ids) for ids in drawn.ids_BGT[0][whole_GT.all(dim=-1)].tolist()]
+        if not places:
+            raise ValueError(
+                f"query {one.query}: pipeline.arms=offline_equal: every slate drawn stops early: "
+                "set model.stop=false, or leave the arm out"
+            )
+        verdicts = judge([(one.query, tuple(one.pool[i] for i in ids)) for ids in places])
+        candidates = tuple(
+            Candidate(
+                ids,
+                GenMethod.sample,
+                temperature=1.0,
+                vqa_acc_score=verdict.accuracy,
+                vqa_correct=bool(verdict.accuracy),
+                vqa_eval_mode=EVAL_NAMES[shop.rule],
+            )
+            for ids, verdict in zip(places, verdicts, strict=True)
+        )
+        records[one.query] = CandidateRecord(one.query, one.pool, candidates)
+    return records
+
+
+def _metric() -> LeverModelConfig:
+    return LeverModelConfig()
+
+
+def _other(
+    shop: Workshop, model: LeverModelConfig, features: FeatureTable | None = None
+) -> SlatePolicy:
+    """Train another selector by the same stages: supervision, RCE, refresh."""
+    pipeline = shop.settings.pipeline
+    model = replace(model, shots=shop.settings.model.shots)
+    start: Path | None = None
+    stages = {"sft": pipeline.sft, "rce": pipeline.rce, "grpo": pipeline.refresh}
+    for stage, curriculum in stages.items():
+        name = f"{model.name}_{stage}"
+        start = shop.train_selector(name, curriculum, start, model=model, features=features)
+    return shop.selector(start, model, features)

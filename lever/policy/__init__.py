@@ -1,0 +1,1 @@
+"""Selectors of demonstrations, and the policy over ordered sets of them."""

@@ -1,0 +1,1 @@
+"""Comparison tables, the report, and the choice for one question."""

@@ -1,0 +1,182 @@
+"""Which demonstrations each query gets: by a selector, by rules without one, by exact search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from lever.answerers.protocol import Answerer, KernelICLAnswerer, Prompted
+from lever.answerers.text_kernel import TextKernelAnswerer
+from lever.candidates.beams import BeamRecord
+from lever.data.datasets import LeverData
+from lever.data.vqa_accuracy import MATCHERS, MatchMode, check_answers
+from lever.data.world import Floats
+from lever.features.slate_features import SlateQuery
+from lever.policy.slate_policy import SlatePolicy
+from lever.rewards.functions import slates_of
+
+Slates = dict[int, tuple[int, ...]]  # query -> demonstrations, in prompt order
+
+BATCH = 64
+PAIRS_TRIED = 200  # when the best constant pair is looked for
+
+
+def by_selector(
+    policy: SlatePolicy, queries: Sequence[SlateQuery], shots: int | None = None
+) -> Slates:
+    """Take the best next demonstration each time.
+
+    Args:
+        policy: the selector.
+        queries: with their pools.
+        shots: demonstrations; None = as many as it learned with.  Fewer are its first choices;
+            for more it goes on as it chose the last.
+    """
+    frozen = policy.frozen_copy()
+    frozen.shots = policy.shots if shots is None else shots
+    found: Slates = {}
+    with torch.no_grad():
+        for at in range(0, len(queries), BATCH):
+            some = queries[at : at + BATCH]
+            drawn = frozen.sample(frozen.encode(some), 1, temperature=0.0)
+            for row in slates_of(some, drawn):
+                assert row[0] is not None
+                found[row[0][0]] = row[0][1]
+    return found
+
+
+def by_similarity(
+    data: LeverData, queries: Sequence[SlateQuery], shots: int, image: float, text: float
+) -> Slates:
+    """Take the nearest by a weighted sum of the two cosines, the nearest last."""
+    found: Slates = {}
+    for one in queries:
+        score_K = _likeness(data, one, image, text)
+        best = score_K.topk(shots).indices.flip(0).tolist()
+        found[one.query] = tuple(one.pool[place] for place in best)
+    return found
+
+
+def by_both(data: LeverData, queries: Sequence[SlateQuery], shots: int) -> Slates:
+    """Take in turn the nearest by picture and the nearest by question, a question's last."""
+    found: Slates = {}
+    for one in queries:
+        order = [_likeness(data, one, 0.0, 1.0), _likeness(data, one, 1.0, 0.0)]
+        ranked = [score_K.argsort(descending=True, stable=True).tolist() for score_K in order]
+        chosen: list[int] = []
+        for step in range(shots):
+            chosen.append(next(place for place in ranked[step % 2] if place not in chosen))
+        found[one.query] = tuple(one.pool[place] for place in reversed(chosen))
+    return found
+
+
+def at_random(queries: Sequence[SlateQuery], shots: int, seed: int) -> Slates:
+    """Draw from each pool; a query's draw depends on the seed and the query alone."""
+    return {
+        one.query: tuple(
+            np.random.default_rng([seed, one.query, 31])
+            .choice(one.pool, shots, replace=False)
+            .tolist()
+        )
+        for one in queries
+    }
+
+
+def best_constant(
+    data: LeverData,
+    answerer: Answerer,
+    shots: int,
+    seed: int,
+    rule: MatchMode = MatchMode.official,
+) -> tuple[int, ...]:
+    """Of some random slates of the bank, the one that serves the training queries best."""
+    rng = np.random.default_rng([seed, 32])
+    bank = np.array(data.demos)
+    tried = [tuple(rng.choice(bank, shots, replace=False).tolist()) for _ in range(PAIRS_TRIED)]
+    queries = [one.query for one in data.train[:100]]
+    for query in queries:
+        check_answers(f"query {query}", data.answers[query], rule)
+    worth = []
+    for slate in tried:
+        fitting = [query for query in queries if query not in slate]
+        said = answerer.generate([Prompted(query, slate) for query in fitting])
+        scores = [
+            MATCHERS[rule](text, data.answers[q]) for q, text in zip(fitting, said, strict=True)
+        ]
+        worth.append(np.mean(scores))
+    return tried[int(np.argmax(worth))]
+
+
+def by_beams(beams: Mapping[int, BeamRecord], queries: Sequence[SlateQuery]) -> Slates:
+    """Take each query's best beam: greedy search that knows the answer."""
+    best = {one.query: max(beams[one.query].beams, key=lambda beam: beam.score) for one in queries}
+    return {query: beam.shots for query, beam in best.items()}
+
+
+def answered(answerer: Answerer, slates: Slates) -> dict[int, str]:
+    """Ask each query with its demonstrations."""
+    prompts = [Prompted(query, shots) for query, shots in slates.items()]
+    return dict(zip(slates, answerer.generate(prompts), strict=True))
+
+
+def scores_of(
+    data: LeverData, answerer: Answerer, slates: Slates, rule: MatchMode = MatchMode.official
+) -> Floats:
+    """Accuracy of each query by a rule, in the order of the slates."""
+    for query in slates:
+        check_answers(f"query {query}", data.answers[query], rule)
+    said = answered(answerer, slates)
+    return np.array([MATCHERS[rule](said[query], data.answers[query]) for query in slates])
+
+
+def pair_rewards(
+    data: LeverData,
+    answerer: Answerer,
+    queries: Sequence[SlateQuery],
+    rule: MatchMode = MatchMode.official,
+) -> Floats | None:
+    """Accuracy of every ordered pair of each pool, [queries, K, K], NaN on the diagonal.
+
+    Args:
+        data: with the annotators' answers.
+        answerer: one without a cache; None is returned for a model, which cannot afford this.
+        queries: with their pools.
+        rule: how answers are judged; a generated world is scored exactly by the official one only.
+    """
+    if isinstance(answerer, KernelICLAnswerer) and rule is MatchMode.official:
+        return np.stack([answerer.reader.pair_rewards(one.query) for one in queries])
+    if isinstance(answerer, TextKernelAnswerer):
+        return np.stack([_text_pair_rewards(data, answerer, one, rule) for one in queries])
+    return None
+
+
+def expected_rewards(
+    policy: SlatePolicy, queries: Sequence[SlateQuery], rewards_BKK: Floats
+) -> Floats:
+    """Exact expected accuracy of a pair drawn from the selector, a query."""
+    table = torch.from_numpy(np.nan_to_num(rewards_BKK)).float()
+    parts = []
+    with torch.no_grad():
+        for at in range(0, len(queries), BATCH):
+            chance = policy.enumerate(policy.encode(queries[at : at + BATCH])).exp()
+            parts.append((chance * table[at : at + BATCH]).sum(dim=(1, 2)))
+    return np.asarray(torch.cat(parts).double().numpy())
+
+
+def _likeness(data: LeverData, one: SlateQuery, image: float, text: float) -> torch.Tensor:
+    pool = list(one.pool)
+    by_image = data.image_ND[pool] @ data.image_ND[one.query]
+    return image * by_image + text * (data.text_ND[pool] @ data.text_ND[one.query])
+
+
+def _text_pair_rewards(
+    data: LeverData, answerer: TextKernelAnswerer, one: SlateQuery, rule: MatchMode
+) -> Floats:
+    check_answers(f"query {one.query}", data.answers[one.query], rule)
+    texts, said_KK = answerer.pair_answers(one.query, one.pool)
+    worth = np.full(len(texts) + 1, np.nan)  # the last place, -1, is the diagonal's
+    for place in np.unique(said_KK[said_KK >= 0]):
+        worth[place] = MATCHERS[rule](texts[place], data.answers[one.query])
+    return worth[said_KK]

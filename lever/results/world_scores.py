@@ -1,0 +1,115 @@
+"""One world: every method's score of every held-out query."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from core_rl.hardware import prepare
+from core_rl.run.run_folder import write_json
+from lever.data.world import Floats
+from lever.generation_config import Split
+from lever.learning.stages import Workshop
+from lever.learning.trained_methods import ARMS, PIPELINE
+from lever.policy.slate_policy import SlatePolicy
+from lever.results import choose
+from lever.results.choose import Slates
+from lever.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorldScores:
+    """What one world showed.
+
+    Attributes:
+        scores: method -> accuracy of each test query, all in one order.
+        pictures: the picture of each test query, in the same order.
+        expected: trained selector -> exact expected accuracy of a drawn slate, a test query.
+        numbers: `answerer_calls` and, of each training, the slates it had judged.
+        shared: the test queries are those of every other seed: the data are not made anew.
+    """
+
+    scores: dict[str, Floats]
+    pictures: tuple[int, ...]
+    expected: dict[str, Floats] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+    shared: bool = False
+
+
+def score_world(settings: Settings, seed: int, folder: Path) -> WorldScores:
+    """Run the pipeline and everything beside it on the world of a seed.
+
+    Args:
+        settings: of the run.
+        seed: of the world and of all that is drawn.
+        folder: for the choices of every method.
+    """
+    prepare(settings.hardware, seed)
+    shop = Workshop.open(settings, seed)
+    try:
+        found = _score(shop, folder)
+    finally:
+        shop.close()
+    return found
+
+
+def _score(shop: Workshop, folder: Path) -> WorldScores:
+    settings, data, answerer = shop.settings, shop.data, shop.setup.answerer
+    slates = {**_untrained(shop), **_rules(shop)}
+    exact = _exact(shop) if settings.model.shots == 2 else None
+    scores: dict[str, Floats] = {}
+    expected: dict[str, Floats] = {}
+    if exact is not None:
+        scores["oracle"] = np.nanmax(exact, axis=(1, 2))
+        scores["random"] = np.nanmean(exact, axis=(1, 2))
+    arms = {**PIPELINE, **{name: ARMS[name] for name in settings.pipeline.arms}}
+    for name, train in arms.items():
+        policy = train(shop)
+        slates[name] = choose.by_selector(policy, data.test)
+        if exact is not None and not policy.stops:
+            expected[name] = choose.expected_rewards(policy, data.test, exact)
+        log.info("seed %d: %s is trained", shop.seed, name)
+    for name, chosen in slates.items():
+        scores.setdefault(name, choose.scores_of(data, answerer, chosen, shop.rule))
+    write_json(folder / "choices.json", {name: _listed(one) for name, one in slates.items()})
+    calls = {"answerer_calls": float(answerer.calls)}
+    log.info("seed %d: %s", shop.seed, {name: round(v.mean(), 3) for name, v in scores.items()})
+    pictures = tuple(data.question_of(one.query).image_id for one in data.test)
+    return WorldScores(scores, pictures, expected, calls, shared=data.world is None)
+
+
+def _rules(shop: Workshop) -> dict[str, Slates]:
+    """What needs no selector."""
+    data, shots = shop.data, shop.settings.model.shots
+    test = data.test
+    constant = choose.best_constant(data, shop.setup.answerer, shots, shop.seed, shop.rule)
+    return {
+        "zero_shot": {one.query: () for one in test},
+        "random": choose.at_random(test, shots, shop.seed),
+        "text_sim": choose.by_similarity(data, test, shots, 0.0, 1.0),
+        "image_sim": choose.by_similarity(data, test, shots, 1.0, 0.0),
+        "mix": choose.by_similarity(data, test, shots, 1.0, 1.0),
+        "img1_txt1": choose.by_both(data, test, shots),
+        "constant": {one.query: constant for one in test},
+        "greedy_infoscore": choose.by_beams(shop.beams(Split.test), test),
+    }
+
+
+def _untrained(shop: Workshop) -> Mapping[str, Slates]:
+    policy: SlatePolicy = shop.selector()
+    return {"untrained": choose.by_selector(policy, shop.data.test)}
+
+
+def _exact(shop: Workshop) -> Floats | None:
+    answerer = shop.setup.answerer.answerer
+    return choose.pair_rewards(shop.data, answerer, shop.data.test, shop.rule)
+
+
+def _listed(slates: Slates) -> dict[str, list[int]]:
+    return {str(query): list(shots) for query, shots in slates.items()}

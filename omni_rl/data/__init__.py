@@ -1,0 +1,1 @@
+"""Records, their media, and the generated clips."""

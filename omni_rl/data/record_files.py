@@ -1,0 +1,249 @@
+"""Questions about clips: the HumanOmniV2 record format, read strictly and written whole.
+
+One JSON object a record, in a list (`.json`) or one a line (`.jsonl`).  IntentBench's `qa.json` and
+Video-R1's files have the same keys.  Ours add `facts` (what is true in a generated clip) and
+`category`.
+
+A record that cannot be used is an error that names file, record and cure, or a counted skip.  The
+published reader trains on another record in its place, without a word; this one does not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omni_rl.config import OnBadRecord
+from omni_rl.data.media import check_media
+from omni_rl.data.record import (
+    CHOICE_TYPES,
+    PROBLEM_TYPES,
+    Entry,
+    Record,
+    check_record,
+    media_of,
+    parse_record,
+    record_json,
+)
+
+__all__ = [
+    "CHOICE_TYPES",
+    "PROBLEM_TYPES",
+    "Reading",
+    "Record",
+    "Skips",
+    "collect",
+    "keep_decodable",
+    "read_entries",
+    "read_file",
+    "read_records",
+    "write_records",
+]
+
+log = logging.getLogger(__name__)
+
+SKIPS_SHOWN = 5  # skipped records named in the log; the rest are counted
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Records that can be used, and a message for each one that was skipped."""
+
+    records: list[Record]
+    skipped: tuple[str, ...] = ()
+
+
+class Skips:
+    """Raises what is wrong with a record, or counts it and names the first few in the log."""
+
+    def __init__(self, on_bad_record: OnBadRecord) -> None:
+        self._raises = on_bad_record is OnBadRecord.error
+        self.messages: list[str] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.messages)
+
+    def add(self, error: Exception) -> None:
+        if self._raises:
+            raise error
+        if self.count < SKIPS_SHOWN:
+            log.warning("skipped: %s", error)
+        self.messages.append(str(error))
+
+    def report(self, what: object) -> None:
+        if self.count:
+            log.warning("%s: skipped %d records that cannot be used", what, self.count)
+
+
+def read_records(path: str | Path, data_root: str | Path | None, source: str) -> list[Record]:
+    """Read a file whose every record must be good; see `read_file`."""
+    return read_file(path, data_root, source).records
+
+
+def read_file(
+    path: str | Path,
+    data_root: str | Path | None = None,
+    source: str = "",
+    on_bad_record: OnBadRecord = OnBadRecord.error,
+    select: Callable[[int], Sequence[int]] = range,
+) -> Reading:
+    """Read and check the records of a `.json` or `.jsonl` file.
+
+    Args:
+        path: the file.
+        data_root: what media paths are relative to; None for the file's own folder.
+        source: name given to the records; empty for the file's stem.
+        on_bad_record: whether a record that cannot be used raises or is skipped and counted.
+        select: given the number of records in the file, the indices to keep.  Only these are
+            checked, so half a data set can be used with half of its media on disk.
+
+    Raises:
+        FileNotFoundError: the file, or the media of a record, is missing.
+        ValueError: a record cannot be used, or none is left.
+    """
+    path = Path(path)
+    root = path.parent if data_root is None else Path(data_root)
+    source = source or path.stem
+    skips = Skips(on_bad_record)
+    entries = []
+    for entry in read_entries(path):
+        if entry.fault:
+            skips.add(ValueError(f"{entry.origin}: {entry.fault}"))
+        else:
+            entries.append(entry)
+    chosen = [entries[index] for index in select(len(entries))]
+    return collect(path, chosen, lambda entry: parse_record(entry, root, source), skips)
+
+
+def collect(
+    path: Path, entries: Iterable[Entry], parse: Callable[[Entry], Record], skips: Skips
+) -> Reading:
+    """Parse and check the entries of a file.
+
+    Raises:
+        FileNotFoundError: the media of a record are missing.
+        ValueError: a record cannot be used, two share an id, or none is left.
+    """
+    records: dict[str, Record] = {}
+    for entry in entries:
+        try:
+            record = parse(entry)
+            check_record(record)
+            if record.id in records:
+                raise ValueError(
+                    f"{record.where}: id is taken by {records[record.id].origin}; give each record "
+                    "an id of its own"
+                )
+            records[record.id] = record
+        except (ValueError, FileNotFoundError) as error:
+            skips.add(error)
+    skips.report(path)
+    if not records:
+        raise ValueError(f"{path}: no usable record ({skips.count} skipped); name another file")
+    return Reading(list(records.values()), tuple(skips.messages))
+
+
+def keep_decodable(
+    records: Iterable[Record], on_bad_record: OnBadRecord = OnBadRecord.error
+) -> Reading:
+    """Look through all media for damage before a run depends on them; decodes nothing.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged or cut short.
+    """
+    skips = Skips(on_bad_record)
+    kept = []
+    for record in records:
+        try:
+            for kind, paths in media_of(record).items():
+                for path in paths:
+                    check_media(path, kind)
+            kept.append(record)
+        except (ValueError, FileNotFoundError) as error:
+            skips.add(type(error)(f"{record.where}: {error}"))
+    skips.report("media")
+    return Reading(kept, tuple(skips.messages))
+
+
+def write_records(
+    path: str | Path, records: Iterable[Record], data_root: str | Path | None = None
+) -> None:
+    """Write records as `.json` or `.jsonl`; the file appears whole or the old one stays.
+
+    Args:
+        path: the file; its folder must exist.
+        records: what to write; `origin` is not stored.
+        data_root: media inside it are stored relative to it, others as they are; None for the
+            file's own folder.
+
+    Raises:
+        FileNotFoundError: the folder is missing.
+        ValueError: the suffix is neither `.json` nor `.jsonl`.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder does not exist; make it first")
+    root = path.parent if data_root is None else Path(data_root)
+    rows = [record_json(record, root) for record in records]
+    if path.suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    elif path.suffix == ".json":
+        text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+    else:
+        raise ValueError(f"{path}: records are written as .json or .jsonl")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """Yield the JSON objects of a file; a line that is none carries its `fault`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another suffix, not UTF-8, or a `.json` that is not a list.
+    """
+    if path.suffix not in (".json", ".jsonl"):
+        raise ValueError(f"{path}: records are read from .json or .jsonl")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of records; check the data paths")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+    if path.suffix == ".json":
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}); mend it") from error
+        if not isinstance(rows, list):
+            raise ValueError(f"{path}: holds a {type(rows).__name__}; expected a list of records")
+        for index, row in enumerate(rows):
+            yield _entry(f"{path}#{index}", row)
+        return
+    # splitlines() would also cut at characters that are legal inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield _entry(f"{path}:{number}", json.loads(line))
+        except json.JSONDecodeError as error:
+            yield Entry(f"{path}:{number}", {}, f"not JSON ({error.msg}); mend or drop the line")
+
+
+def _entry(origin: str, row: object) -> Entry:
+    if isinstance(row, dict):
+        return Entry(origin, row)
+    return Entry(origin, {}, f"a {type(row).__name__}; expected an object {{...}}")

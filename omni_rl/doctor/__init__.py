@@ -1,0 +1,1 @@
+"""Checks of media: what should arrive in the model, and what did."""

@@ -1,0 +1,1 @@
+"""Training: the start, supervision, the policy by reward."""

@@ -1,0 +1,202 @@
+"""The supervised start that the tiny thinker needs before reinforcement learning can teach it.
+
+Perception first: honest narrators name every fact, until the policy sees and hears.  The habit
+last: weak narrators speak of scenery and often answer a question from habit, whatever the clip
+shows. What GRPO then gains is elicitation of what the start can already perceive, not new
+perception.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.hardware import is_main_process
+from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.objective.curriculum import Phase
+from omni_rl.config import TinyConfig
+from omni_rl.data import drawing, scenes
+from omni_rl.data.record_files import Record
+from omni_rl.data.splits import generated_split, with_instructions
+from omni_rl.learning.fit_policy import learn_by_example, wait_for_all
+from omni_rl.learning.perception import perceived
+from omni_rl.policy import tiny
+from omni_rl.policy.policy import OmniPolicy, load_policy, placed, untrained_policy
+from omni_rl.policy.rollout import greedy_texts
+from omni_rl.rewards.scores import score_records, summarise
+from omni_rl.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STYLES = {"honest": scenes.HONEST, "weak": scenes.WEAK}
+INSTRUCTION_SHARE = 0.08
+PACKAGED = "assets/warm_start"
+
+
+def start_policy(settings: Settings, seed: int, spans: Sequence[str] = ()) -> OmniPolicy:
+    """Load or make the policy that training starts from, and say which.
+
+    Args:
+        settings: of the run; `model.path` names a checkpoint, else the tiny thinker is meant.
+        seed: of the warm start, where one is made.
+        spans: parts of a completion that rewards are confined to.
+    """
+    return placed(_start_policy(settings, seed, spans), settings.hardware)
+
+
+def _start_policy(settings: Settings, seed: int, spans: Sequence[str]) -> OmniPolicy:
+    model = settings.limited_model()
+    if model.path is not None:
+        log.info("starting from %s", model.path)
+        return load_policy(model, model.path, spans)
+    if model.warm_start == "none":
+        log.info("starting from an untrained thinker (model.warm_start=none)")
+        return untrained_policy(model, seed, spans)
+    default_sizes = model.tiny == TinyConfig()  # another thinker has to be trained
+    if model.warm_start == "packaged" and default_sizes and not settings.trainer.reseed:
+        with resources.as_file(resources.files("omni_rl") / PACKAGED) as folder:
+            log.info("starting from the packaged warm start (made by +exp=omni_sft seed=0)")
+            return load_policy(model, folder, spans)
+    folder = cached_folder(settings, seed)
+    if (folder / "config.json").exists():
+        log.info("starting from the cached warm start %s", folder)
+    else:
+        log.info("making a warm start (%s); later runs reuse it", folder)
+        make_warm_start(settings, seed, folder)
+    return load_policy(model, folder, spans)
+
+
+def learning_policy(settings: Settings, seed: int) -> OmniPolicy:
+    """Start as training by reward does: with its spans, its media and its checkpointing."""
+    policy = start_policy(settings, seed, sorted(set(settings.reward.spans.values())))
+    policy.blank(settings.data_mix.blank)
+    if settings.hardware.activation_checkpointing:
+        checkpoint_activations(policy.model)
+    return policy
+
+
+def cached_folder(settings: Settings, seed: int) -> Path:
+    """Folder of the warm start with these settings: another recipe or generator has another one."""
+    model, data = settings.model, settings.data_mix
+    recipe = [asdict(model.tiny), asdict(model.media), asdict(model.warm), model.system_prompt]
+    code = "".join(inspect.getsource(module) for module in (drawing, scenes, tiny))
+    text = json.dumps([recipe, dict(data.ratios), seed], sort_keys=True, default=str) + code
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Path(settings.paths.cache) / "warm_start" / digest
+
+
+def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
+    """Train the tiny thinker from nothing and save it under `folder`."""
+    warm = settings.model.warm
+    model = replace(settings.limited_model(), freeze_towers=False)
+    train = _records(settings, "train", warm.clips, seed)
+    val = _records(settings, "val", warm.gate_clips, seed)
+    policy = untrained_policy(model, seed)
+    policy.whiten_towers(train[: 4 * warm.batch_size])
+    placed(policy, settings.hardware)
+    draws = {name: np.random.default_rng([seed, 5, i]) for i, name in enumerate(STYLES)}
+
+    def teach(phase: Phase, records: Sequence[Record]) -> Sequence[Record]:
+        name = phase.config.data
+        return [_taught(record, STYLES[name], draws[name]) for record in records]
+
+    trainer = replace(
+        settings.trainer,
+        lr=warm.lr,
+        batch_size=warm.batch_size,
+        accumulation=1,
+        max_steps=None,
+        val_every=10**9,
+        checkpoint_every=10**9,
+        weight_decay=0.01,
+        resume=None,
+    )
+
+    def learn(phase: PhaseConfig, turn: int) -> None:
+        curriculum = CurriculumConfig(phases=[phase])
+        run = folder.with_name(f"{folder.name}-{phase.data}{turn}")
+        made = run / "checkpoints" / "final"
+        if (made / "config.json").exists():  # by a call that was killed later
+            policy.restore(made)
+            return
+        order = seed + 1000 * turn
+        learn_by_example(policy, train, [], settings, curriculum, trainer, run, order, teach)
+
+    for turn in range(1, warm.perception_rounds + 1):
+        steps = warm.perception_steps
+        learn(PhaseConfig(PhaseKind.rce, steps=steps, data="honest"), turn)
+        shares = perceived(policy, val)
+        log.info("after %d steps the start perceives %s", turn * steps, _rounded(shares))
+        if min(shares.values()) >= warm.perception_goal:
+            break
+    habit = PhaseConfig(
+        PhaseKind.rce, steps=warm.habit_steps, data="weak", lr_scale=warm.habit_lr_scale
+    )
+    for turn in range(1, warm.habit_rounds + 1):
+        learn(habit, turn)
+        accuracy = _accuracy(policy, val)
+        log.info("after %d steps of habit its accuracy is %.2f", turn * warm.habit_steps, accuracy)
+        if accuracy <= warm.habit_goal:
+            break
+    if is_main_process():
+        policy.save(folder, settings.model.name, {})
+    wait_for_all()
+    return policy
+
+
+def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, float]:
+    """Measure the start and refuse one from which GRPO could not learn.
+
+    A deaf or blind start gains no accuracy while its total reward climbs all the same.
+
+    Raises:
+        ValueError: a fact is not perceived, or greedy accuracy is outside the band.
+    """
+    warm = settings.model.warm
+    val = _records(settings, "val", warm.gate_clips, seed)
+    shares = perceived(policy, val)
+    accuracy = _accuracy(policy, val)
+    weak = {slot: share for slot, share in shares.items() if share < warm.perception_min}
+    if weak or not warm.accuracy_min <= accuracy <= warm.accuracy_max:
+        raise ValueError(
+            f"warm start too weak: perceives {_rounded(shares)} (each at least "
+            f"{warm.perception_min}), accuracy {accuracy:.2f} (from {warm.accuracy_min} to "
+            f"{warm.accuracy_max}); try model.warm.perception_rounds={2 * warm.perception_rounds} "
+            "or another seed"
+        )
+    return {f"start/perceived/{slot}": share for slot, share in shares.items()} | {
+        "start/val_accuracy": accuracy
+    }
+
+
+def _accuracy(policy: OmniPolicy, records: Sequence[Record]) -> float:
+    table: pd.DataFrame = score_records(records, greedy_texts(policy, records))
+    return summarise(table)["accuracy"]
+
+
+def _records(settings: Settings, split: str, size: int, seed: int) -> list[Record]:
+    by_source = generated_split(settings.data_mix, split, size, settings.paths, seed)
+    records = [record for group in by_source.values() for record in group]
+    if split != "train":
+        return records
+    order = np.random.default_rng([seed, 6]).permutation(len(records))
+    shuffled = [records[i] for i in order]
+    return with_instructions(shuffled, round(INSTRUCTION_SHARE * len(shuffled)))
+
+
+def _taught(record: Record, style: scenes.Style, rng: np.random.Generator) -> Record:
+    return record if record.problem_type == "instruction" else scenes.retell(record, style, rng)
+
+
+def _rounded(shares: dict[str, float]) -> dict[str, float]:
+    return {name: round(share, 2) for name, share in shares.items()}

@@ -1,0 +1,1 @@
+"""The multimodal policy: prompts, patches, processor, model, rollouts."""

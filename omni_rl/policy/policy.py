@@ -1,0 +1,272 @@
+"""Qwen2.5-Omni's thinker as a policy: tiny and built here, or a checkpoint, in one code path."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.utils import cached_file
+
+from core_rl.config import HardwareConfig
+from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.run.run_folder import write_text
+from core_rl.types import Actions
+from omni_rl.config import Blank, OmniModelConfig
+from omni_rl.data import scenes
+from omni_rl.data.record_files import Record
+from omni_rl.policy.processor import Processor, load_processor, save_processor
+from omni_rl.policy.prompts import PromptBuilder, fixed_texts, stop_token_ids, suppressed_token_ids
+from omni_rl.policy.tiny import build_feature_extractor, build_model, build_tokenizer
+from omni_rl.policy.tower_init import whiten_towers
+
+log = logging.getLogger(__name__)
+
+ADAPTERS = "adapter_config.json"  # marks a folder of adapters
+# A span ends where its tag closes; a reward may be confined to it.
+SPANS = {"context": "</context>", "think": "</think>"}
+
+
+class OmniPolicy(HFPolicy):
+    """Records in, completions out.
+
+    Args:
+        model: a thinker.
+        processor: tokenizer, mel front end and patch sizes.
+        config: media settings, system prompt and limits.
+        spans: names among `SPANS` to mark in fresh completions.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Processor,
+        config: OmniModelConfig,
+        spans: Sequence[str] = (),
+    ) -> None:
+        tokenizer: Any = processor.tokenizer
+        super().__init__(
+            model,
+            tokenizer,
+            stop_ids=stop_token_ids(tokenizer),
+            suppress_ids=suppressed_token_ids(tokenizer),
+            max_completion=config.max_completion,
+            shared_prompt=config.shared_prompt,
+            recompute=config.recompute,
+        )
+        self.processor = processor
+        self.config = config
+        self.spans = tuple(spans)
+        self.builder = PromptBuilder(processor, config)
+        _freeze_unread(model)
+
+    def blank(self, blank: Blank) -> OmniPolicy:
+        """Deny the model its media from now on: blind baselines and controls."""
+        self.builder = PromptBuilder(self.processor, self.config, blank=blank)
+        return self
+
+    def collate(self, queries: Sequence[Record]) -> Inputs:
+        return self.builder(queries)
+
+    def positions(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Rotary positions in time, height and width, [3, B, P], and what follows them, [B]."""
+        mask = inputs["attention_mask"]
+        audio_mask = inputs.get("feature_attention_mask")
+        position_ids, deltas_B1 = self.model.get_rope_index(
+            inputs["input_ids"],
+            inputs.get("image_grid_thw"),
+            inputs.get("video_grid_thw"),
+            mask,
+            inputs["use_audio_in_video"],
+            None if audio_mask is None else audio_mask.sum(-1),
+            inputs.get("video_second_per_grid"),
+        )
+        return position_ids.long(), (mask.sum(-1) + deltas_B1.view(-1)).long()
+
+    def annotate(self, queries: Sequence[Record], actions: Actions) -> Actions:
+        masks = {name: self._span(actions, SPANS[name]) for name in self.spans}
+        return replace(actions, spans=masks)
+
+    def _span(self, actions: Actions, closing: str) -> Tensor:
+        """Mark the tokens up to the end of a closing tag; all of them where it never closes."""
+        mask_BGT = actions.mask_BGT.clone()
+        for b, g in torch.cartesian_prod(
+            torch.arange(actions.num_queries), torch.arange(actions.num_candidates)
+        ).tolist():
+            ids = actions.ids_BGT[b, g].tolist()
+            low, high = 0, int(actions.mask_BGT[b, g].sum())
+            if closing not in self.tokenizer.decode(ids[:high]):
+                continue
+            while low < high:  # the shortest prefix whose text holds the tag
+                middle = (low + high) // 2
+                if closing in self.tokenizer.decode(ids[:middle]):
+                    high = middle
+                else:
+                    low = middle + 1
+            mask_BGT[b, g, high:] = False
+        return mask_BGT
+
+    def save(self, folder: Path, name: str, metrics: Mapping[str, float]) -> None:
+        """Write model, processor and a model card in the form that `from_pretrained` opens."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        save_processor(self.processor, folder)
+        write_text(folder / "README.md", model_card(name, metrics))
+
+    def restore(self, folder: Path) -> None:
+        """Take the weights that `save` wrote."""
+        if self.has_adapters:
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
+            return
+        saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+    def whiten_towers(self, records: Sequence[Record]) -> None:
+        """Spread what fresh towers say of these records; see `omni_rl.policy.tower_init`."""
+        whiten_towers(self.model, self.collate(records))
+
+
+def model_card(name: str, metrics: Mapping[str, float]) -> str:
+    """Say what a checkpoint is, for whoever finds it."""
+    lines = [
+        f"# {name}, trained by reinforcement learning towards people",
+        "",
+        "Open it with `Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained`.",
+        "How it was trained stands in `config.yaml` and `run.json` of its run folder.",
+        "",
+        *(f"- {key}: {value:.4g}" for key, value in sorted(metrics.items())),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tiny_processor(config: OmniModelConfig) -> Processor:
+    """Build tokenizer and mel front end of the embedded thinker."""
+    # Often enough that every fixed word becomes one token.
+    corpus = [*fixed_texts(config.system_prompt) * 100, *scenes.corpus()]
+    tokenizer = build_tokenizer(corpus, config.tiny.vocab_size)
+    return Processor(tokenizer, build_feature_extractor(config.tiny))
+
+
+def untrained_policy(config: OmniModelConfig, seed: int, spans: Sequence[str] = ()) -> OmniPolicy:
+    """Build the embedded thinker with fresh weights."""
+    processor = tiny_processor(config)
+    model = build_model(config.tiny, processor.tokenizer, seed)
+    return OmniPolicy(model, processor, config, spans)
+
+
+def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] = ()) -> OmniPolicy:
+    """Load a checkpoint folder, a folder of adapters that training saved, or a hub id.
+
+    Adapters go on the checkpoint they were trained on, which their folder names; they train on.
+
+    Raises:
+        FileNotFoundError: there is no `path`, or not the checkpoint under its adapters.
+    """
+    path = known_checkpoint(str(path), "model.path")
+    processor = load_processor(path)
+    adapters = Path(path, ADAPTERS)
+    base = path
+    if adapters.exists():
+        named = json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = known_checkpoint(str(named), f"base_model_name_or_path of {adapters}")
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        base, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
+    )
+    if not adapters.exists():
+        return OmniPolicy(adapted(model, config), processor, config, spans)
+    peft = _peft()
+    trained = peft.PeftModel.from_pretrained(model, path, is_trainable=True)
+    if config.freeze_towers:
+        freeze_towers(trained)
+    return OmniPolicy(trained, processor, config, spans)
+
+
+def known_checkpoint(path: str, field: str) -> str:
+    """Expand the path of a folder and make sure that there is a checkpoint, or that the hub has it.
+
+    Raises:
+        FileNotFoundError: there is none; names the field.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        if not any((folder / name).exists() for name in ("config.json", ADAPTERS)):
+            raise FileNotFoundError(
+                f"{field}={folder}: no config.json there; give a checkpoint folder or a hub id"
+            )
+        return str(folder)
+    try:
+        cached_file(path, "config.json")
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{field}={path}: no such folder here, and no config.json of that id on the hub or in "
+            f"its cache; give a checkpoint folder or a hub id ({error})"
+        ) from error
+    return path
+
+
+def placed(policy: OmniPolicy, hardware: HardwareConfig) -> OmniPolicy:
+    """Move a policy to the device that this process will train on."""
+    if hardware.accelerator != "cpu" and torch.cuda.is_available():
+        policy.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    return policy
+
+
+def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
+    """Freeze the towers and add adapters to the language model, as the configuration says."""
+    if config.freeze_towers:
+        freeze_towers(model)
+    if config.lora.r == 0:
+        return model
+    lora = config.lora
+    peft = _peft()
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=_in_decoder(model, lora.target_modules),
+        ),
+    )
+
+
+def _in_decoder(model: PreTrainedModel, names: Sequence[str]) -> str:
+    """Pattern of the modules so named in the language model: the audio tower has the same names."""
+    decoder = model.get_decoder()
+    path = next(path for path, module in model.named_modules() if module is decoder)
+    return rf"{re.escape(path)}\..*\.({'|'.join(map(re.escape, names))})"
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError("model.lora needs peft: pip install 'people-focus-rl[hf]'") from error
+    return peft
+
+
+def freeze_towers(model: PreTrainedModel) -> None:
+    """Stop training of the vision and audio encoders."""
+    for name, parameter in model.named_parameters():
+        if "visual." in name or "audio_tower." in name:
+            parameter.requires_grad_(False)
+
+
+def _freeze_unread(model: PreTrainedModel) -> None:
+    """Stop waiting for gradients of what the audio encoder holds and never reads.
+
+    Processes that average their gradients would end with an error instead.
+    """
+    for name, parameter in model.named_parameters():
+        if "audio_bos_eos_token." in name:
+            parameter.requires_grad_(False)

@@ -1,0 +1,50 @@
+"""Draw completions of many records, and look at one of them closely."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from omni_rl.data.record_files import Record
+from omni_rl.policy.policy import OmniPolicy
+
+log = logging.getLogger(__name__)
+
+
+def batched(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
+    """Cut records into batches, in order."""
+    for start in range(0, len(records), size):
+        yield records[start : start + size]
+
+
+@torch.no_grad()
+def greedy_texts(policy: OmniPolicy, records: Sequence[Record], batch_size: int = 24) -> list[str]:
+    """Complete every record with the most probable tokens."""
+    texts: list[str] = []
+    for batch in batched(records, batch_size):
+        actions = policy.sample(policy.encode(batch), 1, temperature=0.0)
+        texts.extend(group[0] for group in actions.texts)
+    return texts
+
+
+@torch.no_grad()
+def describe_first(policy: OmniPolicy, record: Record) -> str:
+    """Lay out all that the policy is given of one record, for the eye, before the first step."""
+    inputs = policy.collate([record])
+    ids = inputs["input_ids"][0]
+    media = {
+        name: tuple(value.shape)
+        for name, value in inputs.items()
+        if isinstance(value, torch.Tensor)
+    }
+    lines = [
+        f"record {record.id} from {record.origin}",
+        *(f"{turn['role']}: {turn['content']}" for turn in policy.builder.conversation(record)),
+        f"tensors: {media}, use_audio_in_video={inputs['use_audio_in_video']}",
+        f"prompt: {policy.tokenizer.decode(ids)}",
+        f"ids: {ids.tolist()}",
+        f"mask: {inputs['attention_mask'][0].tolist()}",
+    ]
+    return "\n".join(lines)

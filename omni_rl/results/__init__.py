@@ -1,0 +1,1 @@
+"""The results of a run: seeds, plots, clips and the report."""

@@ -1,0 +1,1 @@
+"""Rewards of a completion, and the scores of an evaluation."""

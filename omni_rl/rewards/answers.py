@@ -1,0 +1,246 @@
+"""What a completion answers, and whether that is right.
+
+One function a problem type, in the manner of HumanOmniV2's rewards and of IntentBench, with these
+deviations: the type is the record's own (theirs took the batch's first), labels are stripped before
+they are compared (`B, C` is `B,C`), an option letter may come as `A.`, `(A)` or with its own text,
+and a completion without an answer is wrong whatever was said elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from omni_rl.rewards.lexicon import units
+
+if TYPE_CHECKING:
+    from omni_rl.data.record_files import Record
+
+TAGS = ("context", "think", "answer")
+INSTRUCTION = "instruction"
+_TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")
+_LABEL_END = re.compile("[,;\uff0c\u3001\uff1b]")
+_YES = {"yes", "true", "\u662f"}
+_NO = {"no", "false", "\u5426", "\u4e0d"}
+# Thresholds of mean relative accuracy: .5 to .95 in steps of .05 (VSI-Bench).
+_CONFIDENCES = tuple(k / 100 for k in range(50, 100, 5))
+
+Scorer = Callable[[str, str, "Record"], float | None]
+
+
+def tag_body(text: str, tag: str) -> str | None:
+    """Return what the first `<tag>...</tag>` holds, stripped; None without one."""
+    found = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    return found.group(1).strip() if found else None
+
+
+def tag_parts(text: str) -> list[str]:
+    """Cut a text at every tag."""
+    return _TAG.split(text)
+
+
+def without_tags(text: str) -> str:
+    """Replace every tag by a line break, so that sentences do not run together."""
+    return "\n".join(tag_parts(text))
+
+
+def judged_text(text: str) -> str:
+    """Return the part of a completion that tells what was seen: the body of its `<context>`.
+
+    Nothing after `</answer>` belongs to it.  A context that is not closed ends at the next tag;
+    without a context it is the whole text without tags.
+    """
+    text = text.split("</answer>")[0]
+    body = tag_body(text, "context")
+    if body is None and "<context>" in text:
+        body = tag_parts(text.split("<context>", 1)[1])[0].strip()
+    return without_tags(text).strip() if body is None else without_tags(body)
+
+
+def truth_of(record: Record) -> str:
+    """Return the right answer of a record, without tags; empty where it has none."""
+    bare = tag_body(record.answer, "answer") or record.answer.strip()
+    return bare or tag_body(record.solution, "answer") or ""
+
+
+def given_answer(record: Record, text: str) -> str | None:
+    """Return what a completion answers; None when there is no `<answer>`.
+
+    An instruction may also be followed by the bare text it asks for.
+    """
+    body = tag_body(text, "answer")
+    return text.strip() if body is None and record.problem_type == INSTRUCTION else body
+
+
+def letter(text: str, options: Sequence[str]) -> str:
+    """Return the option letter a text names: `A`, `A.`, `(A)` or a whole option; else the text."""
+    text = text.strip()
+    bare = re.fullmatch(r"\(?([A-Z])[).:]*", text)
+    if bare:
+        return bare.group(1)
+    for option in options:
+        named = re.match(r"\(?([A-Z])[).:]", option.strip())
+        if named and text == option.strip():
+            return named.group(1)
+    return text
+
+
+def set_f1(given: Sequence[str], truth: Sequence[str]) -> float:
+    """F1 of two label sets, in [0, 1]; 0 when either is empty."""
+    ours, theirs = set(given) - {""}, set(truth) - {""}
+    shared = len(ours & theirs)
+    return 2 * shared / (len(ours) + len(theirs)) if shared else 0.0
+
+
+def token_f1(given: str, truth: str) -> float:
+    """F1 of two bags of words (SQuAD, Rajpurkar et al. 2016), Chinese by character."""
+    ours, theirs = Counter(units(given)), Counter(units(truth))
+    shared = sum((ours & theirs).values())
+    return 2 * shared / (ours.total() + theirs.total()) if shared else 0.0
+
+
+def word_error_rate(given: str, truth: str) -> float:
+    """Edits over words of the truth (Chinese: characters), 0 when equal, may exceed 1."""
+    ours, theirs = units(given), units(truth)
+    if not theirs:
+        return float(len(ours) > 0)
+    row = list(range(len(ours) + 1))
+    for i, wanted in enumerate(theirs, 1):
+        diagonal, row[0] = row[0], i
+        for j, word in enumerate(ours, 1):
+            edits = min(row[j] + 1, row[j - 1] + 1, diagonal + (word != wanted))
+            diagonal, row[j] = row[j], edits
+    return row[-1] / len(theirs)
+
+
+def number(text: str) -> float | None:
+    """Read a finite number, thousands separators and a percent sign allowed; None if it is none."""
+    plain = text.strip().rstrip("%").replace(",", "")
+    try:
+        value = float(plain)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _labels(text: str) -> list[str]:
+    return [label.strip() for label in _LABEL_END.split(text)]
+
+
+def _choice(given: str, truth: str, record: Record) -> float:
+    return float(letter(given, record.options) == letter(truth, record.options))
+
+
+def _choices(given: str, truth: str, record: Record) -> float:
+    ours = [letter(label, record.options) for label in _labels(given)]
+    return set_f1(ours, [letter(label, record.options) for label in _labels(truth)])
+
+
+def _open_labels(given: str, truth: str, record: Record) -> float:
+    wanted = record.labels or _labels(truth)
+    fold = str.casefold
+    return set_f1([fold(label) for label in _labels(given)], [fold(w.strip()) for w in wanted])
+
+
+def _numerical(given: str, truth: str, record: Record) -> float:
+    ours, theirs = number(given), number(truth)
+    if theirs is None:
+        return float(given.strip() == truth.strip())
+    # The published rule: both or neither written with a point or comma, equal at two decimals.
+    same_style = any(c in given for c in ".,") == any(c in truth for c in ".,")
+    return float(ours is not None and same_style and round(ours, 2) == round(theirs, 2))
+
+
+def _relative_error(given: str, truth: str) -> float:
+    ours, theirs = number(given), number(truth)
+    if ours is None or theirs is None:
+        return math.inf
+    if theirs == 0:
+        return 0.0 if ours == 0 else math.inf
+    return abs(ours - theirs) / abs(theirs)
+
+
+def _regression(given: str, truth: str, record: Record) -> float:
+    return 1.0 - min(1.0, _relative_error(given, truth))
+
+
+def mean_relative_accuracy(given: str, truth: str, record: Record) -> float:
+    """Share of confidences c in .5, .55, ... .95 with a relative error below 1 - c."""
+    error = _relative_error(given, truth)
+    # The small term keeps an error of .05 from counting as below 1 - .95 by rounding.
+    return sum(error + 1e-9 < 1 - c for c in _CONFIDENCES) / len(_CONFIDENCES)
+
+
+def _ocr(given: str, truth: str, record: Record) -> float:
+    return max(0.0, 1.0 - word_error_rate(given, truth))
+
+
+def _free_form(given: str, truth: str, record: Record) -> float:
+    return token_f1(given, truth)
+
+
+def _verdict(text: str) -> bool | None:
+    said = set(units(text))
+    yes, no = bool(said & _YES), bool(said & _NO)
+    # Chinese negates "yes" by a character before it, so both together are a no there.
+    if "\u4e0d" in said:
+        return False
+    return yes if yes != no else None
+
+
+def _yes_no(given: str, truth: str, record: Record) -> float | None:
+    wanted = _verdict(truth)
+    return None if wanted is None else float(_verdict(given) == wanted)
+
+
+def _exact(given: str, truth: str, record: Record) -> float:
+    return float(given.strip() == truth.strip())
+
+
+REWARD_SCORERS: Mapping[str, Scorer] = {
+    "multiple choice": _choice,
+    "numerical": _numerical,
+    "OCR": _ocr,
+    "free-form": _free_form,
+    "regression": _regression,
+    "emer_ov": _open_labels,
+    "emer_ov_mc": _choices,
+    "judge": _yes_no,
+    INSTRUCTION: _exact,
+}
+# The benchmark counts a regression by thresholds; the reward is smooth.
+BENCHMARK_SCORERS: Mapping[str, Scorer] = {
+    **REWARD_SCORERS,
+    "regression": mean_relative_accuracy,
+}
+
+
+def score_answer(
+    record: Record, text: str, scorers: Mapping[str, Scorer] = REWARD_SCORERS
+) -> float | None:
+    """Score a completion's answer by the record's own problem type.
+
+    Args:
+        record: the question with its truth.
+        text: the completion.
+        scorers: one function a problem type, of the answer given, the truth and the record.
+
+    Returns:
+        A value in [0, 1]; 0 without an answer; None when the record has no truth to compare with.
+
+    Raises:
+        ValueError: the problem type is unknown.
+    """
+    if record.problem_type not in scorers:
+        raise ValueError(
+            f"{record.where}: problem_type={record.problem_type!r}: expected one of "
+            f"{sorted(scorers)}"
+        )
+    truth = truth_of(record)
+    if not truth and not record.labels:
+        return None
+    given = given_answer(record, text)
+    return 0.0 if given is None else scorers[record.problem_type](given, truth, record)

@@ -1,0 +1,167 @@
+"""The rules that judge a completion of Stage 4; `judge_rewards` holds those that ask a model.
+
+Each class is a `core_rl.types.Reward`: it is called with B records and their candidates and returns
+`values[b][g]`, None where it cannot judge.  `score` judges one text and is what evaluation uses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from core_rl.types import Actions
+from omni_rl.rewards.answers import INSTRUCTION, TAGS, score_answer, tag_parts
+from omni_rl.rewards.grounding import Grounder, grounding_f1, share_true
+from omni_rl.rewards.lexicon import units
+from omni_rl.rewards.people import PeopleWords
+
+if TYPE_CHECKING:
+    from omni_rl.data.record_files import Record
+
+Values = list[list[float | None]]
+
+# A body may hold `<`, as in `x < 3`, but none of the tags: each then occurs exactly once.
+_BODY = rf"(?:(?!</?(?:{'|'.join(TAGS)})>).)*"
+_STRICT = re.compile(r"\s*".join(rf"<{tag}>(?!\s*</){_BODY}</{tag}>" for tag in TAGS), re.DOTALL)
+_LENIENT = re.compile(r"\s*".join(rf"<{tag}>.*?</{tag}>" for tag in TAGS), re.DOTALL)
+
+
+def per_text(
+    score: Callable[[Record, str], float | None], queries: Sequence[Record], actions: Actions
+) -> Values:
+    """Judge every candidate by itself.
+
+    Args:
+        score: judges one text for one record.
+        queries: B records.
+        actions: G decoded candidates for each, in `texts`.
+
+    Returns:
+        `values[b][g]`.
+    """
+    assert len(actions.texts) == len(queries), "one row of texts a query"
+    return [
+        [score(record, text) for text in texts]
+        for record, texts in zip(queries, actions.texts, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Format:
+    """1 if a completion is `<context>..</context><think>..</think><answer>..</answer>`, else 0.
+
+    Attributes:
+        strict: the whole completion must match, every tag occur once and no body be blank.  The
+            lenient form is HumanOmniV2's: matched at the start, whatever follows.
+    """
+
+    strict: bool = True
+
+    def score(self, record: Record, text: str) -> float | None:
+        """Judge one text; None for an instruction, which asks for other words."""
+        if record.problem_type == INSTRUCTION:
+            return None
+        if self.strict:
+            return float(_STRICT.fullmatch(text.strip()) is not None)
+        return float(_LENIENT.match(text) is not None)
+
+    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
+        return per_text(self.score, queries, actions)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The answer against the truth, by the record's own problem type (see `answers`).
+
+    Attributes:
+        free_form: judge free-form answers by token F1, which knows no paraphrase; False returns
+            None for them.  `judge_rewards.JudgedAccuracy` asks a model instead.
+    """
+
+    free_form: bool = True
+
+    def score(self, record: Record, text: str) -> float | None:
+        """Judge one text; None without a truth."""
+        if record.problem_type == "free-form" and not self.free_form:
+            return None
+        return score_answer(record, text)
+
+    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
+        return per_text(self.score, queries, actions)
+
+
+@dataclass(frozen=True)
+class PeopleFocus:
+    """How much the context attends to people, by keywords, in [0, 1] (see `people`).
+
+    Attributes:
+        target: points that earn 1.0.
+    """
+
+    target: int = 7
+    words: PeopleWords = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", PeopleWords(target=self.target))
+
+    def score(self, record: Record, text: str) -> float | None:
+        """Judge one text; None for an instruction, which asks for other words."""
+        return None if record.problem_type == INSTRUCTION else self.words(text).value
+
+    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
+        return per_text(self.score, queries, actions)
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Whether the context tells the truth about the clip: a context reward by rule (`grounding`).
+
+    None without facts (real data has none).
+
+    Attributes:
+        recall: False: the share of decidable statements that are true, None where there is none.
+            True: their F1 against the facts, 0 where nothing is stated, so silence costs as well.
+    """
+
+    recall: bool = False
+    grounder: Grounder = field(default_factory=Grounder, repr=False)
+
+    def score(self, record: Record, text: str) -> float | None:
+        """Judge one text, in [0, 1]."""
+        statements = self.grounder(text, record.facts)
+        return grounding_f1(statements, record.facts) if self.recall else share_true(statements)
+
+    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
+        return per_text(self.score, queries, actions)
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A penalty in [-1, 0]: minus the share of n-grams that were said before.
+
+    Counted inside each tag by itself, since the thought may well quote the context.
+
+    Attributes:
+        ngram: words in a row (Chinese: characters).
+    """
+
+    ngram: int = 3
+
+    def __post_init__(self) -> None:
+        if self.ngram < 1:
+            raise ValueError(f"repetition ngram={self.ngram}: expected at least 1 word")
+
+    def score(self, record: Record, text: str) -> float | None:
+        """Judge one text."""
+        total = distinct = 0
+        for part in tag_parts(text):
+            words = units(part)
+            grams = [tuple(words[i : i + self.ngram]) for i in range(len(words) - self.ngram + 1)]
+            total += len(grams)
+            distinct += len(set(grams))
+        return distinct / total - 1.0 if total else 0.0
+
+    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
+        return per_text(self.score, queries, actions)

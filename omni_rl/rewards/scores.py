@@ -1,0 +1,312 @@
+"""Scores of completions on held-out records: one row an item, metrics with intervals, comparisons.
+
+Accuracy is counted as IntentBench counts it: exact match for multiple choice, set F1 for emotion
+labels, yes or no, mean relative accuracy for regressions, and one (micro) average over all
+questions.  A completion without an answer is wrong.  Instructions are not questions: they have a
+metric of their own.  No model is needed here, only texts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from core_rl.results.stats import Interval, bootstrap_mean, paired_bootstrap
+from core_rl.types import Actions
+from omni_rl.rewards.answers import (
+    BENCHMARK_SCORERS,
+    INSTRUCTION,
+    given_answer,
+    score_answer,
+    truth_of,
+)
+from omni_rl.rewards.grounding import Grounder, Statement
+from omni_rl.rewards.judged import JudgedAccuracy, PeopleFocusJudge
+from omni_rl.rewards.rules import Format, PeopleFocus
+
+if TYPE_CHECKING:
+    from omni_rl.data.record_files import Record
+    from omni_rl.rewards.judge import Judge
+
+# Sources whose accuracy stands for ability that must not drop.
+GENERAL = ("video_r1",)
+RESAMPLES = 4000
+_JUDGE_BATCH = 64
+_KEYS = ["seed", "id"]
+
+
+def score_records(
+    records: Sequence[Record],
+    texts: Sequence[str],
+    seed: int = 0,
+    judge: Judge | None = None,
+    target: int = 7,
+) -> pd.DataFrame:
+    """Score one completion of each record.
+
+    Args:
+        records: N held-out records.
+        texts: their N completions, in order.
+        seed: of the run that made them; several runs' tables may be joined by `pd.concat`.
+        judge: asked about free-form answers and people focus; None: free-form by token F1.
+        target: points that earn 1.0 in the keyword score.
+
+    Returns:
+        N rows: `seed id source category problem_type text answer`; `accuracy format people_focus`
+        and, with a judge, `people_focus_judge`, in [0, 1] and NaN where they cannot be judged;
+        `statements true_statements` about people, and `stated_<slot> true_<slot>`.
+
+    Raises:
+        ValueError: not one text a record, or a problem type without a score.
+    """
+    if len(records) != len(texts):
+        raise ValueError(f"{len(texts)} completions for {len(records)} records: expected one each")
+    form, people, grounder = Format(), PeopleFocus(target), Grounder()
+    rows = []
+    for record, text in zip(records, texts, strict=True):
+        rows.append(
+            {
+                "seed": seed,
+                "id": record.id,
+                "source": record.source,
+                "category": record.category,
+                "problem_type": record.problem_type,
+                "text": text,
+                "answer": given_answer(record, text),
+                "accuracy": score_answer(record, text, BENCHMARK_SCORERS),
+                "format": form.score(record, text),
+                "people_focus": people.score(record, text),
+                **_statement_counts(grounder(text, record.facts), grounder.names),
+            }
+        )
+    table = pd.DataFrame(rows)
+    if judge is not None and rows:
+        table["people_focus_judge"] = _ask(PeopleFocusJudge(judge), records, texts)
+        free = table["problem_type"] == "free-form"
+        if free.any():
+            judged = pd.Series(_ask(JudgedAccuracy(judge), records, texts), dtype=float)
+            table["accuracy"] = table["accuracy"].where(~free, judged)
+    scores = [name for name in ("accuracy", "format", "people_focus") if name in table]
+    return table.astype(dict.fromkeys(scores, float))
+
+
+def item_values(table: pd.DataFrame, general: Collection[str] = GENERAL) -> dict[str, pd.Series]:
+    """Lay out every metric as one number an item, so that each is a mean.
+
+    A share of statements is a ratio of sums; its items are the ratio plus their influence on it
+    (true - ratio * stated) / mean(stated), whose mean is the ratio (the delta method).
+
+    Args:
+        table: from `score_records`, of one seed or several.
+        general: sources of `general_accuracy`.
+
+    Returns:
+        Metric -> values indexed by (seed, id), without the items it says nothing of; metrics that
+        say nothing of any are left out.
+
+    Raises:
+        ValueError: a record stands in the table twice.
+    """
+    rows = table.set_index(_KEYS)
+    twice = rows.index[rows.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"{len(twice)} records are scored twice, the first id={twice[0][1]!r}")
+    asked = rows[rows["problem_type"] != INSTRUCTION]
+    values = {
+        "accuracy": asked["accuracy"],
+        "people_focus": asked["people_focus"],
+        "grounded_focus": _ratio(asked["true_statements"], asked["statements"]),
+        "format": asked["format"],
+        "general_accuracy": asked.loc[asked["source"].isin(list(general)), "accuracy"],
+        "instruction_following": rows.loc[rows["problem_type"] == INSTRUCTION, "accuracy"],
+        "answered": asked["answer"].notna().astype(float),
+    }
+    if "people_focus_judge" in asked:
+        values["people_focus_judge"] = asked["people_focus_judge"]
+    for column in ("problem_type", "category", "source"):
+        for name in sorted(set(asked[column]) - {""}):
+            values[f"accuracy/{column}/{name}"] = asked.loc[asked[column] == name, "accuracy"]
+    for name in _slots(asked):
+        values[f"grounded/{name}"] = _ratio(asked[f"true_{name}"], asked[f"stated_{name}"])
+    judged = {name: series.dropna() for name, series in values.items()}
+    return {name: series for name, series in judged.items() if len(series)}
+
+
+def summarise(
+    table: pd.DataFrame, general: Collection[str] = GENERAL, seed: int = 0
+) -> dict[str, float]:
+    """Average a table, with 95 % bootstrap intervals over items (and seeds, where several).
+
+    Args:
+        table: from `score_records`.
+        general: sources of `general_accuracy`.
+        seed: of the resampling.
+
+    Returns:
+        `<metric>`, `<metric>_low`, `<metric>_high` for `accuracy`, `people_focus`,
+        `grounded_focus`, `format`, `general_accuracy`, `instruction_following`, `answered`,
+        `accuracy/<problem_type|category|source>/<name>`, `grounded/<slot>` and, where a judge was
+        asked, `people_focus_judge`; `items`, and `unjudged`, the share without an accuracy.
+    """
+    metrics: dict[str, float] = {}
+    for name, series in item_values(table, general).items():
+        interval = bootstrap_mean(_by_seed(series), resamples=RESAMPLES, seed=seed)
+        metrics |= _named(name, interval)
+    metrics["items"] = float(len(table))
+    metrics["unjudged"] = float(table["accuracy"].isna().mean())
+    return metrics
+
+
+def compare(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    general: Collection[str] = GENERAL,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Pair two tables item by item, seed by seed.
+
+    Items that either side could not judge are left out of both.
+
+    Args:
+        before: the start model's table.
+        after: the trained model's, of the same records and seeds.
+        general: sources of `general_accuracy`.
+        seed: of the resampling.
+
+    Returns:
+        `diff/<metric>`, `diff/<metric>_low`, `diff/<metric>_high`: mean and 95 % interval of after
+        minus before.
+
+    Raises:
+        ValueError: the tables are not of the same records and seeds.
+    """
+    olds, news = item_values(before, general), item_values(after, general)
+    ours, theirs = (set(zip(t["seed"], t["id"], strict=True)) for t in (before, after))
+    if ours != theirs:
+        odd = sorted(ours ^ theirs)
+        raise ValueError(
+            f"{len(odd)} records stand in one of the two tables only, the first seed={odd[0][0]} "
+            f"id={odd[0][1]!r}: compare the same records"
+        )
+    metrics: dict[str, float] = {}
+    for name in (name for name in olds if name in news):
+        old, new = olds[name].align(news[name], join="inner")
+        if len(old):
+            interval = paired_bootstrap(
+                _by_seed(new), _by_seed(old), resamples=RESAMPLES, seed=seed
+            )
+            metrics |= _named(f"diff/{name}", interval)
+    return metrics
+
+
+def before_after_table(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    diff: Mapping[str, float],
+    names: Iterable[str] | None = None,
+) -> str:
+    """Lay out a comparison as text.
+
+    Args:
+        before: metrics of the start (`summarise`).
+        after: metrics of the end.
+        diff: their difference (`compare`).
+        names: metrics in order; None: all that were compared.
+
+    Returns:
+        One line a metric: before, after, and their difference with its 95 % interval.
+    """
+    if names is None:
+        compared = (key.removeprefix("diff/") for key in diff)
+        names = [key for key in compared if key in before and not key.endswith(("_low", "_high"))]
+    shown = [name for name in names if name in before and name in after]
+    width = max([len("metric"), *map(len, shown)])
+    lines = [f"{'metric':<{width}}  before   after  change  95 % interval"]
+    for name in shown:
+        change = ""
+        if f"diff/{name}" in diff:
+            mean, low, high = (diff[f"diff/{name}{end}"] for end in ("", "_low", "_high"))
+            change = f"  {mean:+6.3f}  [{low:+.3f}, {high:+.3f}]"
+        lines.append(f"{name:<{width}}  {before[name]:6.3f}  {after[name]:6.3f}{change}")
+    return "\n".join(lines)
+
+
+def majority_texts(known: Sequence[Record], asked: Sequence[Record]) -> list[str]:
+    """Answer without looking: what is most often right for such a question.
+
+    Such is the same wording of the same source, else the same source, else the same problem type,
+    else any: held-out records of real data come from another source than those of training.
+
+    Args:
+        known: records whose answers may be used (training data), at least one.
+        asked: records to answer.
+
+    Returns:
+        One completion a record, an `<answer>` alone.
+    """
+    counts: dict[tuple[str, ...], Counter[str]] = {}
+    for record in known:
+        for key in _ever_wider(record):
+            counts.setdefault(key, Counter())[truth_of(record)] += 1
+    found = (next(counts[key] for key in _ever_wider(one) if key in counts) for one in asked)
+    return [f"<answer>{answers.most_common(1)[0][0]}</answer>" for answers in found]
+
+
+def _ever_wider(record: Record) -> list[tuple[str, ...]]:
+    """Keys of the records that a record is one of, the narrowest first."""
+    return [
+        ("wording", record.source, record.problem),
+        ("source", record.source),
+        ("type", record.problem_type),
+        ("any",),
+    ]
+
+
+def _statement_counts(statements: list[Statement], slots: Iterable[str]) -> dict[str, int]:
+    people = [statement for statement in statements if statement.about_people]
+    counts = {
+        "statements": len(people),
+        "true_statements": sum(statement.true for statement in people),
+    }
+    for slot in slots:
+        verdicts = [statement.true for statement in statements if statement.slot == slot]
+        counts |= {f"stated_{slot}": len(verdicts), f"true_{slot}": sum(verdicts)}
+    return counts
+
+
+def _ask(
+    reward: PeopleFocusJudge | JudgedAccuracy, records: Sequence[Record], texts: Sequence[str]
+) -> list[float | None]:
+    values: list[float | None] = []
+    # In pieces: the judge's deadline is for one batch.
+    for start in range(0, len(records), _JUDGE_BATCH):
+        piece = slice(start, start + _JUDGE_BATCH)
+        ids_BGT = torch.zeros(len(records[piece]), 1, 1, dtype=torch.long)
+        actions = Actions(ids_BGT, ids_BGT == 0, texts=tuple((text,) for text in texts[piece]))
+        values += [row[0] for row in asyncio.run(reward(records[piece], actions))]
+    return values
+
+
+def _slots(rows: pd.DataFrame) -> list[str]:
+    return [str(name)[len("stated_") :] for name in rows if str(name).startswith("stated_")]
+
+
+def _ratio(true: pd.Series, stated: pd.Series) -> pd.Series:
+    """Spread a ratio of sums over its items, seed by seed; NaN where a seed stated nothing."""
+    seeds = stated.index.get_level_values("seed")
+    mean_stated = stated.groupby(seeds).transform("mean")
+    ratio = true.groupby(seeds).transform("mean") / mean_stated.where(mean_stated > 0)
+    return ratio + (true - ratio * stated) / mean_stated.where(mean_stated > 0)
+
+
+def _by_seed(series: pd.Series) -> list[list[float]]:
+    return [group.tolist() for _, group in series.groupby(level="seed")]
+
+
+def _named(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}

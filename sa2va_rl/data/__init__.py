@@ -1,0 +1,1 @@
+"""Pictures, masks, their files and splits, and image features."""

@@ -1,0 +1,182 @@
+"""What a policy sees of a picture: 16 statistics, gradients, bands, ridges, and its progress.
+
+Computed from pixels alone: no function here takes a mask, true or found, so nothing of the truth
+can reach a policy.  Bands tell noise from structure and thin lines from wide ones; ridges tell how
+far dark lines of each width stand out.  Both are what prompts differ in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from core_rl.run.run_folder import write_json
+
+Floats = NDArray[np.float32]
+
+STATISTICS = (
+    *("mean", "std", "min", "max", "p5", "p25", "median", "p75", "p95", "range"),
+    *("skewness", "kurtosis", "entropy", "dark_share", "bright_share", "colourfulness"),
+)
+# Differences of Gaussians: what is between two of these sizes, in pixels.
+SIGMAS = (0.0, 0.7, 1.4, 2.8, 5.6, 11.2)
+GRADIENTS = ("gradient_mean", "gradient_std", "gradient_p90", "gradient_p99")
+BANDS = tuple(
+    f"band{index}_{kind}"
+    for index in range(len(SIGMAS) - 1)
+    for kind in ("energy", "spread", "skewness")
+)
+# Widths at which dark lines are looked for, in pixels, and how far the clearest share stands out.
+RIDGE_SIGMAS = (1.0, 1.8, 3.2, 5.6)
+RIDGE_QUANTILES = (0.9, 0.97, 0.995)
+RIDGES = tuple(
+    f"ridge{index}_{kind}"
+    for index in range(len(RIDGE_SIGMAS))
+    for kind in ("spread", *(f"p{100 * quantile:g}" for quantile in RIDGE_QUANTILES))
+)
+FEATURES = (*STATISTICS, *GRADIENTS, *BANDS, *RIDGES)
+CLIP = 5.0  # standard deviations beyond which a feature says no more
+
+
+def features_of(image_HWC: NDArray[np.uint8]) -> Floats:
+    """Describe a picture by `FEATURES`, in that order; not yet standardised.
+
+    Args:
+        image_HWC: RGB, 0 to 255.
+    """
+    colour_HWC = image_HWC.astype(np.float32) / 255.0
+    grey_HW = colour_HWC.mean(axis=2)
+    saturation = float((colour_HWC.max(axis=2) - colour_HWC.min(axis=2)).mean())
+    numbers = [*_statistics(grey_HW), saturation, *_gradients(grey_HW)]
+    numbers += [*_bands(grey_HW), *_ridges(grey_HW)]
+    assert len(numbers) == len(FEATURES)
+    return np.asarray(numbers, dtype=np.float32)
+
+
+def _statistics(grey_HW: Floats) -> list[float]:
+    """All of `STATISTICS` but the last, which needs colour."""
+    mean, std = float(grey_HW.mean()), float(grey_HW.std())
+    p5, p25, p50, p75, p95 = (float(v) for v in np.quantile(grey_HW, (0.05, 0.25, 0.5, 0.75, 0.95)))
+    share_K = np.histogram(grey_HW, bins=64, range=(0, 1))[0] / grey_HW.size
+    share_K = share_K[share_K > 0]
+    z_HW = (grey_HW - mean) / max(std, 1e-6)
+    return [
+        *(mean, std, float(grey_HW.min()), float(grey_HW.max())),
+        *(p5, p25, p50, p75, p95, p95 - p5),
+        *(float((z_HW**3).mean()), float(np.log1p((z_HW**4).mean()))),
+        float(-(share_K * np.log(share_K)).sum()),
+        *(float((z_HW < -2).mean()), float((z_HW > 2).mean())),
+    ]
+
+
+def _gradients(grey_HW: Floats) -> list[float]:
+    """Logarithms of gradient sizes after a light smoothing."""
+    smooth_HW = ndimage.gaussian_filter(grey_HW, 1.0)
+    size_HW = np.hypot(*np.gradient(smooth_HW))
+    numbers = (size_HW.mean(), size_HW.std(), *np.quantile(size_HW, (0.9, 0.99)))
+    return [_log(float(number)) for number in numbers]
+
+
+def _bands(grey_HW: Floats) -> list[float]:
+    """Energy, robust spread and skewness of each band.
+
+    Noise makes energy and spread equal; lines, which are few, raise energy alone; dark lines make
+    the band of their width skew to the dark.
+    """
+    smooth = [ndimage.gaussian_filter(grey_HW, sigma) if sigma else grey_HW for sigma in SIGMAS]
+    numbers = []
+    for fine_HW, coarse_HW in itertools.pairwise(smooth):
+        band_HW = fine_HW - coarse_HW
+        band_HW = band_HW - band_HW.mean()
+        energy = float(band_HW.std())
+        spread = float(np.median(np.abs(band_HW)))
+        skewness = float((band_HW**3).mean()) / max(energy, 1e-6) ** 3
+        numbers += [_log(energy), _log(spread), skewness]
+    return numbers
+
+
+def _ridges(grey_HW: Floats) -> list[float]:
+    """Usual size of the ridge measure at each width, and how far its largest values exceed it.
+
+    The measure is that of `vesselness`: the Hessian's largest eigenvalue less half the size of the
+    other.  Excess is in robust standard deviations, as a logarithm.
+    """
+    numbers = []
+    for sigma in RIDGE_SIGMAS:
+        smooth_HW = ndimage.gaussian_filter(grey_HW, sigma)
+        yy_HW, xx_HW = (ndimage.correlate1d(smooth_HW, [1, -2, 1], axis=a) for a in (0, 1))
+        xy_HW = np.gradient(np.gradient(smooth_HW, axis=0), axis=1)
+        half_HW = (yy_HW + xx_HW) / 2
+        root_HW = np.hypot((yy_HW - xx_HW) / 2, xy_HW)
+        ridge_HW = sigma**2 * (half_HW + root_HW - np.abs(half_HW - root_HW) / 2)
+        centre = np.median(ridge_HW)
+        spread = 1.4826 * float(np.median(np.abs(ridge_HW - centre))) + 1e-6
+        excess = (np.quantile(ridge_HW, RIDGE_QUANTILES) - centre) / spread
+        numbers += [_log(spread), *(float(e) for e in np.log1p(np.maximum(excess, 0)))]
+    return numbers
+
+
+def _log(value: float) -> float:
+    return float(np.log(value + 1e-4))
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Mean and standard deviation of each feature over the training pictures.
+
+    Attributes:
+        mean_D: of `FEATURES`.
+        std_D: likewise; 1 for a feature that never changed.
+    """
+
+    mean_D: Floats
+    std_D: Floats
+
+    @classmethod
+    def fit(cls, features_ND: Sequence[Floats] | Floats) -> Standardiser:
+        """Measure the training pictures, and those alone."""
+        stacked_ND = np.asarray(features_ND, dtype=np.float64)
+        if stacked_ND.ndim != 2 or not stacked_ND.size:
+            raise ValueError(
+                f"features of shape {stacked_ND.shape}: expected those of some pictures"
+            )
+        std_D = stacked_ND.std(axis=0)
+        std_D[std_D < 1e-6] = 1.0
+        return cls(stacked_ND.mean(axis=0).astype(np.float32), std_D.astype(np.float32))
+
+    def __call__(self, features_D: Floats) -> Floats:
+        """Standardise, within +-`CLIP`."""
+        return np.clip((features_D - self.mean_D) / self.std_D, -CLIP, CLIP).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write names and numbers as JSON, to lie beside a policy."""
+        columns = {"mean": self.mean_D.tolist(), "std": self.std_D.tolist()}
+        write_json(path, {"features": list(FEATURES), **columns})
+
+    @classmethod
+    def load(cls, path: Path) -> Standardiser:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it was written for other features.
+        """
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored.get("features") != list(FEATURES):
+            raise ValueError(
+                f"{path} is of {len(stored.get('features', []))} features that are not today's "
+                f"{len(FEATURES)}: train the policy anew"
+            )
+        return cls(*(np.asarray(stored[name], dtype=np.float32) for name in ("mean", "std")))
+
+
+def observation(features_D: Floats, progress: float) -> Floats:
+    """Append the share of an episode's steps that are done to standardised features."""
+    return np.append(features_D, np.float32(progress)).astype(np.float32)

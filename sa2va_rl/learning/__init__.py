@@ -1,0 +1,1 @@
+"""Training: PPO, GRPO, fine-tuning, and their stages."""

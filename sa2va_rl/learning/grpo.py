@@ -1,0 +1,126 @@
+"""The same choice on the shared loop: the prompts of a picture are one group.
+
+An RCE phase reads every prompt's reward and pulls the policy towards the good ones; a GRPO phase
+then draws prompts and learns from how each did against the others of its picture.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from core_rl.config import PhaseKind
+from core_rl.hardware import prepare
+from core_rl.loop.batches import shuffled_batches
+from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.objective.curriculum import Curriculum, Phase
+from core_rl.objective.rewards import WeightedReward
+from core_rl.run.fit import fit
+from sa2va_rl.config import RewardMode, SelectorConfig
+from sa2va_rl.data.features import Standardiser
+from sa2va_rl.policy.prompt_selector import Look, PromptSelector, VerdictReward, every_prompt
+from sa2va_rl.policy.saved import WEIGHTS, PromptPolicy, save_policy
+from sa2va_rl.rewards.verdicts import Verdict, Verdicts, check_judged
+from sa2va_rl.settings import Settings
+
+VAL_BATCH = 256
+
+
+@dataclass(frozen=True)
+class SelectorRun:
+    """What a run learns from; as `ppo.PPORun`."""
+
+    settings: Settings
+    train: Verdicts
+    val: Verdicts
+    standardiser: Standardiser
+    seed: int
+    folder: Path
+
+
+def fit_selector(run: SelectorRun) -> PromptPolicy:
+    """Train through the phases of the curriculum; the policy that does best on validation stays.
+
+    Returns:
+        The policy, which is also written to `final_model`.
+    """
+    settings, trainer = run.settings, run.settings.trainer
+    prepare(settings.hardware, run.seed)
+    queries, held = _looks(run.train, run.standardiser), _looks(run.val, run.standardiser)
+    width = min(trainer.batch_size, len(queries))
+    selector = PromptSelector(
+        run.standardiser.mean_D.size, len(run.train.prompts), settings.selector.hidden
+    )
+    # Places of validation pictures follow those of the training pictures.
+    held = [Look(look.picture + len(queries), look.features_D) for look in held]
+    module = GroupPolicyModule(
+        selector,
+        _reward(settings.selector, run),
+        Curriculum.resolve(settings.curriculum, max(1, len(queries) // width), trainer.max_steps),
+        settings.loss,
+        trainer,
+        FreshSampler(settings.rollout.num_generations),
+        settings.rollout.temperature,
+        max_completion=1,
+    )
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        for batch in shuffled_batches(queries, width, run.seed):
+            yield _all_prompts(module, batch) if phase.config.kind is PhaseKind.rce else batch
+
+    def policy_of(net: PromptSelector) -> PromptPolicy:
+        return PromptPolicy(net, run.standardiser, run.train.prompts, sees_progress=False)
+
+    fit(
+        module,
+        stream,
+        [held[start : start + VAL_BATCH] for start in range(0, len(held), VAL_BATCH)],
+        run.folder,
+        trainer=trainer,
+        hardware=settings.hardware,
+        logger=settings.logger,
+        describe=lambda look: {"picture": look.picture},
+        save=lambda target, _: save_policy(policy_of(selector), target),
+        doctor=settings.doctor,
+    )
+    best = run.folder / "checkpoints" / "best"
+    if best.exists():
+        selector.load_state_dict(load_file(best / WEIGHTS))
+    shutil.rmtree(run.folder / "checkpoints" / ".best", ignore_errors=True)
+    policy = policy_of(selector.cpu().eval())
+    save_policy(policy, run.folder / "final_model")
+    return policy
+
+
+@torch.no_grad()
+def _all_prompts(module: GroupPolicyModule, looks: Sequence[Look]) -> Any:
+    prompt = module.policy.encode(looks)
+    return module.judge(looks, every_prompt(module.policy, prompt, looks, 1.0))
+
+
+def _looks(verdicts: Verdicts, standardiser: Standardiser) -> list[Look]:
+    return [Look(b, seen_D) for b, seen_D in enumerate(standardiser(verdicts.features_BD))]
+
+
+def _reward(config: SelectorConfig, run: SelectorRun) -> WeightedReward:
+    """Pay by the mode's mix; what does not pay only watches."""
+    check_judged(run.train, config.reward)
+    first = len(run.train.samples)
+
+    def both(place: int, prompt: int) -> Verdict:
+        return run.train(place, prompt) if place < first else run.val(place - first, prompt)
+
+    share = {RewardMode.reward_net: 0.0, RewardMode.gt_dice: 1.0, RewardMode.mix: config.dice_share}
+    weights = {"reward_net": 1 - share[config.reward], "gt_dice": share[config.reward]}
+    functions = {
+        "reward_net": VerdictReward(both),
+        "gt_dice": VerdictReward(both, use_truth=True),
+    }
+    # Pictures without masks are a choice here: their Dice being unknown is nothing to warn of.
+    return WeightedReward(functions, weights, max_unjudged=1.0)

@@ -1,0 +1,207 @@
+"""Step 2: stable-baselines3's PPO learns to name a prompt for a picture.
+
+Nothing here unpickles: a run goes on from weights alone (`set_parameters` reads no more of an SB3
+archive) and a finished policy is read from safetensors and JSON.  `PPO.load` of such an archive
+does unpickle; use it on files of your own only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from core_rl.config import LoggerConfig
+from core_rl.run.run_folder import write_json
+from sa2va_rl.config import PPOConfig
+from sa2va_rl.data.features import Standardiser
+from sa2va_rl.learning.ppo_callbacks import KeepBest, WatchChoices
+from sa2va_rl.policy.prompt_selector import PromptSelector
+from sa2va_rl.policy.saved import PromptPolicy, save_policy
+from sa2va_rl.rewards.verdicts import PromptEnv, Verdicts
+
+log = logging.getLogger(__name__)
+
+ARCHIVE = "ppo.zip"
+STATE = "state.json"
+LOG_FORMATS = {"tensorboard": ["tensorboard"], "csv": ["csv"], "wandb": ["tensorboard"], "none": []}
+
+
+@dataclass(frozen=True)
+class PPORun:
+    """What a run learns from and where it leaves things.
+
+    Attributes:
+        config: the `ppo` group.
+        train: pictures that pay.
+        val: pictures that say which policy is the best; judged as `train` is.
+        standardiser: of the training pictures.
+        seed: of weights, order and draws.
+        folder: `tensorboard/`, `checkpoints/step-*` and `final_model` go there.
+        logger: in which form curves are written.
+        progress: show a bar.
+    """
+
+    config: PPOConfig
+    train: Verdicts
+    val: Verdicts
+    standardiser: Standardiser
+    seed: int
+    folder: Path
+    logger: LoggerConfig
+    progress: bool = False
+
+
+def fit_ppo(run: PPORun, resume: Path | None = None) -> PromptPolicy:
+    """Train, or go on with the newest checkpoint of the folder; write `final_model`.
+
+    Args:
+        run: what, from what and where to.
+        resume: run folder to go on from; None = the run's own, where it was interrupted.
+
+    Returns:
+        The policy that did best on validation with `ppo.keep_best`, else the last one.
+
+    Raises:
+        FileNotFoundError: `resume` holds no checkpoint.
+        ValueError: its checkpoint is of another net.
+    """
+    config = run.config
+    envs = [_maker(run) for _ in range(config.envs)]
+    model = _new_model(run, DummyVecEnv(envs))
+    best = KeepBest(_chooser(run, model), run.val, config.env)
+    newest = _newest(run.folder) if resume is None else newest_checkpoint(resume)
+    done = 0 if newest is None else _restore(model, best, newest)
+    model.set_logger(configure(str(run.folder / "tensorboard"), LOG_FORMATS[run.logger.kind]))
+    if done < config.total_steps:
+        if done:
+            log.info("going on after %d of %d steps", done, config.total_steps)
+        model.learn(
+            config.total_steps - done,
+            callback=[WatchChoices(run.train, config.env), best, _Checkpoints(run, best)],
+            reset_num_timesteps=False,
+            progress_bar=run.progress,
+        )
+        best.look()  # at what the last update made
+        model.logger.dump(model.num_timesteps)
+    if config.keep_best and best.weights:
+        model.policy.load_state_dict(best.weights)
+    final = run.folder / "final_model"
+    policy = policy_of(model, run.standardiser, run.train.prompts)
+    save_policy(policy, final)
+    model.save(final / ARCHIVE)
+    return policy
+
+
+def policy_of(model: PPO, standardiser: Standardiser, prompts: Sequence[str]) -> PromptPolicy:
+    """Copy PPO's actor, without its critic."""
+    actor = model.policy
+    layers = (*actor.mlp_extractor.policy_net, actor.action_net)
+    linear = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+    hidden = [layer.out_features for layer in linear[:-1]]
+    selector = PromptSelector(linear[0].in_features, len(prompts), hidden)
+    copies = [m for m in selector.layers if isinstance(m, torch.nn.Linear)]
+    for copy, layer in zip(copies, linear, strict=True):
+        copy.load_state_dict(layer.state_dict())
+    return PromptPolicy(selector.cpu(), standardiser, tuple(prompts), sees_progress=True)
+
+
+def _maker(run: PPORun) -> Callable[[], gymnasium.Env]:
+    return lambda: Monitor(PromptEnv(run.train, run.standardiser, run.config.env))
+
+
+def _new_model(run: PPORun, envs: DummyVecEnv) -> PPO:
+    config = run.config
+    hidden = list(config.hidden)
+    return PPO(
+        "MlpPolicy",
+        envs,
+        learning_rate=(lambda left: config.lr * left) if config.anneal else config.lr,
+        n_steps=config.n_steps,
+        batch_size=config.batch_size,
+        n_epochs=config.n_epochs,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip,
+        ent_coef=config.entropy,
+        vf_coef=config.value,
+        max_grad_norm=config.max_grad_norm,
+        policy_kwargs={
+            "net_arch": {"pi": hidden, "vf": hidden},
+            "optimizer_class": torch.optim.AdamW,
+            "optimizer_kwargs": {"weight_decay": config.weight_decay, "eps": 1e-5},
+        },
+        seed=run.seed,
+        device="cpu",  # nets this small are slower elsewhere
+    )
+
+
+def _chooser(run: PPORun, model: PPO) -> Callable[[], PromptPolicy]:
+    return lambda: policy_of(model, run.standardiser, run.train.prompts)
+
+
+class _Checkpoints(BaseCallback):
+    """Write all that a run needs to go on, between two rollouts: SB3 cannot go on inside one."""
+
+    def __init__(self, run: PPORun, best: KeepBest) -> None:
+        super().__init__()
+        self.run = run
+        self.best = best
+        self._next = run.config.checkpoint_every
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps < self._next:
+            return
+        self._next = self.num_timesteps + self.run.config.checkpoint_every
+        into = self.run.folder / "checkpoints" / f"step-{self.num_timesteps:08d}"
+        assert isinstance(self.model, PPO)
+        save_policy(policy_of(self.model, self.run.standardiser, self.run.train.prompts), into)
+        self.model.save(into / ARCHIVE)
+        self.best.save(into)
+        # Last: a checkpoint without it was cut short.
+        write_json(into / STATE, {"steps": self.num_timesteps})
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """Find the newest whole checkpoint of a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    newest = _newest(folder)
+    if newest is None:
+        raise FileNotFoundError(f"trainer.resume={folder}: no checkpoints/step-*/{STATE} there")
+    return newest
+
+
+def _newest(folder: Path) -> Path | None:
+    return max((path.parent for path in folder.glob(f"checkpoints/step-*/{STATE}")), default=None)
+
+
+def _restore(model: PPO, best: KeepBest, newest: Path) -> int:
+    """Load a checkpoint; return its steps."""
+    try:
+        model.set_parameters(str(newest / ARCHIVE), device="cpu")
+    except (RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{newest / ARCHIVE} does not fit ppo.hidden: {first}") from error
+    best.load(newest)
+    steps = int(json.loads((newest / STATE).read_text(encoding="utf-8"))["steps"])
+    model.num_timesteps = steps
+    # Draws after a resume are new ones, not those from the beginning once more.
+    model.set_random_seed(int(np.random.default_rng([model.seed or 0, steps]).integers(2**31)))
+    return steps

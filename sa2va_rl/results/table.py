@@ -1,0 +1,205 @@
+"""From every method's overlap with every picture to a table with intervals.
+
+Methods are compared picture by picture.  Seeds of generated data are whole replications (other
+patients, another reward network, other policies), so intervals resample seeds and, inside each,
+patients with all their pictures.  Of files each seed deals the same films out anew: a film that
+several seeds tested is one film, so means are over all pictures of all seeds, and intervals
+resample films with all that any seed found on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core_rl.results.stats import Interval, paired_bootstrap
+from sa2va_rl.data.files import Sample
+from sa2va_rl.results.methods import FIXED, MEASURES, STOPPED, TRUTH, Found
+
+Floats = NDArray[np.float64]
+
+# What a row is for people, in the order of the table.
+METHODS = {
+    "base": "base prompt",
+    "random": "random prompt (mean)",
+    "fixed": "best fixed prompt",
+    "fixed_learned": "best fixed prompt",
+    "oracle": "oracle: each picture's best",
+    "threshold": "tuned threshold",
+    "threshold_truth": "tuned threshold",
+    "linucb": "LinUCB",
+    "ridge": "ridge",
+    "ridge_truth": "ridge",
+    "forest": "random forest",
+    "forest_truth": "random forest",
+    "rerank": "re-rank by reward network",
+    "ppo_seed": "PPO, source's settings",
+    "ppo_tuned": "PPO, tuned (3a)",
+    "grpo": "GRPO, shared loop (1)",
+    "postprocess": "post-processing (2)",
+    "postprocess_truth": "post-processing (2)",
+    "postprocess_each": "post-processing, by picture (2)",
+    "postprocess_each_truth": "post-processing, by picture (2)",
+    "small": "small segmenter, few masks",
+    "finetune": "fine-tuned, anchor (3b)",
+    "finetune_free": "fine-tuned, no anchor (3b)",
+    "small_truth": "small segmenter, all masks",
+}
+RIVALS = (FIXED, "threshold_truth")  # what a method has to beat
+
+
+def rows_of(found: Iterable[Found]) -> pd.DataFrame:
+    """Lay results out: a row for each test set, picture and method."""
+    parts = []
+    for one in found:
+        for test_set, measures in one.measures.items():
+            chosen = None if one.choices is None else one.choices[test_set]
+            part = pd.DataFrame({name: measures[name] for name in MEASURES})
+            part["choice"] = -1 if chosen is None else chosen
+            part.insert(0, "picture", np.arange(len(part)))
+            for name, value in (("method", one.method), ("set", test_set)):
+                part.insert(0, name, value)
+            parts.append(part.assign(told=one.told, calls=one.calls, cpu_seconds=one.cpu_seconds))
+    return pd.concat(parts, ignore_index=True)
+
+
+def grouped(rows: pd.DataFrame, held: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
+    """Add each picture's group, of the test sets by name: its patient or film."""
+    groups = {name: [sample.group for sample in samples] for name, samples in held.items()}
+    pictures = zip(rows["set"], rows["picture"], strict=True)
+    return rows.assign(group=[groups[name][place] for name, place in pictures])
+
+
+def summarise(rows: pd.DataFrame, resamples: int) -> dict[str, float]:
+    """Measure one test set at one size.
+
+    Args:
+        rows: of `rows_of` with `grouped`, of one size and test set, any number of seeds.
+        resamples: bootstrap draws.
+
+    Returns:
+        `<measure>/<method>`, `gap_closed/<method>` (share of the way from the best fixed prompt to
+        the oracle, mean over pools), `entropy/<method>` in nats and `top_share/<method>` of
+        its prompts, `calls/<method>` a picture, `cpu_seconds/<method>` of learning, and for each
+        rival `diff/<method>_vs_<rival>` with `_low` and `_high`, `diff_recall/` likewise.
+    """
+    rows = pooled(rows)
+    found: dict[str, float] = {}
+    for method, own in rows.groupby("method", sort=False):
+        for name in (*MEASURES, "calls", "cpu_seconds"):
+            over = "pool" if name in MEASURES else "seed"
+            found[f"{name}/{method}"] = float(own.groupby(over)[name].mean().mean())
+        found |= {f"{name}/{method}": value for name, value in _spread(own).items()}
+        found[f"gap_closed/{method}"] = _gap_closed(rows, str(method))
+        for rival in RIVALS:
+            if method == rival or rival not in set(rows["method"]):
+                continue
+            for prefix, measure in (("diff", "dice"), ("diff_recall", "recall")):
+                gain = _gain(rows, str(method), rival, measure, resamples)
+                for end, value in (("", gain.mean), ("_low", gain.low), ("_high", gain.high)):
+                    found[f"{prefix}/{method}_vs_{rival}{end}"] = value
+    return found
+
+
+def pooled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add each row's `pool`: its seed, or one for all where a film is of several seeds."""
+    shared = (rows.groupby("group")["seed"].nunique() > 1).any()
+    return rows.assign(pool=0 if shared else rows["seed"])
+
+
+def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of the gap closed, a row a seed and a column a method."""
+    seeds = sorted(rows["seed"].unique())
+    methods = [str(method) for method in rows["method"].unique()]
+    shares = {
+        method: [
+            _gap_closed(rows[rows["seed"] == seed].assign(pool=seed), method) for seed in seeds
+        ]
+        for method in methods
+    }
+    return pd.DataFrame(shares, index=pd.Index(seeds, name="seed"))
+
+
+def histogram(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
+    """Share of each prompt, a row a method that chooses prompts."""
+    chosen = rows[rows["choice"] >= 0]
+    shares = {
+        str(method): np.bincount(own["choice"], minlength=num_prompts) / len(own)
+        for method, own in chosen.groupby("method", sort=False)
+    }
+    return pd.DataFrame(shares, index=pd.Index(range(num_prompts), name="prompt")).T
+
+
+def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
+    """Lay out `summarise` for people.
+
+    Args:
+        found: of one size and test set.
+        told: what each method learnt from.
+    """
+    wide = max([16, *(len(one) + 2 for one in told.values())])
+    lines = [
+        f"{'method':<32}{'told':<{wide}}{'Dice':>6}{'IoU':>6}{'prec':>6}{'rec':>6}{'gap':>7}"
+        f"  {'Dice - best fixed, 95 %':<25}{'top':>5}{'calls':>6}{'cpu s':>7}"
+    ]
+    for method in told:
+        numbers = "".join(f"{found[f'{name}/{method}']:6.3f}" for name in MEASURES)
+        key = f"diff/{method}_vs_{FIXED}"
+        ends = [100 * found[f"{key}{end}"] for end in ("", "_low", "_high")] if key in found else []
+        gain = "{:+5.1f} [{:+5.1f}, {:+5.1f}]".format(*ends) if ends else ""
+        top = found[f"top_share/{method}"]
+        lines.append(
+            f"{METHODS[method]:<32}{told[method]:<{wide}}{numbers}"
+            f"{100 * found[f'gap_closed/{method}']:6.0f}%  {gain:<25}"
+            f"{'' if np.isnan(top) else f'{100 * top:4.0f}%':>5}"
+            f"{found[f'calls/{method}']:6.0f}{found[f'cpu_seconds/{method}']:7.1f}"
+        )
+    return "\n".join(lines)
+
+
+def told_of(rows: pd.DataFrame) -> dict[str, str]:
+    """Name what each method of a table learnt from, in the order of `METHODS`."""
+    told = dict(rows.groupby("method", sort=False)["told"].first())
+    return {method: told[method] for method in METHODS if method in told}
+
+
+def name_of(method: str, told: Mapping[str, str]) -> str:
+    """Name a method for people; one that learnt from the truth, or stopped by it, says so."""
+    said = {TRUTH: ", by truth", STOPPED: ", stop by truth"}
+    return METHODS[method] + said.get(told[method], "")
+
+
+def _spread(own: pd.DataFrame) -> dict[str, float]:
+    """Entropy and largest share of a method's prompts, per seed and then on average."""
+    values = []
+    for _, part in own.groupby("seed"):
+        counts = np.bincount(part["choice"]) if (part["choice"] >= 0).all() else np.array([])
+        share = counts[counts > 0] / max(len(part), 1)
+        if share.size:
+            values.append((float(-(share * np.log(share)).sum()), float(share.max())))
+    entropy, top = np.mean(values, axis=0) if values else (np.nan, np.nan)
+    return {"entropy": float(entropy), "top_share": float(top)}
+
+
+def _gap_closed(rows: pd.DataFrame, method: str) -> float:
+    means = rows.groupby(["pool", "method"])["dice"].mean().unstack("method")
+    way = means["oracle"] - means[FIXED]
+    return float(((means[method] - means[FIXED]) / way.where(way > 0)).mean())
+
+
+def _gain(rows: pd.DataFrame, method: str, rival: str, measure: str, resamples: int) -> Interval:
+    after, before = _per_pool(rows, method), _per_pool(rows, rival)
+    return paired_bootstrap(
+        [part[measure].to_numpy(dtype=np.float64) for part in after],
+        [part[measure].to_numpy(dtype=np.float64) for part in before],
+        resamples,
+        groups=[part["group"].tolist() for part in after],
+    )
+
+
+def _per_pool(rows: pd.DataFrame, method: str) -> Sequence[pd.DataFrame]:
+    own = rows[rows["method"] == method].sort_values(["seed", "picture"])
+    return [part for _, part in own.groupby("pool")]

@@ -1,0 +1,1 @@
+"""The learned reward network and the tables of its verdicts."""

@@ -1,0 +1,1 @@
+"""Segmenters under a prompt, their mask cache, post-processing."""

@@ -1,0 +1,175 @@
+"""Losses of a training step: gradients against exact ones, on a policy that can be enumerated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from core_rl.loop.module import GroupPolicyModule
+from core_rl.loss_config import (
+    AdvantageConfig,
+    AdvantageKind,
+    KLConfig,
+    KLKind,
+    LossConfig,
+    Objective,
+    RatioLevel,
+    Reduction,
+)
+from tests.core_rl.toy import (
+    PathReward,
+    Recorder,
+    ToyPolicy,
+    expected_reward,
+    forever,
+    group_of,
+    grpo,
+    module_of,
+    one_query,
+    paths,
+    phases,
+    ragged,
+    rce,
+    run,
+    settings,
+)
+
+REWARDS = [0.3, -1.0, 0.0, 2.0, 0.1, 0.7, -0.4, 0.9, 1.5]
+NO_KL = KLConfig(weight=0.0)
+
+# Lightning warns where a step is taken without a Trainer, which is what these tests do.
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+
+
+def gradient(module: GroupPolicyModule, batch: object) -> Tensor:
+    """Gradient of one training step."""
+    module.policy.zero_grad()
+    module.training_step(batch, 0).backward()
+    grad = module.policy.logits.grad
+    assert grad is not None
+    return grad.clone()
+
+
+# -- the exact gradient of the expected reward ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LossConfig(reduction=Reduction.dr_grpo),
+        LossConfig(reduction=Reduction.dr_grpo, objective=Objective.cispo),
+        LossConfig(reduction=Reduction.grpo, ratio_level=RatioLevel.sequence_sum),
+    ],
+    ids=["clip", "cispo", "sequence"],
+)
+def test_sampled_grpo_points_along_the_gradient_of_the_expected_reward(loss: LossConfig) -> None:
+    """Leave-one-out advantages are unbiased, so many draws come close to the enumeration."""
+    torch.manual_seed(0)
+    policy, reward = ToyPolicy(), PathReward(REWARDS)
+    loss = replace(loss, kl=NO_KL, advantage=AdvantageConfig(kind=AdvantageKind.leave_one_out))
+    module = module_of(policy, reward, phases(grpo(1)), loss, candidates=4)
+    drawn = -gradient(module, [0] * 20_000)
+    assert module.last_group is not None
+    # Groups without contrast have no advantage but for the denominator, which they leave.
+    drawn = drawn * module.last_group.mixed_B.float().mean()
+    exact = torch.autograd.grad(expected_reward(policy, reward), policy.logits)[0]
+    torch.testing.assert_close(drawn, exact, atol=0.01, rtol=0)
+    assert exact.abs().max() > 0.1
+
+
+def test_rce_over_stored_candidates_has_the_gradient_of_their_weighted_cross_entropy() -> None:
+    policy = ToyPolicy()
+    every, tau = paths(policy), 0.5
+    stored = group_of([every.ids_BGT[0].tolist()], [REWARDS])
+    phase = rce(1, tau_start=tau, tau_end=tau, zscore_scores=False)
+    module = module_of(policy, PathReward(REWARDS), phases(phase))
+    weights = torch.tensor(REWARDS).div(tau).softmax(-1)
+    logp_BGT = policy.log_probs(policy.encode([0]), every).logp_BGT
+    wanted = torch.autograd.grad(-(weights * logp_BGT.sum(-1)[0]).sum(), policy.logits)[0]
+    torch.testing.assert_close(gradient(module, stored), wanted)
+
+
+# -- what must not move the policy ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(KLKind))
+def test_groups_without_contrast_move_nothing_not_even_by_kl(kind: KLKind) -> None:
+    loss = LossConfig(kl=KLConfig(weight=1.0, kind=kind))
+    module = module_of(ToyPolicy(), PathReward([0.5] * 9), phases(grpo(1)), loss)
+    module.begin_phase(module.phase)
+    with torch.no_grad():  # away from the reference: the KL term has a slope here
+        module.policy.logits.add_(torch.randn_like(module.policy.logits))
+    assert torch.equal(gradient(module, [0, 0]), torch.zeros_like(module.policy.logits))
+
+
+@pytest.mark.parametrize("kind", list(KLKind))
+def test_a_flat_group_beside_a_mixed_one_changes_nothing(kind: KLKind) -> None:
+    policy = ToyPolicy(queries=2)
+    loss = LossConfig(kl=KLConfig(weight=1.0, kind=kind))
+    module = module_of(policy, PathReward(REWARDS), phases(grpo(1)), loss)
+    module.begin_phase(module.phase)
+    with torch.no_grad():
+        policy.logits.add_(torch.randn_like(policy.logits))
+    mixed = [[0, 0], [1, 2]], [1.0, 0.0], [1.0, -1.0]
+    flat = [[2, 1], [0, 2]], [0.5, 0.5], [0.0, 0.0]
+    both = [list(pair) for pair in zip(mixed, flat, strict=True)]
+    alone = gradient(module, group_of([mixed[0]], [mixed[1]], [mixed[2]], policy, [0]))
+    together = gradient(module, group_of(*both, policy=policy, queries=[0, 1]))
+    assert alone.abs().max() > 0
+    torch.testing.assert_close(together, alone)
+
+
+def test_truncated_candidates_do_not_learn_where_they_are_masked() -> None:
+    """Option 2 stops a candidate; [0, 1] was cut by the limit and alone visits row 0."""
+    policy = ToyPolicy(stop=2)
+    group = group_of([[[0, 1], [1, 2], [2]]], [[2.0, 1.0, 0.0]], [[1.0, 0.0, -1.0]], policy)
+    cut = replace(group, actions=replace(group.actions, truncated_BG=torch.tensor([[1, 0, 0]]) > 0))
+
+    def row_0(mask_truncated: bool) -> Tensor:
+        loss = LossConfig(mask_truncated=mask_truncated, kl=NO_KL)
+        return gradient(module_of(policy, PathReward(REWARDS), phases(grpo(1)), loss), cut)[0, 0]
+
+    assert row_0(True).abs().max() == 0
+    assert row_0(False).abs().max() > 0
+
+
+def test_fresh_candidates_say_which_were_cut() -> None:
+    torch.manual_seed(0)
+    policy = ToyPolicy(stop=2)
+    module = module_of(policy, PathReward([float(i) for i in range(9)]), phases(grpo(1)))
+    actions = module.roll_out([0, 0]).group.actions
+    last_BG = actions.ids_BGT.gather(-1, actions.mask_BGT.sum(-1, keepdim=True) - 1)[..., 0]
+    assert actions.truncated_BG is not None
+    assert torch.equal(actions.truncated_BG, last_BG != 2)
+    assert actions.truncated_BG.any() and not actions.truncated_BG.all()
+
+
+# -- accumulation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reduction", "equal"),
+    [(Reduction.dapo, True), (Reduction.dr_grpo, True), (Reduction.bnpo, False)],
+)
+def test_accumulated_dapo_is_one_big_batch(
+    reduction: Reduction, equal: bool, tmp_path: Path
+) -> None:
+    """A mean over the steps of each micro-batch (bnpo) weighs short ones more."""
+    group = ragged(ToyPolicy(2, 3, 3, stop=2))
+    loss = LossConfig(reduction=reduction, kl=KLConfig(weight=0.3))
+    gradients = []
+    for accumulation, batches in ((1, [group]), (2, [one_query(group, 0), one_query(group, 1)])):
+        recorder = Recorder()
+        trainer = settings(accumulation=accumulation)
+        policy = ToyPolicy(2, 3, 3, stop=2)
+        module = module_of(
+            policy, PathReward(REWARDS), phases(grpo(2)), loss, trainer, max_completion=3
+        )
+        run(module, forever(*batches), tmp_path, callbacks=[recorder])
+        gradients.append(torch.stack(recorder.gradients))
+    close = torch.allclose(*gradients, atol=1e-6)
+    assert close is equal

@@ -1,0 +1,231 @@
+"""Weighted rewards: what was said, what could not be judged, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from core_rl.config import RewardConfig
+from core_rl.objective.rewards import WeightedReward, reward_stats
+from core_rl.types import Actions, Query, RewardTable
+
+QUERIES = ["q0", "q1"]
+ACTIONS = Actions(
+    ids_BGT=torch.zeros(2, 2, 1),
+    mask_BGT=torch.ones(2, 2, 1, dtype=torch.bool),
+    texts=(("a", "bb"), ("ccc", "")),
+)
+Values = list[list[float | None]]
+
+
+def length(queries: Sequence[Query], actions: Actions) -> Values:
+    return [[float(len(text)) for text in row] for row in actions.texts]
+
+
+def fixed(queries: Sequence[Query], actions: Actions, values: Values) -> Values:
+    return values
+
+
+def saying(values: Values) -> functools.partial[Values]:
+    return functools.partial(fixed, values=values)
+
+
+async def slow_length(queries: Sequence[Query], actions: Actions) -> Values:
+    await asyncio.sleep(0)
+    return length(queries, actions)
+
+
+class Constant:
+    """What a `_target_` node builds."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, queries: Sequence[Query], actions: Actions) -> Values:
+        return [[self.value] * actions.num_candidates for _ in queries]
+
+
+class AsyncLength:
+    async def __call__(self, queries: Sequence[Query], actions: Actions) -> Values:
+        return await slow_length(queries, actions)
+
+
+# -- values and totals ---------------------------------------------------------------------------
+
+
+def test_totals_weigh_what_was_judged() -> None:
+    reward = WeightedReward(
+        {"length": length, "judge": saying([[1.0, None], [None, None]])},
+        {"length": 0.5, "judge": 2.0},
+    )
+    table = reward.score(QUERIES, ACTIONS)
+    assert table.names == ("length", "judge")
+    assert table.values_RBG[0].tolist() == [[1.0, 2.0], [3.0, 0.0]]
+    assert table.values_RBG[1].isnan().tolist() == [[False, True], [True, True]]
+    assert table.total_BG.tolist() == [[2.5, 1.0], [1.5, 0.0]]
+
+
+def test_a_total_is_missing_only_where_nothing_of_weight_was_judged() -> None:
+    reward = WeightedReward(
+        {"watch": length, "judge": saying([[1.0, None], [None, 0.0]])}, {"watch": 0.0, "judge": 1.0}
+    )
+    table = reward.score(QUERIES, ACTIONS)
+    assert table.values_RBG[0].tolist() == [[1.0, 2.0], [3.0, 0.0]]  # run all the same
+    assert table.total_BG.isnan().tolist() == [[False, True], [True, False]]
+    assert table.total_BG[0, 0].item() == 1.0
+
+
+def test_padding_candidates_are_not_judged() -> None:
+    mask_BGT = torch.tensor([[[1], [0]], [[1], [1]]]).bool()
+    padded = Actions(ACTIONS.ids_BGT, mask_BGT, texts=ACTIONS.texts)
+    table = WeightedReward({"length": length}, {"length": 1.0}).score(QUERIES, padded)
+    assert table.total_BG.isnan().tolist() == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1.0, 2.0]], "2 rows"),
+        ([[1.0], [1.0]], "of 2"),
+        ([[1.0, math.inf], [0.0, 0.0]], "infinite"),
+    ],
+)
+def test_a_function_that_answers_wrongly_is_named(values: Values, message: str) -> None:
+    reward = WeightedReward({"broken": saying(values)}, {"broken": 1.0})
+    with pytest.raises(ValueError, match=f"'broken'.*{message}"):
+        reward.score(QUERIES, ACTIONS)
+
+
+# -- async functions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("judge", [slow_length, AsyncLength(), functools.partial(slow_length)])
+def test_async_functions_answer_as_others_do(judge: object) -> None:
+    reward = WeightedReward(
+        {"judge": judge, "length": length},  # type: ignore[dict-item]
+        {"judge": 1.0, "length": 1.0},
+    )
+    table = reward.score(QUERIES, ACTIONS)
+    assert table.names == ("judge", "length")
+    torch.testing.assert_close(table.values_RBG[0], table.values_RBG[1])
+
+
+def test_async_functions_run_side_by_side() -> None:
+    # Each waits for the other to have started: one after the other would never end.
+    started: list[str] = []
+
+    async def wait_for_both(queries: Sequence[Query], actions: Actions, name: str) -> Values:
+        started.append(name)
+        async with asyncio.timeout(5):
+            while len(started) < 2:
+                await asyncio.sleep(0)
+        return length(queries, actions)
+
+    names = ["one", "two"]
+    functions = {name: functools.partial(wait_for_both, name=name) for name in names}
+    WeightedReward(functions, dict.fromkeys(names, 1.0)).score(QUERIES, ACTIONS)  # type: ignore[arg-type]
+    assert sorted(started) == names
+
+
+def test_async_functions_also_run_inside_a_running_loop() -> None:
+    reward = WeightedReward({"judge": slow_length}, {"judge": 1.0})  # type: ignore[dict-item]
+
+    async def inside() -> RewardTable:
+        return reward.score(QUERIES, ACTIONS)
+
+    assert asyncio.run(inside()).total_BG.tolist() == [[1.0, 2.0], [3.0, 0.0]]
+
+
+def test_an_error_inside_a_reward_is_not_swallowed() -> None:
+    async def broken(queries: Sequence[Query], actions: Actions) -> Values:
+        raise KeyError("field")
+
+    with pytest.raises(KeyError, match="field"):
+        WeightedReward({"judge": broken}, {"judge": 1.0}).score(QUERIES, ACTIONS)  # type: ignore[dict-item]
+
+
+# -- statistics and the alarm --------------------------------------------------------------------
+
+
+def test_statistics_by_hand() -> None:
+    nan = math.nan
+    values_RBG = torch.tensor([[[1.0, 3.0], [nan, 2.0]], [[nan, nan], [nan, nan]]])
+    table = RewardTable(("a", "b"), values_RBG, values_RBG[0])
+    stats = reward_stats(table)
+    assert (stats["a"], stats["a_std"], stats["a_unjudged"]) == (2.0, 1.0, 0.25)
+    assert math.isnan(stats["b"])
+    assert math.isnan(stats["b_std"])
+    assert stats["b_unjudged"] == 1.0
+    assert (stats["total"], stats["total_unjudged"]) == (2.0, 0.25)
+
+
+def test_padding_counts_in_no_statistic() -> None:
+    values_RBG = torch.tensor([[[1.0, math.nan]]])
+    stats = reward_stats(
+        RewardTable(("a",), values_RBG, values_RBG[0]), torch.tensor([[True, False]])
+    )
+    assert (stats["a"], stats["a_std"], stats["a_unjudged"]) == (1.0, 0.0, 0.0)
+
+
+def test_the_alarm_rings_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    deaf = saying([[None, None], [None, 1.0]])
+    reward = WeightedReward(
+        {"deaf": deaf, "length": length}, {"deaf": 1.0, "length": 1.0}, warn_every=3
+    )
+    counts = []
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            reward.score(QUERIES, ACTIONS)
+            counts.append(len(caplog.records))
+    assert counts == [1, 1, 1, 2, 2]
+    assert "'deaf' could not judge 75 %" in caplog.text
+
+
+def test_no_alarm_up_to_the_share_that_is_allowed(caplog: pytest.LogCaptureFixture) -> None:
+    half = saying([[None, 0.0], [None, 1.0]])
+    with caplog.at_level(logging.WARNING):
+        WeightedReward({"half": half}, {"half": 1.0}, max_unjudged=0.5).score(QUERIES, ACTIONS)
+    assert not caplog.records
+
+
+# -- construction --------------------------------------------------------------------------------
+
+
+def test_from_config_builds_targets_and_takes_callables() -> None:
+    cfg = RewardConfig(
+        functions={"constant": {"_target_": f"{__name__}.Constant", "value": 0.25}, "n": length},
+        weights={"constant": 1.0, "n": 1.0},
+        spans={"n": "context"},
+    )
+    reward = WeightedReward.from_config(cfg)
+    assert reward.score(QUERIES, ACTIONS).total_BG.tolist() == [[1.25, 2.25], [3.25, 0.25]]
+    assert reward.spans == {"n": "context"}
+
+
+@pytest.mark.parametrize(
+    ("functions", "weights", "spans", "message"),
+    [
+        ({}, {}, {}, "at least one"),
+        ({"a": length}, {}, {}, r"no weight for \['a'\]"),
+        ({"a": length}, {"a": 1.0, "b": 1.0}, {}, r"weights=\['b'\]"),
+        ({"a": length}, {"a": 1.0}, {"b": "context"}, r"spans=\['b'\]"),
+        ({"a": length}, {"a": math.nan}, {}, "finite"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(
+    functions: dict[str, object], weights: dict[str, float], spans: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        WeightedReward(functions, weights, spans)  # type: ignore[arg-type]
+
+
+def test_a_node_that_is_no_function_is_refused() -> None:
+    cfg = RewardConfig(functions={"a": 3}, weights={"a": 1.0})
+    with pytest.raises(ValueError, match=r"reward.functions.a=3.*_target_"):
+        WeightedReward.from_config(cfg)

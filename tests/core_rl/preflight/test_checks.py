@@ -1,0 +1,306 @@
+"""What a configuration needs, against what there is."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core_rl.doctor import known_warnings as overheard
+from core_rl.doctor.findings import Finding, UnhealthyError, Verdict
+from core_rl.preflight import packages as environment
+from core_rl.preflight.checks import (
+    before_run,
+    file_findings,
+    input_files,
+    preflight,
+    requested_findings,
+    resource_findings,
+)
+from core_rl.preflight.memory import (
+    GIB,
+    Plan,
+    Sizes,
+    checkpoint_bytes,
+    device_bytes,
+    host_bytes,
+    sizes_of,
+)
+
+
+def by_check(found: list[Finding]) -> dict[str, Finding]:
+    return {one.check: one for one in found}
+
+
+# -- versions and packages -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [
+        ("4.52.0", Verdict.fail),
+        ("4.53.3", Verdict.fail),
+        ("4.57.3", Verdict.fail),
+        ("5.17.0", Verdict.ok),
+        ("5.23.0", Verdict.ok),
+        ("6.0.0.dev0", Verdict.warn),
+    ],
+)
+def test_versions_that_break_are_known(version: str, verdict: Verdict) -> None:
+    versions = {"transformers": version, "torch": "2.13.0+cpu"}
+    found = by_check(environment.version_findings(versions.get))
+    assert found["environment/transformers"].verdict is verdict
+    assert found["environment/torch"].verdict is Verdict.ok
+
+
+def test_the_ranges_of_a_package_neither_overlap_nor_leave_old_versions_out() -> None:
+    for package in {one.package for one in environment.BREAKS}:
+        ranges = [
+            (environment.number(one.first), environment.number(one.until))
+            for one in environment.BREAKS
+            if one.package == package
+        ]
+        assert ranges[0][0] == ()
+        for (_, end), (start, _) in itertools.pairwise(ranges):
+            assert end <= start
+
+
+def test_an_absent_package_is_a_failure_and_this_environment_is_well() -> None:
+    assert all(one.verdict is Verdict.fail for one in environment.version_findings(lambda _: None))
+    assert not [one for one in environment.version_findings() if one.verdict is Verdict.fail]
+
+
+def package(root: Path, name: str, source: str, version: str, requires: str = "") -> None:
+    """Lay a package with its metadata into a folder."""
+    (root / name).mkdir(parents=True)
+    (root / name / "__init__.py").write_text(source)
+    info = root / f"{name}-{version}.dist-info"
+    info.mkdir()
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+    )
+
+
+BROKEN = "raise RuntimeError('operator torchvision::nms does not exist')\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "requires", "healthy", "said"),
+    [
+        ("", "torch (=={torch})", True, ""),
+        (BROKEN, "torch (=={torch})", False, "operator torchvision::nms does not exist"),
+        ("", "torch==1.0.0", False, "made for torch 1.0.0"),
+    ],
+)
+def test_a_torchvision_without_operators_is_worse_than_none(
+    source: str,
+    requires: str,
+    healthy: bool,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = torch.__version__.partition("+")[0]
+    package(tmp_path, "torchvision", source, "0.1", requires.format(torch=own))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    one = environment.torchvision_finding()
+    assert (one.verdict is Verdict.ok) == healthy
+    assert said in one.cause
+
+
+def test_a_broken_soundfile_is_told_from_an_absent_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "soundfile", "raise OSError('sndfile library not found')\n", "0.12")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    one = environment.soundfile_finding()
+    assert one.verdict is Verdict.fail and "sndfile library not found" in one.cause
+
+
+def test_what_settings_ask_for_and_is_absent_is_named_with_the_setting() -> None:
+    config: dict[str, Any] = {
+        "hardware": {"accelerator": "gpu", "devices": 4096, "strategy": "deepspeed"},
+        "model": {"attention": "flash_attention_2", "lora": {"r": 16}},
+    }
+    found = by_check(preflight(config, thorough=False))
+    assert found["environment/devices"].verdict is Verdict.fail
+    assert "hardware.devices=4096" in found["environment/devices"].cause
+    absent = environment.package_finding("no_such_package", "deepspeed", "hardware.strategy=x")
+    assert absent.verdict is Verdict.fail
+    assert absent.cure == "pip install 'people-focus-rl[deepspeed]', or change hardware.strategy"
+    assert found["environment/zero_stage"].verdict is Verdict.ok
+    config["hardware"]["zero_stage"] = 3
+    refused = by_check(requested_findings(config))["environment/zero_stage"]
+    assert refused.verdict is Verdict.fail and "hardware=gpu8_zero2" in refused.cure
+    flash = environment.flash_attention_finding("flash_attention_2", has_cuda=False)
+    assert flash.verdict is Verdict.fail and "model.attention=sdpa" in flash.cure
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_fields_that_name_files_are_found_wherever_they_stand(tmp_path: Path) -> None:
+    config = {
+        "task": {"model": {"path": "/never/asked"}},
+        "model": {"name": "a/b", "path": "org/model", "system_prompt": "Say /this/ now."},
+        "data_mix": {"sources": {"one": {"path": "one.yaml"}}, "masks": "/data/masks"},
+        "answerer": {"url": "http://host/v1", "cache": "/made/cache.sqlite"},
+        "files": {"pictures": "", "name": "COCO_{image_id:012d}.jpg"},
+        "paths": {"output": "/made/by/the/run", "data": None},
+    }
+    assert dict(input_files(config)) == {
+        "model.path": "org/model",
+        "data_mix.sources.one.path": "one.yaml",
+        "data_mix.masks": "/data/masks",
+    }
+
+
+def test_files_are_looked_for_under_the_data_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "val.json").write_text("[]")
+    config = {
+        "paths": {"data": str(tmp_path)},
+        "data_mix": {"val_path": "val.json", "test_path": "intentbench/qa.json"},
+    }
+    found = by_check(file_findings(config))
+    assert found["files/data_mix.val_path"].verdict is Verdict.ok
+    missing = found["files/data_mix.test_path"]
+    assert missing.verdict is Verdict.fail
+    assert "data_mix.test_path=intentbench/qa.json" in missing.cause
+    assert str(tmp_path) in missing.cure
+
+
+@pytest.mark.parametrize(("offline", "verdict"), [("1", Verdict.fail), ("", Verdict.warn)])
+def test_a_hub_id_fails_only_where_nothing_can_be_loaded(
+    offline: str, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    found = file_findings({"model": {"path": "nobody/no-such-model-7B"}})
+    assert [one.verdict for one in found] == [verdict]
+
+
+# -- memory and disk -------------------------------------------------------------------------------
+
+
+def test_the_sums_are_those_a_hand_makes() -> None:
+    sizes = Sizes(parameters=1000, layers=2, kv_width=4, vocabulary=10)
+    plain = device_bytes(sizes, Plan(sequences=3, tokens=5, scored=7, reference=True))
+    assert plain == {
+        "weights": 4000,
+        "gradients": 4000,
+        "optimiser": 8000,
+        "reference": 4000,
+        "cache": 2 * 2 * 4 * 4 * 3 * 5,
+        "logits": 6 * 10 * 7,
+    }
+    two = Plan(weight_bytes=2, masters=True, zero_stage=2, devices=4, trainable=400)
+    parts = device_bytes(sizes, two)
+    assert (parts["weights"], parts["gradients"], parts["optimiser"]) == (2000, 200, 1200)
+    three = Plan(weight_bytes=2, masters=True, zero_stage=3, devices=4, offload=True)
+    parts = device_bytes(sizes, three)
+    assert (parts["weights"], parts["optimiser"], host_bytes(sizes, three)) == (500, 0, 12000)
+    assert checkpoint_bytes(sizes, Plan(), kept=2) == 4 * 4000 + 4000 + 8000
+
+
+def test_sizes_are_read_from_the_files_or_from_the_name(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    config = {
+        "thinker_config": {
+            "text_config": {
+                "hidden_size": 64,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "num_hidden_layers": 3,
+                "vocab_size": 11,
+            }
+        }
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert sizes_of(str(tmp_path)) == Sizes(22, layers=3, kv_width=32, vocabulary=11)
+    assert sizes_of("Qwen/Qwen2.5-Omni-7B") == Sizes(7_000_000_000)
+    assert sizes_of("Qwen/Qwen2.5-0.5B-Instruct") == Sizes(500_000_000)
+    assert sizes_of("PhilipC/HumanOmniV2") is None
+
+
+def test_a_model_that_does_not_fit_is_told_with_its_parts() -> None:
+    config = {"model": {"path": "somebody/huge-70000B"}, "hardware": {"accelerator": "cpu"}}
+    found = by_check(resource_findings(config))
+    memory = found["resources/memory"]
+    assert memory.verdict is Verdict.fail and memory.figure is not None
+    assert memory.figure == pytest.approx(70000e9 * 16 / GIB)
+    assert "weights" in memory.cause and "hardware=gpu8_zero2" in memory.cure
+    assert found["resources/disk"].verdict is Verdict.fail
+
+
+# -- before a run ----------------------------------------------------------------------------------
+
+
+def test_only_looking_writes_the_table_and_stops(tmp_path: Path) -> None:
+    good: dict[str, Any] = {"preflight": "only"}
+    assert before_run(good, tmp_path) is True
+    assert "environment/torch" in (tmp_path / "preflight.txt").read_text()
+    bad = good | {"data_mix": {"path": "/no/such/file.json"}}
+    with pytest.raises(UnhealthyError, match=r"/no/such/file\.json"):
+        before_run(bad, tmp_path)
+    kept = json.loads((tmp_path / "health.json").read_text())["rounds"][0]["findings"]
+    assert "FAIL" in {one["verdict"] for one in kept}
+
+
+def test_a_run_is_warned_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bad = {"data_mix": {"path": "/no/such/file.json"}}
+    with caplog.at_level(logging.WARNING):
+        assert before_run(bad, tmp_path) is False
+    assert "/no/such/file.json" in caplog.text
+    caplog.clear()
+    assert before_run(bad | {"preflight": "off"}, tmp_path) is False
+    assert not caplog.text
+
+
+# -- warnings that tell ----------------------------------------------------------------------------
+
+
+def say_all() -> overheard.Overheard:
+    with overheard.overheard() as heard:
+        warnings.warn("None of the inputs have requires_grad=True", stacklevel=1)
+        logging.getLogger("transformers.models.x").warning(
+            "Caching is incompatible with gradient checkpointing in XDecoderLayer. "
+            "Setting `past_key_values=None`."
+        )
+        logging.getLogger("transformers").warning(
+            "System prompt modified, audio output may not work as expected."
+        )
+        logging.getLogger("transformers").warning("something else")
+    return heard
+
+
+def test_telling_warnings_are_explained_and_passed_on() -> None:
+    with pytest.warns(UserWarning, match="requires_grad"):
+        heard = say_all()
+    found = by_check(heard.findings())
+    assert set(found) == {
+        "warnings/no_input_requires_grad",
+        "warnings/cache_dropped",
+        "warnings/system_prompt",
+    }
+    assert "train mode" in found["warnings/no_input_requires_grad"].cause
+    assert found["warnings/system_prompt"].verdict is Verdict.ok
+
+
+def test_silence_says_nothing() -> None:
+    with overheard.overheard() as heard:
+        pass
+    assert heard.findings() == []
+    assert not [
+        one
+        for one in logging.getLogger("transformers").handlers
+        if type(one).__module__ == "core_rl.doctor.known_warnings"
+    ]

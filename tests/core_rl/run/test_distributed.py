@@ -1,0 +1,57 @@
+"""Two processes over gloo learn what one process learns from the same candidates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core_rl.loss_config import Reduction
+from tests.core_rl import ddp_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [*command, ddp_run.__file__, str(folder)],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("reduction", [Reduction.dapo, Reduction.bnpo])
+def test_gradients_are_those_of_one_process_that_accumulates(
+    reduction: Reduction, ranks: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    wanted = torch.stack(ddp_run.alone(reduction, tmp_path).gradients)
+    for rank in ranks:
+        got = torch.tensor(rank[reduction.value]["gradients"])[: ddp_run.STORED_STEPS]
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["dapo", "bnpo"])
+def test_processes_that_draw_for_themselves_stay_one_policy(
+    reduction: str, ranks: list[dict[str, Any]]
+) -> None:
+    mine, other = (rank[reduction] for rank in ranks)
+    assert mine["policies"] == other["policies"]
+    assert mine["gradients"] == other["gradients"]
+    assert mine["kl_weights"] == other["kl_weights"]
+    assert len(set(mine["kl_weights"])) > 1
+    assert mine["rewards"] == other["rewards"]  # what is logged is the mean over processes
+    assert len(set(mine["rewards"])) > 2

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lever.features.embeddings import cached_rows, read_embeddings, write_embeddings
+
+
+def test_rows_are_made_once_and_read_memory_mapped(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def make() -> Tensor:
+        calls.append(1)
+        return torch.arange(6.0).view(2, 3)
+
+    first = cached_rows(tmp_path / "cache", "key", make)
+    again = cached_rows(tmp_path / "cache", "key", make)
+    assert len(calls) == 1
+    assert torch.equal(first, torch.arange(6.0).view(2, 3))
+    assert torch.equal(first, again)
+    cached_rows(tmp_path / "cache", "other", make)
+    assert len(calls) == 2
+    maps = Path("/proc/self/maps")
+    if maps.is_file():  # Linux says what is mapped
+        assert str(tmp_path / "cache" / "key.safetensors") in maps.read_text()
+
+
+def test_what_fails_leaves_no_file(tmp_path: Path) -> None:
+    def make() -> Tensor:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        cached_rows(tmp_path, "key", make)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_from_elsewhere_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.safetensors"
+    write_embeddings(path, [7, 3, 5], torch.tensor([[0.0, 2], [3, 0], [3, 4]]))
+    rows = read_embeddings(path, [5, 7], "text embedding")
+    assert torch.allclose(rows, torch.tensor([[0.6, 0.8], [0, 1]]))
+
+
+def test_a_question_without_a_row_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.safetensors"
+    write_embeddings(path, [7], torch.ones(1, 2))
+    with pytest.raises(ValueError, match=r"query 9: image embedding: no embedding .*2 of 3"):
+        read_embeddings(path, [7, 9, 4], "image embedding")
+
+
+def test_a_row_of_nan_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.safetensors"
+    write_embeddings(path, [7, 9], torch.tensor([[1.0], [torch.nan]]))
+    with pytest.raises(ValueError, match=r"query 9: text embedding: .*holds NaN"):
+        read_embeddings(path, [7, 9], "text embedding")
+
+
+def test_bad_files_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "rows.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"rows\.safetensors: no such file"):
+        read_embeddings(path, [7], "text embedding")
+    path.write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        read_embeddings(path, [7], "text embedding")
+    save_file({"rows": torch.ones(2, 2)}, path)
+    with pytest.raises(ValueError, match=r"tensors \['rows'\]: expected \['ids', 'rows'\]"):
+        read_embeddings(path, [7], "text embedding")
+    write_embeddings(path, [7, 8], torch.ones(3, 2))
+    with pytest.raises(ValueError, match=r"ids \(2,\), rows \(3, 2\)"):
+        read_embeddings(path, [7], "text embedding")

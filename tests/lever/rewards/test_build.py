@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from core_rl.config import RewardConfig
+from core_rl.types import Actions
+from lever.answerers.protocol import KernelICLAnswerer
+from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
+from lever.config import LeverDataConfig
+from lever.data.datasets import LeverData, generated_data
+from lever.data.vqa_accuracy import MatchMode
+from lever.features.slate_features import FeatureTable
+from lever.rewards.build import StoredThenLive, build_judge, build_reward, needs_references
+from lever.rewards.functions import Slate, Verdict
+from tests.lever.worlds import SMALL
+
+SOFT = {"_target_": "lever.rewards.functions.Soft"}
+PROBABILITY = {"_target_": "lever.rewards.functions.AnswerProbability"}
+
+
+@pytest.fixture(scope="module")
+def data() -> LeverData:
+    return generated_data(LeverDataConfig(world=SMALL, candidate_num=SMALL.pool_size), seed=0)
+
+
+def all_pairs(data: LeverData, count: int) -> tuple[list, Actions]:  # type: ignore[type-arg]
+    queries = list(data.train[:count])
+    ids = torch.cartesian_prod(torch.arange(12), torch.arange(12))
+    ids = ids[ids[:, 0] != ids[:, 1]].expand(count, -1, -1)
+    return queries, Actions(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def test_functions_get_what_they_judge_by_and_those_of_weight_0_are_left_out(
+    data: LeverData,
+) -> None:
+    assert data.world is not None
+    judge = build_judge(data, KernelICLAnswerer(data.world))
+    table = FeatureTable(torch.randn(len(data.items), 4))
+    config = RewardConfig(
+        {
+            "soft": SOFT,
+            "relevance": {"_target_": "lever.rewards.functions.Relevance"},
+            "diversity": {"_target_": "lever.rewards.functions.Diversity"},
+            "beam": {"_target_": "lever.rewards.functions.BeamScore"},
+        },
+        {"soft": 1.0, "relevance": 0.1, "diversity": 0.5, "beam": 0.0},
+    )
+    reward = build_reward(config, judge, data, table)
+    assert list(reward.functions) == ["soft", "relevance", "diversity"]
+    queries, actions = all_pairs(data, 2)
+    assert reward.score(queries, actions).values_RBG.isfinite().all()
+
+
+def test_stored_scores_are_believed_and_the_rest_is_asked_for() -> None:
+    asked: list[Slate] = []
+
+    def live(slates: Sequence[Slate]) -> list[Verdict]:
+        asked.extend(slates)
+        return [Verdict(0.3) for _ in slates]
+
+    def stored(slates: Sequence[Slate]) -> list[Verdict]:
+        return [Verdict(1.0) if slate[0] == 1 else Verdict() for slate in slates]
+
+    found = StoredThenLive(stored, live)([(1, (2, 3)), (4, (5, 6))])
+    assert [one.accuracy for one in found] == [1.0, 0.3]
+    assert asked == [(4, (5, 6))]
+
+
+def test_the_control_deals_a_groups_rewards_at_random_and_judges_held_out_queries_truly(
+    data: LeverData,
+) -> None:
+    assert data.world is not None
+    torch.manual_seed(0)
+    judge = build_judge(data, KernelICLAnswerer(data.world))
+    table = FeatureTable(torch.randn(len(data.items), 4))
+    true, dealt = (
+        build_reward(RewardConfig({"soft": SOFT}, {"soft": 1.0}), judge, data, table, shuffled)
+        for shuffled in (False, True)
+    )
+    queries, actions = all_pairs(data, 6)
+    one, other = (reward.score(queries, actions).total_BG for reward in (true, dealt))
+    assert torch.equal(one.sort().values, other.sort().values)
+    assert not torch.equal(one, other)
+    single = Actions(actions.ids_BGT[:, :1], actions.mask_BGT[:, :1])
+    assert torch.equal(true.score(queries, single).total_BG, dealt.score(queries, single).total_BG)
+
+
+def test_the_probability_of_the_reference_is_asked_for_only_where_it_counts() -> None:
+    functions = {"soft": SOFT, "gt_prob": PROBABILITY}
+    assert needs_references(RewardConfig(functions, {"soft": 1.0, "gt_prob": 1.0}))
+    assert not needs_references(RewardConfig(functions, {"soft": 1.0, "gt_prob": 0.0}))
+
+
+def test_a_function_that_is_no_node_is_named(data: LeverData) -> None:
+    config = RewardConfig({"soft": "lever.rewards.functions.Soft"}, {"soft": 1.0})
+    with pytest.raises(ValueError, match=r"reward\.functions\.soft='lever\.rewards\.Soft'"):
+        build_reward(config, lambda slates: [], data, FeatureTable(torch.randn(3, 2)))
+
+
+def test_a_probability_that_rl_data_lack_is_asked_for_and_their_accuracy_is_believed() -> None:
+    def live(slates: Sequence[Slate]) -> list[Verdict]:
+        return [Verdict(0.3, "dog", 0.25) for _ in slates]
+
+    def stored(slates: Sequence[Slate]) -> list[Verdict]:
+        return [Verdict(1.0, "cat", beam_score=2.0) for _ in slates]
+
+    [found] = StoredThenLive(stored, live, references=True)([(1, (2, 3))])
+    assert found == Verdict(1.0, "cat", 0.25, 2.0)
+    [bare] = StoredThenLive(stored, live)([(1, (2, 3))])
+    assert bare.answer_prob is None
+
+
+def test_rl_data_judged_by_another_rule_than_the_rest_are_refused(data: LeverData) -> None:
+    assert data.world is not None
+    one = Candidate((0, 1), GenMethod.random, vqa_acc_score=0.5, vqa_eval_mode="simple")
+    records = [CandidateRecord(data.train[0].query, data.train[0].pool, (one,))]
+    answerer = KernelICLAnswerer(data.world)
+    assert build_judge(data, answerer, records, rule=MatchMode.simple)
+    with pytest.raises(ValueError, match=r"vqa_eval_mode='simple': .*set rl_data\.matching"):
+        build_judge(data, answerer, records)

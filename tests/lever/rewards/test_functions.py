@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from core_rl.config import RewardConfig
+from core_rl.objective.rewards import WeightedReward
+from core_rl.types import Actions
+from lever.answerers.protocol import KernelICLAnswerer, Prompted
+from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
+from lever.data.world_reader import KernelReader
+from lever.features.slate_features import FeatureTable, SlateQuery
+from lever.rewards.functions import (
+    AnswerProbability,
+    BeamScore,
+    Coherence,
+    Diversity,
+    Hard,
+    LiveJudge,
+    Relevance,
+    Soft,
+    StoredJudge,
+    word_f1,
+)
+from tests.lever.worlds import small_world
+
+POOL = (30, 10, 40, 20)
+QUERY = SlateQuery(9, POOL)
+
+
+def slates(*pointers: Sequence[int]) -> Actions:
+    """One query's candidates; an empty pointer is padding."""
+    ids = torch.tensor([[list(one) or [0, 0] for one in pointers]])
+    mask = torch.tensor([[[bool(one)] * 2 for one in pointers]])
+    return Actions(ids, mask)
+
+
+def stored(**changes: object) -> StoredJudge:
+    sample = Candidate(
+        (1, 0), GenMethod.sample, temperature=1.0, vqa_pred_answer="red car", vqa_acc_score=0.0
+    )
+    beam = Candidate((0, 1), GenMethod.beam, 0, 0.4, vqa_acc_score=0.3, vqa_gt_prob=0.2)
+    lucky = Candidate((2, 1), GenMethod.random, vqa_acc_score=1.0, vqa_eval_mode="fallback")
+    return StoredJudge([CandidateRecord(9, POOL, (beam, sample, lucky))])
+
+
+FOUR = slates((0, 1), (1, 0), (2, 3), ())
+
+
+def test_task_and_beam_rewards_of_stored_candidates() -> None:
+    judge = stored()
+    assert Soft(judge)([QUERY], FOUR) == [[0.3, 0.0, None, None]]
+    assert Hard(judge)([QUERY], FOUR) == [[1.0, 0.0, None, None]]
+    assert Hard(judge, plus_minus=True)([QUERY], FOUR) == [[1.0, -1.0, None, None]]
+    assert AnswerProbability(judge)([QUERY], FOUR) == [[0.2, None, None, None]]
+    assert BeamScore(judge)([QUERY], FOUR) == [[0.4, None, None, None]]
+
+
+def test_relevance_pays_only_for_wrong_answers() -> None:
+    relevance = Relevance(stored(), {9: ["blue bus", "a red truck"]})
+    assert relevance([QUERY], FOUR) == [[0.0, 0.5, None, None]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "f1"),
+    [("dog", "The dog.", 1.0), ("big dog", "dog", 2 / 3), ("cat", "dog", 0.0), ("", "dog", 0.0)],
+)
+def test_word_f1(one: str, other: str, f1: float) -> None:
+    assert word_f1(one, other) == pytest.approx(f1)
+
+
+def test_sequence_rewards_in_closed_form() -> None:
+    rows = torch.zeros(41, 2)
+    rows[9], rows[30], rows[10] = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    rows[40] = rows[30]
+    table = FeatureTable(rows)
+    pairs = slates((0, 1), (0, 2), ())
+    assert Coherence(table)([QUERY], pairs) == [[0.5, 1.0, None]]
+    assert Diversity(table)([QUERY], pairs) == [[1.0, 0.0, None]]
+    single = Actions(torch.tensor([[[0]]]), torch.tensor([[[True]]]))
+    assert Diversity(table)([QUERY], single) == [[0.0]]
+
+
+class Counting(KernelICLAnswerer):
+    asked = 0
+
+    def generate(self, prompts: Sequence[Prompted]) -> list[str]:
+        self.asked += len(prompts)
+        return super().generate(prompts)
+
+
+def test_the_live_judge_gives_the_exact_rewards_and_asks_once() -> None:
+    world = small_world()
+    answerer = Counting(world)
+    query = SlateQuery(70, tuple(world.pool_of(70).tolist()))
+    gold = world.answer_text(world.gold[70])
+    judge = LiveJudge(answerer, {70: world.answers_of(70)}, {70: gold})
+    exact = KernelReader(world).pair_rewards(70)
+    pairs = [(i, j) for i in range(12) for j in range(12) if i != j]
+    soft = Soft(judge)([query], slates(*pairs, pairs[0], ()))
+    assert soft[0][:-1] == pytest.approx([*(exact[pair] for pair in pairs), exact[pairs[0]]])
+    assert soft[0][-1] is None
+    prob = AnswerProbability(judge)([query], slates(*pairs))
+    assert all(value is not None and 0 < value <= 1 for value in prob[0])
+    Hard(judge)([query], slates(*pairs))
+    assert answerer.asked == len(pairs)
+
+
+def test_a_query_without_answers_is_named() -> None:
+    with pytest.raises(ValueError, match=r"query 70: answers=\['dog'\]: expected .* 4 annot"):
+        LiveJudge(KernelICLAnswerer(small_world()), {70: ("dog",)})([(70, (1, 2))])
+    judge = LiveJudge(KernelICLAnswerer(small_world()), {})
+    with pytest.raises(ValueError, match="query 9: answers: none known"):
+        Soft(judge)([QUERY], FOUR)
+
+
+def test_alpha_and_beta_are_weights() -> None:
+    judge = stored()
+    functions = {"beam": BeamScore(judge), "hard": Hard(judge, plus_minus=True)}
+    reward = WeightedReward.from_config(
+        RewardConfig(functions=functions, weights={"beam": 0.5, "hard": 2.0})
+    )
+    table = reward.score([QUERY], FOUR)
+    assert table.total_BG[0, :2].tolist() == pytest.approx([0.5 * 0.4 + 2.0, -2.0])
+    assert table.total_BG[0, 2:].isnan().all()

@@ -1,0 +1,111 @@
+"""Answer prompts with transformers' own Qwen2_5OmniProcessor, in a process of its own.
+
+    python torchvision_folder.py FOLDER
+
+The real processor needs torchvision, whose wheels are CUDA builds that break transformers and
+lightning on a CPU-only torch.  So it is installed into a folder of its own, never into the
+environment, and only this process sees it, with the two operator schemas that its import wants.
+
+FOLDER holds `checkpoint/` (from `omni_rl.policy.processor.save_processor`) and, for each case,
+`NAME.json` and `NAME.npz`; the answer is `NAME.out.npz`.  Exit code 77: torchvision cannot be had
+here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+UNAVAILABLE = 77
+
+
+def torchvision_version() -> str:
+    """Name the release that pairs with the installed torch: 0.28 with 2.13, 0.27 with 2.12."""
+    minor = int(torch.__version__.split(".")[1])
+    return f"0.{minor + 15}.0"
+
+
+def torchvision_folder() -> Path:
+    """Install torchvision beside the environment unless an earlier call did."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    tag = f"torchvision-{torchvision_version()}-cp{sys.version_info.major}{sys.version_info.minor}"
+    folder = cache / "qwen-processor-test" / tag
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            command += ["--target", partial, f"torchvision=={torchvision_version()}"]
+            if subprocess.run(command, check=False).returncode:
+                sys.exit(UNAVAILABLE)
+            try:
+                os.rename(partial, folder)
+            except OSError:  # another test run was faster
+                assert folder.exists()
+    return folder
+
+
+def declare_operators() -> torch.library.Library:
+    """Declare the operators that torchvision's import registers fakes for; nothing calls them."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not torch._C._dispatch_has_kernel(f"torchvision::{name}"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def answer(processor: Any, case: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Run the real processor on one case."""
+    from transformers import processing_utils
+
+    numbered: dict[str, list[np.ndarray]] = {}
+    for kind in ("video", "audio", "image"):
+        names = [name for name in arrays if name.startswith(kind)]
+        numbered[kind] = [arrays[name] for name in sorted(names)]
+    size = {"shortest_edge": case["min_pixels"], "longest_edge": case["max_pixels"]}
+    # `load_audio_from_video` replaced `use_audio_in_video` after transformers 5.17.
+    together: dict[str, Any] = {"use_audio_in_video": case["use_audio_in_video"]}
+    if hasattr(processing_utils, "OmniModalProcessorMixin"):
+        together = {
+            "load_audio_from_video": case["use_audio_in_video"],
+            "audio_from_video_indices": case["audio_from_video_indices"],
+        }
+    batch = processor(
+        text=processor.apply_chat_template(
+            case["conversations"], tokenize=False, add_generation_prompt=True
+        ),
+        videos=numbered["video"] or None,
+        audio=numbered["audio"] or None,
+        images=numbered["image"] or None,
+        videos_kwargs={"size": size, "fps": case["fps"], "cap_pixels_per_frame": False},
+        images_kwargs={"size": size},
+        padding=True,
+        return_tensors="pt",
+        **together,
+    )
+    return {name: value.numpy() for name, value in batch.items()}
+
+
+def main(folder: Path) -> None:
+    """Answer every case in `folder`."""
+    sys.path.append(str(torchvision_folder()))
+    library = declare_operators()
+    from transformers import Qwen2_5OmniProcessor
+
+    processor = Qwen2_5OmniProcessor.from_pretrained(folder / "checkpoint")
+    for path in sorted(folder.glob("*.json")):
+        with np.load(path.with_suffix(".npz")) as arrays:
+            batch = answer(processor, json.loads(path.read_text()), dict(arrays))
+        np.savez(path.with_suffix(".out.npz"), **batch)
+    del library  # alive until torchvision was last used
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

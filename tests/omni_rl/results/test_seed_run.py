@@ -1,0 +1,179 @@
+"""One seed of Stage 4 and its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig, TrainerConfig
+from core_rl.loop.optim import lr_factor
+from core_rl.loss_config import KLConfig, KLKind, LossConfig
+from core_rl.objective.curriculum import Curriculum
+from omni_rl.config import Blank
+from omni_rl.learning.fit_policy import imitates, phase_steps, quiet, save_final
+from omni_rl.policy.policy import OmniPolicy
+from omni_rl.results import seed_run as stage4
+from omni_rl.results.seed_run import check_settings, run_seed, supervision, try_control
+from omni_rl.rewards.rules import Format
+from omni_rl.settings import Settings
+from omni_rl.tasks.train import one_launcher, resume_points
+
+
+def test_supervision_by_budget_has_its_rate_from_the_first_step(settings: Settings) -> None:
+    trainer, phases = supervision(settings)
+    curriculum = Curriculum.resolve(phases, 1, trainer.max_steps)
+    for step in (0, 1, 300):
+        assert lr_factor(step, curriculum, trainer.warmup, trainer.schedule) == 1.0
+    assert trainer.lr == 0.5 * settings.model.warm.lr
+
+
+# -- refused before anything is spent --------------------------------------------------------------
+
+
+def test_the_supervised_control_is_refused_without_generated_clips(settings: Settings) -> None:
+    both = replace(settings, trainer=replace(settings.trainer, controls=["sft", "blank_media"]))
+    check_settings(both)
+    real = replace(both, data_mix=replace(both.data_mix, generated=False))
+    match = r"trainer\.controls.*generated clips.*=\[shuffled_rewards,blank_media\]"
+    with pytest.raises(ValueError, match=match):
+        check_settings(real)
+
+
+def test_an_unknown_control_is_refused(settings: Settings) -> None:
+    trainer = replace(settings.trainer, controls=["nothing"])
+    with pytest.raises(ValueError, match=r"trainer\.controls=\['nothing'\]: expected names"):
+        check_settings(replace(settings, trainer=trainer))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_missing_checkpoint_is_refused(settings: Settings) -> None:
+    typo = replace(settings, model=replace(settings.model, path="models/typo"))
+    with pytest.raises(FileNotFoundError, match=r"model\.path=models/typo: no such folder"):
+        check_settings(typo)
+
+
+def test_exact_kl_is_refused(settings: Settings) -> None:
+    exact = replace(settings, loss=LossConfig(kl=KLConfig(kind=KLKind.exact)))
+    with pytest.raises(ValueError, match=r"loss\.kl\.kind=exact.*set loss\.kl\.kind=k3"):
+        check_settings(exact)
+
+
+def test_a_reward_without_a_weight_is_refused_before_the_start_is_measured(
+    settings: Settings, tmp_path: Path
+) -> None:
+    reward = RewardConfig(functions={"format": len})
+    with pytest.raises(ValueError, match="weights"):
+        run_seed(replace(settings, reward=reward), 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_passes_its_gate_before_it_is_denied_its_media(
+    settings: Settings,
+    fresh_policy: Callable[..., OmniPolicy],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = fresh_policy().blank(Blank.all)  # as `learning_policy` gives it
+    monkeypatch.setattr(stage4, "learning_policy", lambda *_: policy)
+
+    def gate(at_gate: OmniPolicy, *_: object) -> dict[str, float]:
+        assert at_gate.builder.blank is Blank.none
+        return {}
+
+    def after(policy: OmniPolicy, _: object) -> str:
+        raise InterruptedError(policy.builder.blank.value)
+
+    monkeypatch.setattr(stage4, "check_start", gate)
+    monkeypatch.setattr(stage4, "describe_first", after)
+    blanked = replace(
+        settings,
+        model=replace(settings.model, warm_start="packaged"),
+        data_mix=replace(settings.data_mix, blank=Blank.all),
+        reward=RewardConfig(functions={"format": Format()}, weights={"format": 1.0}),
+    )
+    with pytest.raises(InterruptedError, match="all"):
+        run_seed(blanked, 0, tmp_path)
+
+
+# -- resuming --------------------------------------------------------------------------------------
+
+
+def test_controls_resume_nothing() -> None:
+    assert quiet(TrainerConfig(resume="run")).resume is None
+
+
+def test_each_seed_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+    points = {}
+    for seed in (3, 4):
+        file = tmp_path / f"seed{seed}" / "checkpoints" / "last.ckpt"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        points[seed] = str(file)
+    assert resume_points(str(tmp_path), [3, 4]) == points
+    assert resume_points(points[4], [7]) == {7: points[4]}
+    assert resume_points(None, [3, 4]) == {3: None, 4: None}
+    with pytest.raises(ValueError, match=r"trainer\.resume=.*no seed5.*trainer\.seeds"):
+        resume_points(str(tmp_path), [5, 6])
+    with pytest.raises(FileNotFoundError, match=r"trainer\.resume"):
+        resume_points(str(tmp_path), [0])
+
+
+def test_seeds_that_a_run_had_not_come_to_start_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = tmp_path / "seed3" / "checkpoints" / "last.ckpt"
+    begun.parent.mkdir(parents=True)
+    begun.touch()
+    (tmp_path / "seed4").mkdir()  # killed before its first checkpoint
+    with caplog.at_level("INFO"):
+        got = resume_points(str(tmp_path), [3, 4, 5])
+    assert got == {3: str(begun), 4: None, 5: None}
+    assert "no checkpoint of seeds [4, 5]: they start anew" in caplog.text
+
+
+def test_seeds_of_several_devices_run_in_turn(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    side_by_side = replace(settings, trainer=replace(settings.trainer, workers=2))
+    assert one_launcher(side_by_side) is side_by_side
+    several = replace(side_by_side, hardware=replace(settings.hardware, devices=4))
+    with caplog.at_level("INFO"):
+        assert one_launcher(several).trainer.workers == 1
+    assert "trainer.workers=2: 1, since a seed takes 4 devices" in caplog.text
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def test_a_curriculum_with_rce_learns_from_solutions() -> None:
+    phases = [PhaseConfig(PhaseKind.rce), PhaseConfig(PhaseKind.grpo)]
+    assert imitates(CurriculumConfig(phases))
+    assert not imitates(CurriculumConfig(phases[1:]))
+
+
+def test_an_epoch_counts_the_repeated_updates() -> None:
+    phases = CurriculumConfig([PhaseConfig(), PhaseConfig(num_iterations=3)])
+    assert phase_steps(phases, 5) == [5, 15]
+
+
+def test_a_control_that_fails_is_logged(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = replace(settings, model=replace(settings.model, path=str(tmp_path / "nowhere")))
+    assert try_control(broken, 2, tmp_path, "blank_media", 1.0) is None
+    assert "control blank_media of seed 2 failed" in caplog.text
+
+
+def test_one_process_writes_the_final_policy(
+    fresh_policy: Callable[..., OmniPolicy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = fresh_policy()
+    monkeypatch.setenv("RANK", "1")
+    save_final(policy, tmp_path, "tiny")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "0")
+    save_final(policy, tmp_path, "tiny")
+    assert (tmp_path / "final" / "config.json").exists()

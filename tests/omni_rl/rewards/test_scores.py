@@ -1,0 +1,205 @@
+"""Item tables, metrics, comparisons and baselines, against hand-computed numbers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from omni_rl.data.record_files import Record
+from omni_rl.rewards.judge import Judge
+from omni_rl.rewards.scores import (
+    before_after_table,
+    compare,
+    item_values,
+    majority_texts,
+    score_records,
+    summarise,
+)
+from tests.omni_rl.judge_server import reply, serving
+
+SOCIAL = {"colour": "red", "voice": "calm", "gesture": "waves"}
+GENERAL = {"colour": "blue", "voice": "angry", "count": "3"}
+
+
+def record(
+    name: str,
+    source: str,
+    problem_type: str,
+    answer: str,
+    facts: dict[str, str] | None = None,
+    category: str = "",
+    problem: str = "?",
+) -> Record:
+    return Record(
+        id=name,
+        source=source,
+        problem=problem,
+        problem_type=problem_type,
+        options=("A. x", "B. y", "C. z"),
+        answer=answer,
+        solution="",
+        data_type="video",
+        videos=(),
+        images=(),
+        audios=(),
+        category=category,
+        facts=facts or {},
+        origin=f"test:{name}",
+    )
+
+
+RECORDS = [
+    record("s1", "social_iq", "multiple choice", "A", SOCIAL, "Why"),
+    record("s2", "social_iq", "multiple choice", "B", SOCIAL, "Who/Which"),
+    record("e1", "emer", "emer_ov_mc", "A,B", None, "Emotion"),
+    record("g1", "video_r1", "numerical", "3", GENERAL),
+    record("g2", "video_r1", "regression", "10", None),
+    record("d1", "intentbench", "judge", "Yes", None, "Deception"),
+    record("i1", "instruction", "instruction", "ready"),
+    record("i2", "instruction", "instruction", "done"),
+]
+
+
+def told(context: str, answer: str) -> str:
+    return f"<context>{context}</context><think>t</think><answer>{answer}</answer>"
+
+
+TEXTS = [
+    told("a person in red waves, the voice sounds calm, two people talk", "A"),  # 3 of 3 true
+    told("a person in blue bows, the light is soft", "A"),  # 0 of 2 true
+    told("x", "A"),  # F1 2/3
+    told("a man in blue counts 2 balls", "3"),  # about people 1 of 1; the count is wrong
+    told("x", "8"),  # mean relative accuracy .6
+    "yes, of course",  # no answer: wrong, whatever the items around it said
+    "ready",
+    "well, done",
+]
+
+
+def table(seed: int = 0, texts: list[str] | None = None) -> pd.DataFrame:
+    return score_records(RECORDS, texts or TEXTS, seed=seed)
+
+
+def test_the_table_has_a_row_an_item() -> None:
+    rows = table().set_index("id")
+    assert rows["accuracy"].tolist() == pytest.approx([1, 0, 2 / 3, 1, 0.6, 0, 1, 0])
+    assert rows["statements"].tolist() == [3, 2, 0, 1, 0, 0, 0, 0]
+    assert rows["true_statements"].tolist() == [3, 0, 0, 1, 0, 0, 0, 0]
+    assert rows.loc["g1", ["stated_count", "true_count"]].tolist() == [1, 0]
+    assert rows["format"].tolist()[:6] == [1, 1, 1, 1, 1, 0]
+    assert rows["format"].isna().tolist()[6:] == [True, True]
+    assert rows.loc["s1", "people_focus"] == pytest.approx(6 / 7)
+    assert rows["answer"].isna().tolist() == [False] * 5 + [True, False, False]
+
+
+def test_metrics_are_the_hand_computed_means() -> None:
+    metrics = summarise(table())
+    assert metrics["accuracy"] == pytest.approx((1 + 0 + 2 / 3 + 1 + 0.6 + 0) / 6)  # micro
+    assert metrics["accuracy/category/Who/Which"] == 0
+    assert metrics["accuracy/category/Emotion"] == pytest.approx(2 / 3)
+    assert metrics["accuracy/problem_type/multiple choice"] == 0.5
+    assert metrics["accuracy/source/social_iq"] == 0.5
+    assert metrics["general_accuracy"] == pytest.approx(0.8)
+    assert metrics["instruction_following"] == 0.5
+    assert metrics["format"] == metrics["answered"] == pytest.approx(5 / 6)
+    assert metrics["people_focus"] == pytest.approx((6 / 7 + (2 / 7 - 0.1) + 2 / 7) / 6)
+    assert metrics["grounded_focus"] == pytest.approx(4 / 6)  # over statements, not records
+    assert metrics["grounded/gesture"] == 0.5
+    assert metrics["grounded/colour"] == pytest.approx(2 / 3)
+    assert metrics["grounded/count"] == 0.0
+    assert "grounded/expression" not in metrics  # nothing was said of it
+    assert (metrics["items"], metrics["unjudged"]) == (8, 0)
+    assert all(isinstance(value, float) for value in metrics.values())
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_intervals_hold_their_mean() -> None:
+    metrics = summarise(pd.concat([table(seed) for seed in range(3)]))
+    for name in ("accuracy", "people_focus", "grounded_focus", "general_accuracy"):
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+    assert metrics["accuracy"] == pytest.approx(summarise(table())["accuracy"])
+
+
+def test_the_items_of_a_ratio_average_to_the_ratio_in_each_seed() -> None:
+    one, other = table(0), table(1, [TEXTS[1]] * 8)
+    values = item_values(pd.concat([one, other]))["grounded_focus"]
+    by_seed = values.groupby(level="seed").mean()
+    assert by_seed.tolist() == pytest.approx([4 / 6, 1 / 6])
+
+
+def test_a_comparison_is_paired() -> None:
+    better = [TEXTS[0], TEXTS[0].replace(">A<", ">B<"), *TEXTS[2:]]
+    change = compare(table(), table(texts=better))
+    assert change["diff/accuracy"] == pytest.approx(1 / 6)
+    assert change["diff/accuracy_low"] >= 0  # no item got worse
+    assert change["diff/instruction_following"] == 0
+    assert change["diff/instruction_following_high"] == 0
+    assert change["diff/grounded_focus"] == pytest.approx(7 / 7 - 4 / 6)
+    same = compare(table(), table())
+    assert set(same.values()) == {0.0}
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    shuffled = table().sample(frac=1, random_state=3)
+    change = compare(table(), shuffled)
+    assert np.allclose(list(change.values()), 0)
+
+
+def test_an_item_unjudged_on_one_side_is_left_out_of_both() -> None:
+    after = table()
+    after.loc[after["id"] == "s2", "accuracy"] = np.nan
+    assert compare(table(), after)["diff/accuracy"] == 0.0
+    assert summarise(after)["unjudged"] == pytest.approx(1 / 8)
+
+
+def test_different_or_doubled_records_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"1 records stand in one .* first seed=0 id='i2'"):
+        compare(table(), table().iloc[:-1])
+    with pytest.raises(ValueError, match="16 records stand in one"):
+        compare(table(0), table(1))
+    with pytest.raises(ValueError, match="8 records are scored twice, the first id='s1'"):
+        summarise(pd.concat([table(), table()]))
+    with pytest.raises(ValueError, match="1 completions for 8 records"):
+        score_records(RECORDS, TEXTS[:1])
+
+
+def test_the_printed_table_has_a_line_a_metric() -> None:
+    before, after = summarise(table()), summarise(table())
+    text = before_after_table(before, after, compare(table(), table()), ["accuracy", "format"])
+    head, *lines = text.splitlines()
+    assert head.split()[:4] == ["metric", "before", "after", "change"]
+    assert [line.split()[0] for line in lines] == ["accuracy", "format"]
+    assert lines[0].split()[1:4] == ["0.544", "0.544", "+0.000"]
+    everything = before_after_table(before, after, compare(table(), table()))
+    assert "grounded/colour" in everything
+    assert "_low" not in everything
+
+
+def test_majority_answers_look_at_the_wording_then_ever_wider() -> None:
+    def asked(name: str, problem: str, answer: str, source: str = "social_iq") -> Record:
+        return record(name, source, "multiple choice", answer, problem=problem)
+
+    known = [asked("1", "who", "A"), asked("2", "who", "A"), asked("3", "why", "B")]
+    known += [asked("4", "how", "A")]
+    known += [record(f"n{index}", "video_r1", "numerical", "7") for index in range(5)]
+    new = [asked("5", "why", "C"), asked("6", "when", "C"), asked("7", "who", "C", "qa")]
+    new += [record("8", "qa", "numerical", "3"), record("9", "qa", "free-form", "so it is")]
+    said = [text.removeprefix("<answer>")[0] for text in majority_texts(known, new)]
+    assert said == ["B", "A", "A", "7", "7"]  # of the wording, source, type, type, and of all
+
+
+def test_a_judge_adds_its_people_score_and_reads_free_form_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    items = [*RECORDS[:1], record("f1", "emer", "free-form", "he greets"), RECORDS[-1]]
+    texts = [TEXTS[0], told("a man waves", "a greeting"), "done"]
+    with serving(lambda attempt, prompt: (200, reply("Score: 4"))) as server:
+        rows = score_records(items, texts, judge=Judge("m", url=server.url))
+    metrics = summarise(rows)
+    assert metrics["people_focus_judge"] == pytest.approx(0.4)
+    assert metrics["accuracy/problem_type/free-form"] == pytest.approx(0.8)
+    assert metrics["accuracy/problem_type/multiple choice"] == 1.0
