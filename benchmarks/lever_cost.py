@@ -40,12 +40,12 @@ from core_rl.loss_config import LossConfig, RatioLevel
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.run_folder import hardware, peak_rss_gib, write_json
 from lever.answerers.cache import CachedAnswerer
-from lever.answerers.protocol import Answerer, KernelICLAnswerer, Prompted
+from lever.answerers.protocol import Answerer, KernelICLAnswerer
 from lever.candidates.beam_search import generate_beams
 from lever.candidates.beams import read_beams
 from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
 from lever.config import LeverDataConfig
-from lever.data.datasets import LeverData, load_data
+from lever.data.datasets import LeverData, Prompted, load_data
 from lever.data.vqa_accuracy import vqa_accuracy
 from lever.features.slate_features import SlateQuery, pca_features
 from lever.generation_config import AnswererConfig, BeamConfig, RlDataConfig

@@ -20,8 +20,8 @@ from typing import Any
 from PIL import Image
 
 from core_rl.servers.endpoint import Client, Endpoint, EndpointError, Response, ask_all
-from lever.answerers.protocol import Prompted
 from lever.answerers.templates import Show, Shown, Template, pictures_of
+from lever.data.datasets import Prompted
 
 API_VERSION = 1  # raise when what is asked changes
 

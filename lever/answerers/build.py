@@ -9,10 +9,10 @@ from typing import Any
 
 from core_rl.config import HardwareConfig, PathsConfig
 from lever.answerers.cache import CachedAnswerer
-from lever.answerers.protocol import Answerer, KernelICLAnswerer, Prompted
+from lever.answerers.protocol import Answerer, KernelICLAnswerer
 from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Show, Shown, Template
 from lever.answerers.text_kernel import TextKernelAnswerer
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.generation_config import AnswererConfig, AnswererKind, TemplateKind
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.run.stages import fingerprint
-from lever.answerers.protocol import Answerer, Prompted
+from lever.answerers.protocol import Answerer
+from lever.data.datasets import Prompted
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (

@@ -29,8 +29,8 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from core_rl.hf.generation import generation_mode, log_softmax_masked
-from lever.answerers.protocol import Prompted
 from lever.answerers.templates import IMAGE, Show, Shown, Template, pictures_of
+from lever.data.datasets import Prompted
 
 log = logging.getLogger(__name__)
 

@@ -6,30 +6,18 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Protocol
 
 import numpy as np
 
+from lever.data.datasets import Prompted
 from lever.data.world import Embeddings, World
 from lever.data.world_reader import KernelReader
 
 KERNEL_VERSION = (
     1  # raise when `lever.data.world_reader` or `lever.data.world` changes what is answered
 )
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """A question with its demonstrations.
-
-    Attributes:
-        query: id of the question in its data set.
-        shots: ids of the demonstrations in prompt order, the last one nearest to the question.
-    """
-
-    query: int
-    shots: tuple[int, ...] = ()
 
 
 class Answerer(Protocol):

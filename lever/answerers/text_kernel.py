@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lever.answerers.protocol import Prompted
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.data.world import Floats, Ints
 
 TEXT_KERNEL_VERSION = 1  # raise when what is answered changes

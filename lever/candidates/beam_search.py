@@ -19,10 +19,10 @@ import numpy as np
 
 from core_rl.run.run_folder import write_json
 from core_rl.run.stages import fingerprint
-from lever.answerers.protocol import Answerer, Prompted
+from lever.answerers.protocol import Answerer
 from lever.candidates.beams import META, VERSION, Beam, BeamRecord, beam_entry
 from lever.candidates.shards import Json, fill_shard
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.features.slate_features import SlateQuery
 from lever.generation_config import BeamConfig, ConstructOrder, Split
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from core_rl.config import PathsConfig
 from core_rl.run.stages import fingerprint
-from lever.answerers.protocol import Prompted
 from lever.config import DataKind, EncodingConfig, LeverDataConfig, SamplerKind
 from lever.data import pools as samplers
 from lever.data import world as synthetic
@@ -33,6 +32,19 @@ from lever.features.pictures import written
 from lever.features.slate_features import SlateQuery
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A question with its demonstrations.
+
+    Attributes:
+        query: id of the question in its data set.
+        shots: ids of the demonstrations in prompt order, the last one nearest to the question.
+    """
+
+    query: int
+    shots: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

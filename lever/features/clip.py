@@ -1,8 +1,8 @@
 """CLIP as an encoder of questions and pictures, frozen or with adapters that train.
 
-`load_clip` reads a local folder or a hub id.  `adapted` puts low-rank adapters (LoRA, Hu et al.
-2021, arXiv 2106.09685) on the attention of both towers, and `LiveFeatures` lets a selector see
-items through them, so that its gradients reach the adapters and nothing else of CLIP.
+`load_clip` reads a local folder or a hub id.  `adapted` adds low-rank adapters (LoRA, Hu et al.
+2021, arXiv 2106.09685) to the attention layers of both towers; `lever.policy.live_features` lets a
+selector train them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lever.data.sources import Item
-from lever.features.encoders import device_of_choice, load_or_say
 from lever.features.pictures import open_picture
+from lever.features.pretrained import device_of_choice, load_or_say
 
 Value = TypeVar("Value")
 FIELD = "data_mix.image_encoder.path"
@@ -114,55 +113,6 @@ def load_clip(path: str, adapters: str | None = None) -> ClipEncoder:
     # The reader that needs no torchvision; its pictures differ from the other's by rounding.
     processor = load_or_say(FIELD, path, CLIPImageProcessorPil.from_pretrained)
     return ClipEncoder(model, tokenizer, processor)
-
-
-class LiveFeatures(nn.Module):
-    """Features of items made by CLIP at every look-up: the mean of picture and question.
-
-    Stands where a `lever.features.slate_features.FeatureTable` does.  A step encodes every
-    candidate of every query, so it costs what CLIP costs; a frozen copy holds the adapters as they
-    were.
-
-    Args:
-        clip: usually `adapted`.
-        items: by id; each with a picture.
-    """
-
-    def __init__(self, clip: ClipEncoder, items: Sequence[Item]) -> None:
-        super().__init__()
-        self.clip = clip
-        self._items = items
-
-    @property
-    def width(self) -> int:
-        return self.clip.width
-
-    def of_query(self, query: int) -> Tensor:
-        """Embed an item as a query, [D]."""
-        return self.of(query, (query,), "query")[0]
-
-    def of(self, query: int, ids: tuple[int, ...], field: str) -> Tensor:
-        """Embed items, [ids, D], unit length.
-
-        Raises:
-            ValueError: there is no such item, or it has no picture; the message names the query and
-                the field.
-        """
-        missing = [
-            item
-            for item in ids
-            if not 0 <= item < len(self._items) or self._items[item].picture is None
-        ]
-        if missing:
-            raise ValueError(
-                f"query {query}: {field}: no picture of ids {missing[:5]}: expected items with "
-                f"pictures, ids from 0 to {len(self._items) - 1}"
-            )
-        items = [self._items[item] for item in ids]
-        paths = [item.picture for item in items if item.picture is not None]
-        image_ND = self.clip.embed_pictures(paths)
-        text_ND = self.clip.embed_texts([item.question.text for item in items])
-        return normalize(image_ND + text_ND, dim=-1)
 
 
 def _with_adapters(model: nn.Module, folder: str) -> Any:

@@ -31,6 +31,7 @@ from core_rl.run.stages import checkpoint_digest
 from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
 from lever.features.embeddings import cached_rows, read_embeddings
 from lever.features.pictures import CURE, open_picture
+from lever.features.pretrained import device_of_choice, load_or_say
 
 log = logging.getLogger(__name__)
 
@@ -186,26 +187,6 @@ class HFTexts:
             mean_BD = (hidden_BTD * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1)
             rows.update(zip(places, normalize(mean_BD, dim=-1).cpu(), strict=True))
         return torch.stack([rows[i] for i in range(len(texts))])
-
-
-def device_of_choice() -> torch.device:
-    """The GPU where there is one: rows are made once."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def load_or_say(field: str, path: str, load: Callable[..., Any]) -> Any:
-    """Load from a local folder or the hub.
-
-    Raises:
-        FileNotFoundError: naming the field, where neither has it.
-    """
-    try:
-        return load(path)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"{field}={path}: nothing there to load ({str(error).splitlines()[0]}): give a local "
-            "folder with the weights, or a hub id and a connection"
-        ) from error
 
 
 def _encode_texts(

@@ -28,7 +28,7 @@ class SlateQuery:
 
 
 class Features(Protocol):
-    """What a selector needs of items; `FeatureTable`, or `lever.features.clip.LiveFeatures`."""
+    """What a selector needs of items: `FeatureTable` or `lever.policy.live_features`."""
 
     @property
     def width(self) -> int:

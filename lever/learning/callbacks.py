@@ -25,6 +25,7 @@ from core_rl.types import Group, masked_mean
 from lever.candidates.beam_groups import beam_group
 from lever.candidates.beams import BeamRecord
 from lever.features.slate_features import SlateQuery
+from lever.policy.selectors import PointerSelector
 from lever.policy.slate_policy import SlatePolicy
 
 log = logging.getLogger(__name__)
@@ -237,3 +238,34 @@ class HighestDrawn(Callback):
         if drawn > best:
             self.kept.keep(trainer, drawn)
             log.info("drawn slates earn %.4f on held-out queries: the most so far", drawn)
+
+
+class FreezeBackbone(Callback):
+    """Let the projection and the attention blocks of a pointer rest while a GRPO phase runs.
+
+    Raises:
+        ValueError: the selector is no pointer, so there is nothing to freeze.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _pointer(pl_module)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object
+    ) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        learns = pl_module.phase.config.kind is not PhaseKind.grpo
+        policy = _pointer(pl_module)
+        for part in (policy.project, policy.blocks):
+            part.requires_grad_(learns)
+
+
+def _pointer(pl_module: L.LightningModule) -> PointerSelector:
+    assert isinstance(pl_module, GroupPolicyModule)
+    policy = pl_module.policy
+    if not isinstance(policy, PointerSelector):
+        raise ValueError(
+            f"learn.freeze_backbone_in_grpo=true: {type(policy).__name__} has no backbone: "
+            "expected model=lever_pointer"
+        )
+    return policy

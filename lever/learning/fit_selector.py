@@ -30,8 +30,7 @@ from lever.candidates.beams import BeamRecord
 from lever.candidates.rl_records import CandidateRecord
 from lever.candidates.stored_sampler import StoredSampler
 from lever.features.slate_features import SlateQuery
-from lever.freeze import FreezeBackbone
-from lever.learning.callbacks import HighestDrawn, Kept, LowestKL, SourceMetrics
+from lever.learning.callbacks import FreezeBackbone, HighestDrawn, Kept, LowestKL, SourceMetrics
 from lever.model_config import Best, PhaseData
 from lever.policy.build import load_weights, save_policy
 from lever.policy.slate_policy import SlatePolicy

@@ -23,7 +23,7 @@ from torch import Tensor
 from core_rl.run.run_folder import write_json
 from core_rl.run.stages import fingerprint
 from core_rl.types import Actions
-from lever.answerers.protocol import Answerer, Prompted
+from lever.answerers.protocol import Answerer
 from lever.candidates.beam_search import chosen_queries
 from lever.candidates.beams import META, BeamRecord, pointers
 from lever.candidates.rl_records import (
@@ -35,7 +35,7 @@ from lever.candidates.rl_records import (
     candidate_entry,
 )
 from lever.candidates.shards import Json, fill_shard
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.data.vqa_accuracy import MATCHERS, MatchMode, check_answers
 from lever.features.slate_features import SlateQuery
 from lever.generation_config import BeamsFrom, Matching, RlDataConfig

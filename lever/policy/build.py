@@ -16,11 +16,13 @@ from core_rl.config import PathsConfig
 from core_rl.run.run_folder import write_json
 from core_rl.run.stages import fingerprint
 from lever.data.datasets import LeverData
+from lever.features.clip import load_clip
 from lever.features.embeddings import cached_rows
 from lever.features.slate_features import Features, FeatureTable, mean_features, pca_features
 from lever.model_config import FeatureConfig, FeatureKind, LeverModelConfig, SelectorKind
 from lever.policy import neighbours
 from lever.policy.earlier_selectors import Gpt2Selector, TwoTowerSelector
+from lever.policy.live_features import LiveFeatures
 from lever.policy.neighbours import neighbour_rows
 from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.policy.slate_policy import SlatePolicy
@@ -158,8 +160,6 @@ def _weights_file(folder: Path) -> Path:
 
 
 def _live_features(data: LeverData, config: FeatureConfig) -> Features:
-    from lever.features.clip import LiveFeatures, load_clip
-
     assert config.path is not None
     clip = load_clip(config.path).adapted(config.lora_rank, config.lora_alpha)
     return LiveFeatures(clip, data.items)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from lever.answerers.protocol import Answerer, KernelICLAnswerer, Prompted
+from lever.answerers.protocol import Answerer, KernelICLAnswerer
 from lever.answerers.text_kernel import TextKernelAnswerer
 from lever.candidates.beams import BeamRecord
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.data.vqa_accuracy import MATCHERS, MatchMode, check_answers
 from lever.data.world import Floats
 from lever.features.slate_features import SlateQuery

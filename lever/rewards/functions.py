@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from core_rl.types import Actions
-from lever.answerers.protocol import Answerer, Prompted
+from lever.answerers.protocol import Answerer
 from lever.candidates.rl_records import EVAL_NAMES, Candidate, CandidateRecord
+from lever.data.datasets import Prompted
 from lever.data.vqa_accuracy import MATCHERS, MatchMode, check_answers, normalise
 from lever.features.slate_features import Features, SlateQuery
 

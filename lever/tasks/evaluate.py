@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.run.run_folder import write_text
-from lever.answerers.protocol import Prompted
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.data.vqa_accuracy import MatchMode, Scores, check_coverage
 from lever.data.vqa_accuracy import evaluate as vqa_scores
 from lever.data.vqa_files import read_results, write_results

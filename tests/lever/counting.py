@@ -7,7 +7,8 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lever.answerers.protocol import Answerer, Prompted
+from lever.answerers.protocol import Answerer
+from lever.data.datasets import Prompted
 
 
 class Noting:

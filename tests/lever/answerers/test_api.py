@@ -12,8 +12,8 @@ from PIL import Image
 from core_rl.servers.endpoint import Endpoint, EndpointError
 from lever.answerers.api import ApiAnswerer
 from lever.answerers.cache import CachedAnswerer
-from lever.answerers.protocol import Prompted
 from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Shown, Template
+from lever.data.datasets import Prompted
 from tests.lever.completion_server import CompletionServer, logprob_of, serving, text_of, tokens_of
 
 PROMPTS = [Prompted(query, shots) for query in range(4) for shots in ((), (7,), (7, 8))]

@@ -10,9 +10,8 @@ import pytest
 
 from core_rl.config import HardwareConfig, PathsConfig
 from lever.answerers.build import Setup, build_answerer, show_of, template_of
-from lever.answerers.protocol import Prompted
 from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.generation_config import AnswererConfig, AnswererKind, TemplateKind
 from tests.lever.data.test_datasets import load, small_config
 from tests.lever.tiny_vlm import save_tiny

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lever.answerers.cache import CachedAnswerer
-from lever.answerers.protocol import KernelICLAnswerer, Prompted
+from lever.answerers.protocol import KernelICLAnswerer
+from lever.data.datasets import Prompted
 from tests.lever.counting import Noting
 from tests.lever.worlds import small_world
 

@@ -17,8 +17,8 @@ from lever.answerers.huggingface import (
     PicturesOnly,
     load_hf,
 )
-from lever.answerers.protocol import Prompted
 from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Template, pictures_of
+from lever.data.datasets import Prompted
 from tests.lever.tiny_vlm import CHAT, item, save_tiny, tiny_vlm
 
 PROMPTS = [Prompted(0, (1, 2)), Prompted(3), Prompted(4, (9,)), Prompted(5, (4, 6, 7))]

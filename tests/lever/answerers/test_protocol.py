@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lever.answerers.protocol import KernelICLAnswerer, Prompted
+from lever.answerers.protocol import KernelICLAnswerer
+from lever.data.datasets import Prompted
 from lever.data.world import make_world
 from tests.lever.worlds import SMALL, small_world
 

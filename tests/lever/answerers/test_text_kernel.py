@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from lever.answerers.protocol import Prompted
 from lever.answerers.text_kernel import (
     EARLIER_WEIGHT,
     SMOOTHING,
@@ -18,7 +17,7 @@ from lever.answerers.text_kernel import (
     WIDTH,
     TextKernelAnswerer,
 )
-from lever.data.datasets import LeverData
+from lever.data.datasets import LeverData, Prompted
 from lever.data.sources import Item
 from lever.data.vqa_files import Question
 from tests.lever.data.test_datasets import load, small_config

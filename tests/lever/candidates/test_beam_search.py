@@ -15,11 +15,11 @@ import pytest
 
 from core_rl.config import PathsConfig
 from lever.answerers.cache import CachedAnswerer
-from lever.answerers.protocol import KernelICLAnswerer, Prompted
+from lever.answerers.protocol import KernelICLAnswerer
 from lever.candidates.beam_search import chosen_queries, generate_beams, search_beams
 from lever.candidates.beams import read_beams
 from lever.config import LeverDataConfig
-from lever.data.datasets import LeverData, load_data
+from lever.data.datasets import LeverData, Prompted, load_data
 from lever.features.slate_features import SlateQuery
 from lever.generation_config import BeamConfig, ConstructOrder, Split
 from tests.lever.counting import Noting, Scripted

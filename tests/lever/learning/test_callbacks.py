@@ -10,22 +10,27 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
-from core_rl.config import CurriculumConfig, RewardConfig
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig
 from core_rl.hardware import own_randomness
 from core_rl.types import Actions
 from lever.candidates.beam_groups import beam_group
 from lever.candidates.beams import Beam, BeamRecord
-from lever.features.slate_features import SlateQuery
+from lever.features.slate_features import SlateQuery, mean_features
 from lever.learning import callbacks as watch
-from lever.learning.callbacks import HighestDrawn, Kept, LowestKL, drawn_reward
+from lever.learning.callbacks import FreezeBackbone, HighestDrawn, Kept, LowestKL, drawn_reward
 from lever.learning.fit_selector import KEPT, kept_by, learn
 from lever.learning.stages import Workshop, reads
 from lever.model_config import Best, PhaseData
+from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.policy.slate_policy import SlatePolicy, SlatePrompt
 from lever.rewards.build import build_judge, build_reward
+from tests.lever.data.test_datasets import load, small_config
+from tests.lever.training import train
 from tests.lever.workshop import OFFLINE, REFRESH, SFT, small_settings
 
+DATA = load(small_config())
 PUBLISHED = {
     "lever/ppo_loss",
     "lever/kl_loss",
@@ -229,3 +234,40 @@ def test_a_resumed_run_takes_over_what_a_rule_has_kept(tmp_path: Path, rule: Bes
     watching.on_fit_start(trainer, None)  # type: ignore[arg-type]
     assert resumed.figure == 0.75
     assert (now / "policy.json").is_file() and now.with_name(f"{now.name}.json").is_file()
+
+
+HEADS = ("query_proj", "pool_proj", "gate")
+
+
+def moved_by(model: SlatePolicy, kind: PhaseKind, folder: Path) -> set[str]:
+    """Train one phase; return the first names of the weights that changed."""
+    assert DATA.world is not None
+    torch.manual_seed(0)
+    before: dict[str, Tensor] = {name: w.clone() for name, w in model.state_dict().items()}
+    train(
+        model,
+        DATA.world,
+        DATA.train,
+        [PhaseConfig(kind, steps=4)],
+        folder,
+        callbacks=[FreezeBackbone()],
+        lr=0.01,
+    )
+    after = model.state_dict()
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+def pointer() -> PointerSelector:
+    torch.manual_seed(1)
+    return PointerSelector(mean_features(DATA.image_ND, DATA.text_ND), width=16)
+
+
+def test_grpo_moves_the_heads_alone_and_rce_everything(tmp_path: Path) -> None:
+    assert moved_by(pointer(), PhaseKind.grpo, tmp_path / "grpo") == set(HEADS)
+    assert moved_by(pointer(), PhaseKind.rce, tmp_path / "rce") == {*HEADS, "project", "blocks"}
+
+
+def test_a_selector_without_a_backbone_is_an_error(tmp_path: Path) -> None:
+    model = MetricSelector(mean_features(DATA.image_ND, DATA.text_ND))
+    with pytest.raises(ValueError, match="MetricSelector has no backbone"):
+        moved_by(model, PhaseKind.grpo, tmp_path)

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from lever.answerers.cache import CachedAnswerer
-from lever.answerers.protocol import KernelICLAnswerer, Prompted
+from lever.answerers.protocol import KernelICLAnswerer
 from lever.candidates.beam_search import generate_beams
 from lever.candidates.beams import BeamRecord, read_beams
 from lever.candidates.rl_records import GenMethod, read_candidates
+from lever.data.datasets import Prompted
 from lever.data.vqa_accuracy import simple_match, vqa_accuracy
 from lever.features.slate_features import pca_features
 from lever.generation_config import BeamConfig, BeamsFrom, Matching, RlDataConfig

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from core_rl.config import PathsConfig
-from lever.answerers.protocol import Answerer, KernelICLAnswerer, Prompted
+from lever.answerers.protocol import Answerer, KernelICLAnswerer
 from lever.answerers.text_kernel import TextKernelAnswerer
 from lever.config import LeverDataConfig
-from lever.data.datasets import LeverData, load_data
+from lever.data.datasets import LeverData, Prompted, load_data
 from lever.data.vqa_accuracy import vqa_accuracy
 from lever.results.choose import pair_rewards
 from tests.lever.counting import Noting

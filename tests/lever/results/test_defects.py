@@ -22,13 +22,14 @@ from core_rl.objective.kl import KLController
 from core_rl.objective.losses import importance_ratio, rce_weights
 from core_rl.types import Actions, RewardTable
 from lever.answerers.huggingface import IGNORED, HFAnswerer
-from lever.answerers.protocol import KernelICLAnswerer, Prompted
+from lever.answerers.protocol import KernelICLAnswerer
 from lever.answerers.templates import ChatTemplate
 from lever.candidates.beam_search import generate_beams, search_beams
 from lever.candidates.beams import pointers, read_beams
 from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod, read_candidates
 from lever.candidates.stored_sampler import StoredSampler
 from lever.config import SamplerKind
+from lever.data.datasets import Prompted
 from lever.features.slate_features import SlateQuery, mean_features, pca_features
 from lever.generation_config import BeamConfig, ConstructOrder
 from lever.policy.selectors import MetricSelector, PointerSelector

@@ -8,8 +8,9 @@ import torch
 from core_rl.config import RewardConfig
 from core_rl.objective.rewards import WeightedReward
 from core_rl.types import Actions
-from lever.answerers.protocol import KernelICLAnswerer, Prompted
+from lever.answerers.protocol import KernelICLAnswerer
 from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
+from lever.data.datasets import Prompted
 from lever.data.world_reader import KernelReader
 from lever.features.slate_features import FeatureTable, SlateQuery
 from lever.rewards.functions import (
