@@ -8,9 +8,10 @@ while Hydra composes; ranges in `__post_init__`.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def require(ok: bool, name: str, value: object, expected: str) -> None:
@@ -22,6 +23,12 @@ def require(ok: bool, name: str, value: object, expected: str) -> None:
 def is_address(text: str | None) -> bool:
     """Whether a text is the base of a server, such as http://localhost:8000/v1."""
     return re.match(r"https?://[^\s/]+(?:/\S*)?$", text or "") is not None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value read from JSON is a finite number that a float can hold; no boolean is."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and abs(value) <= sys.float_info.max
 
 
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps")

@@ -138,6 +138,23 @@ class WeightedReward:
                 )
 
 
+class ShuffledReward(WeightedReward):
+    """The control: a group's rewards are permuted at random over its candidates.
+
+    They keep their distribution and carry no signal.  Groups of one candidate (held-out queries)
+    keep their true reward; padding candidates, which stand at the end, stay there.
+    """
+
+    def score(self, queries: Sequence[Query], actions: Actions) -> RewardTable:
+        table = super().score(queries, actions)
+        if actions.num_candidates == 1:
+            return table
+        padding_BG = ~actions.mask_BGT.any(dim=-1).cpu()
+        order_BG = (torch.rand(table.total_BG.shape) + padding_BG).argsort(dim=-1)
+        values_RBG = table.values_RBG.gather(-1, order_BG.expand_as(table.values_RBG))
+        return RewardTable(table.names, values_RBG, table.total_BG.gather(-1, order_BG))
+
+
 def reward_stats(table: RewardTable, real_BG: Tensor | None = None) -> dict[str, float]:
     """Mean (`name`), deviation (`name_std`) and unjudged share (`name_unjudged`) of every reward.
 

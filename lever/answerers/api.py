@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from core_rl.config import is_number
 from core_rl.servers.endpoint import Client, Endpoint, EndpointError, Response, ask_all
 from lever.answerers.templates import Show, Shown, Template, pictures_of
 from lever.data.datasets import Prompted
@@ -199,8 +200,4 @@ def _dig(value: Any, *path: str | int) -> Any:
 
 
 def _numbers(values: Sequence[Any]) -> list[float] | None:
-    return [float(value) for value in values] if all(map(_is_number, values)) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return [float(value) for value in values] if all(map(is_number, values)) else None

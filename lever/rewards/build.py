@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from hydra.utils import get_class, instantiate
 
 from core_rl.config import RewardConfig
-from core_rl.objective.rewards import WeightedReward
-from core_rl.types import Actions, Query, RewardTable
+from core_rl.objective.rewards import ShuffledReward, WeightedReward
 from lever.answerers.protocol import Answerer
 from lever.candidates.rl_records import CandidateRecord
 from lever.data.datasets import LeverData
@@ -71,24 +69,6 @@ class CountedJudge:
     def __call__(self, slates: Sequence[Slate]) -> list[Verdict]:
         self.seen.update(slates)
         return self.judge(slates)
-
-
-class ShuffledReward(WeightedReward):
-    """The control: a group's rewards dealt to its candidates at random, which teaches nothing."""
-
-    def score(self, queries: Sequence[Query], actions: Actions) -> RewardTable:
-        table = super().score(queries, actions)
-        if actions.num_candidates == 1:  # held-out queries are judged truly
-            return table
-        # Padding, which is at the end, stays there.
-        padding_BG = ~actions.mask_BGT.any(dim=-1).cpu()
-        order_BG = (torch.rand(table.total_BG.shape) + padding_BG).argsort(dim=-1)
-        order_RBG = order_BG.expand_as(table.values_RBG)
-        return RewardTable(
-            table.names,
-            table.values_RBG.gather(-1, order_RBG),
-            table.total_BG.gather(-1, order_BG),
-        )
 
 
 def build_judge(

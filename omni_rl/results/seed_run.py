@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.hardware import is_main_process, prepare
-from core_rl.objective.rewards import WeightedReward
+from core_rl.objective.rewards import ShuffledReward, WeightedReward
 from core_rl.run.run_folder import write_text
-from core_rl.types import Actions, Query, RewardTable
 from omni_rl.config import Blank
 from omni_rl.data.record_files import Record
 from omni_rl.data.scenes import WEAK, retell
@@ -57,24 +54,6 @@ class SeedResult:
     beside: dict[str, pd.DataFrame] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
-
-
-class ShuffledReward(WeightedReward):
-    """The same rewards dealt to the candidates of a group at random: teaches nothing."""
-
-    def score(self, queries: Sequence[Query], actions: Actions) -> RewardTable:
-        table = super().score(queries, actions)
-        order_BG = torch.rand(table.total_BG.shape).argsort(dim=-1)
-        order_RBG = order_BG.expand(len(table.names), *order_BG.shape)
-        return RewardTable(
-            table.names,
-            _deal(table.values_RBG, order_RBG),
-            _deal(table.total_BG, order_BG),
-        )
-
-
-def _deal(values: Tensor, order: Tensor) -> Tensor:
-    return values.gather(-1, order)
 
 
 def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
+from core_rl.config import is_number
 from sa2va_rl.config import FILM
 from sa2va_rl.data.features import Floats, features_of
 
@@ -273,13 +274,8 @@ def _is_polygon(corners: Any) -> bool:
         isinstance(corners, list)
         and len(corners) >= 6
         and len(corners) % 2 == 0
-        and all(_is_number(value) for value in corners)
+        and all(is_number(value) and abs(value) <= LARGEST for value in corners)
     )
-
-
-def _is_number(value: Any) -> bool:
-    # A bool is an int to Python; numbers may be too large for what draws, or for a float at all.
-    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 def _pictures(folder: Path) -> list[Path]:

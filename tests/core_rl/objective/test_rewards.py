@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from core_rl.config import RewardConfig
-from core_rl.objective.rewards import WeightedReward, reward_stats
+from core_rl.objective.rewards import ShuffledReward, WeightedReward, reward_stats
 from core_rl.types import Actions, Query, RewardTable
 
 QUERIES = ["q0", "q1"]
@@ -229,3 +229,25 @@ def test_a_node_that_is_no_function_is_refused() -> None:
     cfg = RewardConfig(functions={"a": 3}, weights={"a": 1.0})
     with pytest.raises(ValueError, match=r"reward.functions.a=3.*_target_"):
         WeightedReward.from_config(cfg)
+
+
+def test_the_control_permutes_rewards_within_a_group_and_leaves_padding_and_held_out_alone() -> (
+    None
+):
+    torch.manual_seed(0)
+    values: Values = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, None, None]]
+    shape = 2, 4, 1
+    mask_BGT = torch.ones(shape, dtype=torch.bool)
+    mask_BGT[1, 2:] = False
+    actions = Actions(torch.zeros(shape, dtype=torch.long), mask_BGT)
+    reward = ShuffledReward({"one": saying(values)}, {"one": 1.0})
+    seen = [reward.score(QUERIES, actions).total_BG for _ in range(20)]
+    assert any(not torch.equal(total[0], torch.tensor([1.0, 2.0, 3.0, 4.0])) for total in seen)
+    for total_BG in seen:
+        assert sorted(total_BG[0].tolist()) == [1, 2, 3, 4]
+        assert sorted(total_BG[1, :2].tolist()) == [5, 6]
+        assert total_BG[1, 2:].isnan().all()
+
+    held_out = Actions(actions.ids_BGT[:, :1], mask_BGT[:, :1])
+    single = ShuffledReward({"one": saying([[1.0], [5.0]])}, {"one": 1.0})
+    assert single.score(QUERIES, held_out).total_BG.tolist() == [[1.0], [5.0]]
