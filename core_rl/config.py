@@ -27,8 +27,9 @@ def is_address(text: str | None) -> bool:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value read from JSON is a finite number that a float can hold; no boolean is."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and abs(value) <= sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps")

@@ -35,12 +35,12 @@ from lever.candidates.beams import (
     read_pool,
 )
 from lever.data.strict_json import Row, load_json
-from lever.data.vqa_accuracy import MatchMode
+from lever.generation_config import Matching
 
 VERSION = 5
 OFFICIAL = "vqaEval"
 # How each rule is named in a file; the other names are of substitutes.
-EVAL_NAMES = {MatchMode.official: OFFICIAL, MatchMode.simple: "simple"}
+EVAL_NAMES = {Matching.official: OFFICIAL, Matching.simple: "simple"}
 EVAL_MODES = (*EVAL_NAMES.values(), "fallback", "error")
 
 

@@ -28,10 +28,10 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 
 from lever.data.vqa_files import Question
+from lever.generation_config import Matching
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 NUMBERS = {
@@ -77,13 +77,6 @@ CONTRACTIONS = {
     **{key: word for word in _APOSTROPHISED.split() for key in _without_one_apostrophe(word)},
     "somebody'd": "somebodyd",
 }
-
-
-class MatchMode(Enum):
-    """How a prediction is compared with the annotators' answers."""
-
-    official = "official"
-    simple = "simple"
 
 
 @dataclass(frozen=True)
@@ -159,22 +152,22 @@ def simple_match(prediction: str, answers: Sequence[str]) -> float:
     return 0.5 if in_part else 0.0
 
 
-def check_answers(where: str, answers: Sequence[str], mode: MatchMode) -> None:
+def check_answers(where: str, answers: Sequence[str], mode: Matching) -> None:
     """Raise ValueError where a rule gives no meaning to so few answers; see `check_annotators`."""
-    if mode is MatchMode.official:
+    if mode is Matching.official:
         check_annotators(where, answers)
 
 
-MATCHERS: Mapping[MatchMode, Callable[[str, Sequence[str]], float]] = {
-    MatchMode.official: vqa_accuracy,
-    MatchMode.simple: simple_match,
+MATCHERS: Mapping[Matching, Callable[[str, Sequence[str]], float]] = {
+    Matching.official: vqa_accuracy,
+    Matching.simple: simple_match,
 }
 
 
 def evaluate(
     questions: Sequence[Question],
     predictions: Mapping[int, str],
-    mode: MatchMode = MatchMode.official,
+    mode: Matching = Matching.official,
 ) -> Scores:
     """Score predictions and table them by answer type and question type.
 

@@ -36,16 +36,15 @@ from lever.candidates.rl_records import (
 )
 from lever.candidates.shards import Json, fill_shard
 from lever.data.datasets import LeverData, Prompted
-from lever.data.vqa_accuracy import MATCHERS, MatchMode, check_answers
+from lever.data.vqa_accuracy import MATCHERS, check_answers
 from lever.features.slate_features import SlateQuery
-from lever.generation_config import BeamsFrom, Matching, RlDataConfig
+from lever.generation_config import BeamsFrom, RlDataConfig
 from lever.policy.slate_policy import SlatePolicy
 from lever.rewards.functions import word_f1
 
 log = logging.getLogger(__name__)
 
 Pointer = tuple[int, ...]
-MODES = {Matching.official: MatchMode.official, Matching.simple: MatchMode.simple}
 _RANDOM_TRIES = 50  # draws for one random set that no other kind has proposed
 
 
@@ -120,7 +119,7 @@ def generate_rl_data(
         "vqa_model": job.answerer.fingerprint,
         "data": job.data.fingerprint,
         "strict_eval": config.strict_eval,
-        "eval": EVAL_NAMES[MODES[config.matching]],
+        "eval": EVAL_NAMES[config.matching],
         "task_gen_args": dict(job.generation),
     }
     write_json(path, {META: meta, **{str(query): entry for query, entry in records.items()}})
@@ -158,7 +157,7 @@ def judged(job: RlDataJob, queries: Sequence[SlateQuery]) -> Iterator[CandidateR
                 "file, or set rl_data.strict_eval=false to keep its candidates unjudged"
             )
         if job.data.answers[query.query]:
-            rule = MODES[job.config.matching]
+            rule = job.config.matching
             check_answers(f"query {query.query}", job.data.answers[query.query], rule)
     groups = [propose(job, query) for query in queries]
     prompts = [
@@ -315,7 +314,7 @@ def _score(
         one = replace(one, vqa_gt_prob=min(1.0, math.exp(logp)))
     if not answers:  # only where that is allowed: nothing is scored by a substitute
         return replace(one, vqa_eval_mode="error")
-    rule = MODES[config.matching]
+    rule = config.matching
     accuracy, name = MATCHERS[rule](said, answers), EVAL_NAMES[rule]
     one = replace(one, vqa_acc_score=accuracy, vqa_correct=accuracy > 0, vqa_eval_mode=name)
     if config.relevance:

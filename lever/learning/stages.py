@@ -7,7 +7,7 @@ outputs that come from elsewhere instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +23,10 @@ from lever.candidates.beam_search import beams_key, generate_beams
 from lever.candidates.beams import BeamRecord, check_embedded, read_beams
 from lever.candidates.rl_records import CandidateRecord, read_candidates
 from lever.data.datasets import LeverData, load_data
-from lever.data.vqa_accuracy import MatchMode
 from lever.features.slate_features import Features, SlateQuery
-from lever.generation_config import BeamsFrom, Split
+from lever.generation_config import BeamsFrom, Matching, Split
 from lever.learning.fit_selector import Lessons, learn
-from lever.learning.rl_data import MODES, RlDataJob, generate_rl_data, rl_data_key
+from lever.learning.rl_data import RlDataJob, generate_rl_data, rl_data_key
 from lever.model_config import LeverModelConfig, PhaseData
 from lever.policy.build import build_features, build_policy, load_weights, weights_digest
 from lever.policy.slate_policy import SlatePolicy
@@ -66,15 +65,21 @@ class Workshop:
         setup = build_answerer(settings.answerer, data, settings.paths, settings.hardware)
         return cls(settings, seed, data, setup)
 
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.setup.answerer.close()
+
     @property
     def root(self) -> Path:
         """Folder of finished stages."""
         return self.settings.cache / "stages"
 
     @property
-    def rule(self) -> MatchMode:
+    def rule(self) -> Matching:
         """How answers are judged: stored, fresh and held-out slates alike."""
-        return MODES[self.settings.rl_data.matching]
+        return self.settings.rl_data.matching
 
     @cached_property
     def train(self) -> tuple[SlateQuery, ...]:
@@ -315,10 +320,6 @@ class Workshop:
             given = str(made)
         return {record.query: record for record in read_candidates(given, self.data.pools)}
 
-    def close(self) -> None:
-        """Close the answerer's cache."""
-        self.setup.answerer.close()
-
 
 def reads(curriculum: CurriculumConfig, data: PhaseData) -> bool:
     """Whether a phase of a curriculum reads some kind of data."""
@@ -327,14 +328,3 @@ def reads(curriculum: CurriculumConfig, data: PhaseData) -> bool:
 
 def _reads_beams(curriculum: CurriculumConfig) -> bool:
     return any(reads(curriculum, data) for data in (PhaseData.beams, PhaseData.beam_scores))
-
-
-def with_workshop(
-    settings: Settings, seed: int, work: Callable[[Workshop], dict[str, float]]
-) -> dict[str, float]:
-    """Open a workshop, work in it, close it."""
-    shop = Workshop.open(settings, seed)
-    try:
-        return work(shop)
-    finally:
-        shop.close()

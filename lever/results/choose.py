@@ -11,9 +11,10 @@ from lever.answerers.protocol import Answerer, KernelICLAnswerer
 from lever.answerers.text_kernel import TextKernelAnswerer
 from lever.candidates.beams import BeamRecord
 from lever.data.datasets import LeverData, Prompted
-from lever.data.vqa_accuracy import MATCHERS, MatchMode, check_answers
+from lever.data.vqa_accuracy import MATCHERS, check_answers
 from lever.data.world import Floats
 from lever.features.slate_features import SlateQuery
+from lever.generation_config import Matching
 from lever.policy.slate_policy import SlatePolicy
 from lever.rewards.functions import slates_of
 
@@ -89,7 +90,7 @@ def best_constant(
     answerer: Answerer,
     shots: int,
     seed: int,
-    rule: MatchMode = MatchMode.official,
+    rule: Matching = Matching.official,
 ) -> tuple[int, ...]:
     """Of some random slates of the bank, the one that serves the training queries best."""
     rng = np.random.default_rng([seed, 32])
@@ -122,7 +123,7 @@ def answered(answerer: Answerer, slates: Slates) -> dict[int, str]:
 
 
 def scores_of(
-    data: LeverData, answerer: Answerer, slates: Slates, rule: MatchMode = MatchMode.official
+    data: LeverData, answerer: Answerer, slates: Slates, rule: Matching = Matching.official
 ) -> Floats:
     """Accuracy of each query by a rule, in the order of the slates."""
     for query in slates:
@@ -135,7 +136,7 @@ def pair_rewards(
     data: LeverData,
     answerer: Answerer,
     queries: Sequence[SlateQuery],
-    rule: MatchMode = MatchMode.official,
+    rule: Matching = Matching.official,
 ) -> Floats | None:
     """Accuracy of every ordered pair of each pool, [queries, K, K], NaN on the diagonal.
 
@@ -145,7 +146,7 @@ def pair_rewards(
         queries: with their pools.
         rule: how answers are judged; a generated world is scored exactly by the official one only.
     """
-    if isinstance(answerer, KernelICLAnswerer) and rule is MatchMode.official:
+    if isinstance(answerer, KernelICLAnswerer) and rule is Matching.official:
         return np.stack([answerer.reader.pair_rewards(one.query) for one in queries])
     if isinstance(answerer, TextKernelAnswerer):
         return np.stack([_text_pair_rewards(data, answerer, one, rule) for one in queries])
@@ -172,7 +173,7 @@ def _likeness(data: LeverData, one: SlateQuery, image: float, text: float) -> to
 
 
 def _text_pair_rewards(
-    data: LeverData, answerer: TextKernelAnswerer, one: SlateQuery, rule: MatchMode
+    data: LeverData, answerer: TextKernelAnswerer, one: SlateQuery, rule: Matching
 ) -> Floats:
     check_answers(f"query {one.query}", data.answers[one.query], rule)
     texts, said_KK = answerer.pair_answers(one.query, one.pool)

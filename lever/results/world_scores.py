@@ -51,12 +51,8 @@ def score_world(settings: Settings, seed: int, folder: Path) -> WorldScores:
         folder: for the choices of every method.
     """
     prepare(settings.hardware, seed)
-    shop = Workshop.open(settings, seed)
-    try:
-        found = _score(shop, folder)
-    finally:
-        shop.close()
-    return found
+    with Workshop.open(settings, seed) as shop:
+        return _score(shop, folder)
 
 
 def _score(shop: Workshop, folder: Path) -> WorldScores:

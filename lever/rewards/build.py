@@ -14,8 +14,8 @@ from core_rl.objective.rewards import ShuffledReward, WeightedReward
 from lever.answerers.protocol import Answerer
 from lever.candidates.rl_records import CandidateRecord
 from lever.data.datasets import LeverData
-from lever.data.vqa_accuracy import MatchMode
 from lever.features.slate_features import Features
+from lever.generation_config import Matching
 from lever.rewards.functions import LiveJudge, Slate, SlateJudge, StoredJudge, Verdict
 
 
@@ -76,7 +76,7 @@ def build_judge(
     answerer: Answerer,
     records: Iterable[CandidateRecord] = (),
     references: bool = False,
-    rule: MatchMode = MatchMode.official,
+    rule: Matching = Matching.official,
 ) -> StoredThenLive:
     """Make what says how good a slate is.
 

@@ -24,8 +24,9 @@ from core_rl.types import Actions
 from lever.answerers.protocol import Answerer
 from lever.candidates.rl_records import EVAL_NAMES, Candidate, CandidateRecord
 from lever.data.datasets import Prompted
-from lever.data.vqa_accuracy import MATCHERS, MatchMode, check_answers, normalise
+from lever.data.vqa_accuracy import MATCHERS, check_answers, normalise
 from lever.features.slate_features import Features, SlateQuery
+from lever.generation_config import Matching
 
 Values = list[list[float | None]]
 Slate = tuple[int, tuple[int, ...]]  # query and demonstrations, both global ids, in prompt order
@@ -69,7 +70,7 @@ class LiveJudge:
         answerer: Answerer,
         answers: Mapping[int, Sequence[str]],
         references: Mapping[int, str] | None = None,
-        rule: MatchMode = MatchMode.official,
+        rule: Matching = Matching.official,
     ) -> None:
         self.answerer = answerer
         self.rule = rule
@@ -119,7 +120,7 @@ class StoredJudge:
     """
 
     def __init__(
-        self, records: Iterable[CandidateRecord], rule: MatchMode = MatchMode.official
+        self, records: Iterable[CandidateRecord], rule: Matching = Matching.official
     ) -> None:
         self._known = {
             (record.query, tuple(record.pool[place] for place in one.pointer)): _verdict(
@@ -133,7 +134,7 @@ class StoredJudge:
         return [self._known.get(slate, Verdict()) for slate in slates]
 
 
-def _verdict(query: int, one: Candidate, rule: MatchMode) -> Verdict:
+def _verdict(query: int, one: Candidate, rule: Matching) -> Verdict:
     judged = one.vqa_eval_mode in EVAL_NAMES.values()
     if judged and one.vqa_eval_mode != EVAL_NAMES[rule]:
         raise ValueError(

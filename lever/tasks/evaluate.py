@@ -10,10 +10,11 @@ from typing import Any
 
 from core_rl.run.run_folder import write_text
 from lever.data.datasets import LeverData, Prompted
-from lever.data.vqa_accuracy import MatchMode, Scores, check_coverage
+from lever.data.vqa_accuracy import Scores, check_coverage
 from lever.data.vqa_accuracy import evaluate as vqa_scores
 from lever.data.vqa_files import read_results, write_results
 from lever.features.slate_features import SlateQuery
+from lever.generation_config import Matching
 from lever.learning.stages import Workshop
 from lever.model_config import ChooseConfig, ChooseFrom
 from lever.results import choose
@@ -36,13 +37,9 @@ def evaluate(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         which demonstrations are chosen for a query.
     """
     settings = Settings(**groups)
-    shop = Workshop.open(settings, seed)
-    try:
-        if settings.choose.results is not None:
-            return _score_file(folder, shop, settings.choose)
-        return _score_selector(folder, shop, settings.choose)
-    finally:
-        shop.close()
+    with Workshop.open(settings, seed) as shop:
+        score = _score_selector if settings.choose.results is None else _score_file
+        return score(folder, shop, settings.choose)
 
 
 def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
@@ -60,8 +57,7 @@ def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         ValueError: no such query in the split.
     """
     settings = Settings(**groups)
-    shop = Workshop.open(settings, seed)
-    try:
+    with Workshop.open(settings, seed) as shop:
         one = _query(queries_of(shop.data, settings.choose.split), settings.choose.query)
         policy = shop.selector(settings.choose.checkpoint)
         slates = choose.by_selector(policy, [one])
@@ -69,8 +65,6 @@ def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         rule = _rule(settings.choose)
         [accuracy] = choose.scores_of(shop.data, shop.setup.answerer, slates, rule)
         text = _shown(shop, one, slates[one.query], said, float(accuracy))
-    finally:
-        shop.close()
     log.info("%s", text)
     write_text(folder / "prompt.txt", text + "\n")
     return {"accuracy": float(accuracy)}
@@ -156,8 +150,8 @@ def _scored(
     return vqa_scores(questions, predictions, _rule(config))
 
 
-def _rule(config: ChooseConfig) -> MatchMode:
-    return MatchMode.simple if config.simple_match else MatchMode.official
+def _rule(config: ChooseConfig) -> Matching:
+    return Matching.simple if config.simple_match else Matching.official
 
 
 def _figures(name: str, scores: Scores) -> dict[str, float]:

@@ -48,20 +48,14 @@ def rce_grpo(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     settings = Settings(**groups)
     if settings.learn.checkpoint is not None or settings.learn.dry_run:
         return _train(folder, seed, settings, settings.learn.checkpoint)
-    shop = Workshop.open(settings, seed)
-    try:
+    with Workshop.open(settings, seed) as shop:
         start = shop.sft()
-    finally:
-        shop.close()
     return _train(folder, seed, settings, str(start))
 
 
 def _train(folder: Path, seed: int, settings: Settings, start: str | None) -> dict[str, float]:
-    shop = Workshop.open(settings, seed)
-    try:
+    with Workshop.open(settings, seed) as shop:
         return _learn(folder, shop, start)
-    finally:
-        shop.close()
 
 
 def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:

@@ -9,13 +9,13 @@ from lever.data.vqa_accuracy import (
     CONTRACTIONS,
     NUMBERS,
     PUNCTUATION,
-    MatchMode,
     evaluate,
     normalise,
     simple_match,
     vqa_accuracy,
 )
 from lever.data.vqa_files import Question
+from lever.generation_config import Matching
 from tests.lever.okvqa import okvqa_questions
 
 
@@ -133,7 +133,7 @@ def test_the_table_averages_unrounded_and_rounds_to_two_decimals() -> None:
     assert scores.by_answer_type == {"yes/no": 100.0, "number": 30.0, "other": 60.0}
     assert scores.by_question_type == {"q1": 80.0, "q0": 30.0}
     assert scores.per_question[2] == pytest.approx(0.3)
-    simple = evaluate(asked, {1: "yes", 2: "4", 3: "a big dog"}, MatchMode.simple)
+    simple = evaluate(asked, {1: "yes", 2: "4", 3: "a big dog"}, Matching.simple)
     assert simple.by_answer_type == {"yes/no": 100.0, "number": 100.0, "other": 50.0}
 
 
@@ -203,6 +203,6 @@ def test_the_official_rule_refuses_fewer_than_four_annotators() -> None:
     alone = Question(7, 7, "what?", ("dog",), "other", "q")
     with pytest.raises(ValueError, match=r"question 7: answers=\['dog'\]: expected .* 4 annot"):
         evaluate([alone], {7: "dog"})
-    assert evaluate([alone], {7: "dog"}, MatchMode.simple).overall == 100.0
+    assert evaluate([alone], {7: "dog"}, Matching.simple).overall == 100.0
     four = Question(7, 7, "what?", ("dog",) * 4, "other", "q")
     assert evaluate([four], {7: "dog"}).overall == 100.0

@@ -61,16 +61,13 @@ def trained(
     """Train by GRPO on a small world and return what was logged."""
     small = small_settings(folder)
     hardware = replace(small.hardware, precision=precision)
-    shop = Workshop.open(replace(small, hardware=hardware), seed=0)
-    try:
+    with Workshop.open(replace(small, hardware=hardware), seed=0) as shop:
         model = policy or shop.selector()
         records = shop.rl_data(None) if reads(plan, PhaseData.stored) else {}
         judge = build_judge(shop.data, shop.setup.answerer, records.values())
         reward = build_reward(shop.settings.reward, judge, shop.data, model.features)
         kept, lessons = Logged(), replace(shop.lessons, records=records)
         learn(model, lessons, reward, plan, shop.settings, folder / "run", 0, [kept])
-    finally:
-        shop.close()
     return kept
 
 
@@ -96,9 +93,8 @@ def test_the_ratio_starts_at_1_in_half_precision_too(
 def test_a_sampler_that_scores_otherwise_than_the_training_pass_stops_the_run(
     tmp_path: Path,
 ) -> None:
-    shop = Workshop.open(small_settings(tmp_path / "other"), seed=0)
-    policy = shop.selector()
-    shop.close()
+    with Workshop.open(small_settings(tmp_path / "other"), seed=0) as shop:
+        policy = shop.selector()
     honest = policy.sample
 
     def stale(prompt: SlatePrompt, count: int, temperature: float = 1.0) -> Actions:
@@ -135,8 +131,7 @@ def test_a_beam_outside_the_pool_is_named() -> None:
 
 
 def test_supervision_raises_the_likelihood_of_the_beams(tmp_path: Path) -> None:
-    shop = Workshop.open(small_settings(tmp_path), seed=0)
-    try:
+    with Workshop.open(small_settings(tmp_path), seed=0) as shop:
         policy = shop.selector()
         group = beam_group(shop.lessons.train, shop.lessons.beams, weighed=False)
 
@@ -151,8 +146,6 @@ def test_supervision_raises_the_likelihood_of_the_beams(tmp_path: Path) -> None:
         settings = replace(shop.settings, learn=replace(shop.settings.learn, best=Best.last))
         learn(policy, shop.lessons, reward, SFT, settings, tmp_path / "run", 0)
         assert likelihood() > before
-    finally:
-        shop.close()
 
 
 class Drawn(Callback):
@@ -166,8 +159,7 @@ class Drawn(Callback):
 
 
 def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
-    shop = Workshop.open(small_settings(tmp_path), seed=0)
-    try:
+    with Workshop.open(small_settings(tmp_path), seed=0) as shop:
         policy, drawn = shop.selector(), Drawn()
         judge = build_judge(shop.data, shop.setup.answerer, references=True)
         sure = RewardConfig(
@@ -186,8 +178,6 @@ def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
         draws = shop.settings.rollout.num_generations
         kept = drawn_reward(policy, reward, shop.data.val, draws)
         assert kept == pytest.approx(max(drawn.seen), rel=1e-5)
-    finally:
-        shop.close()
 
 
 def test_drawing_leaves_the_random_state_of_the_policys_device_alone(
@@ -200,15 +190,12 @@ def test_drawing_leaves_the_random_state_of_the_policys_device_alone(
         return own_randomness(device)
 
     monkeypatch.setattr(watch, "own_randomness", noted)
-    shop = Workshop.open(small_settings(tmp_path), seed=0)
-    try:
+    with Workshop.open(small_settings(tmp_path), seed=0) as shop:
         policy = shop.selector()
         judge = build_judge(shop.data, shop.setup.answerer)
         reward = build_reward(shop.settings.reward, judge, shop.data, policy.features)
         before = torch.get_rng_state()
         drawn_reward(policy, reward, shop.data.val, 2)
-    finally:
-        shop.close()
     assert kept == [next(policy.parameters()).device]
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -23,9 +23,8 @@ from tests.lever.workshop import OFFLINE, SFT, small_settings
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    made = Workshop.open(small_settings(tmp_path_factory.mktemp("cache")), seed=0)
-    yield made
-    made.close()
+    with Workshop.open(small_settings(tmp_path_factory.mktemp("cache")), seed=0) as made:
+        yield made
 
 
 def test_a_stage_is_done_once(shop: Workshop) -> None:
@@ -44,9 +43,8 @@ def test_other_settings_are_another_stage(shop: Workshop) -> None:
 def test_what_a_stage_learns_from_is_part_of_its_name(tmp_path: Path) -> None:
     """Beams, whole candidates and the weights it starts from; not where those weights lie."""
     settings = small_settings(tmp_path / "cache")
-    first = Workshop.open(settings, seed=0)
-    other = Workshop.open(replace(settings, beams=replace(settings.beams, beam_size=1)), seed=0)
-    try:
+    smaller = replace(settings, beams=replace(settings.beams, beam_size=1))
+    with Workshop.open(settings, seed=0) as first, Workshop.open(smaller, seed=0) as other:
         start = first.sft()
         assert other.sft() != start
         copied = tmp_path / "elsewhere"
@@ -59,9 +57,6 @@ def test_what_a_stage_learns_from_is_part_of_its_name(tmp_path: Path) -> None:
         changed = {**records, query: replace(record, candidates=(surer, *record.candidates[1:]))}
         assert first.train_selector("offline", OFFLINE, start, records=changed) != made
         assert first.train_selector("offline", OFFLINE, other.sft(), records=records) != made
-    finally:
-        first.close()
-        other.close()
 
 
 def test_offline_grpo_asks_the_answerer_nothing_about_training_queries(shop: Workshop) -> None:
@@ -91,18 +86,16 @@ def test_equal_offline_data_hold_as_many_slates_as_the_refresh_judged(shop: Work
 def test_slates_that_end_early_are_left_out_of_equal_offline_data(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
     model = replace(settings.model, kind=SelectorKind.pointer, width=8, stop=True)
-    made = Workshop.open(replace(settings, model=model), seed=0)
-    try:
+    with Workshop.open(replace(settings, model=model), seed=0) as made:
         assert arms.offline_equal(made).stops
-    finally:
-        made.close()
 
 
 def test_max_samples_draws_queries_and_more_than_there_are_is_an_error(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
     for wanted, ok in ((4, True), (7, False)):
-        made = Workshop.open(replace(settings, learn=LearnConfig(max_samples=wanted)), seed=0)
-        try:
+        with Workshop.open(
+            replace(settings, learn=LearnConfig(max_samples=wanted)), seed=0
+        ) as made:
             if ok:
                 assert len(made.train) == 4
                 ours = {one.query for one in made.train}
@@ -111,18 +104,15 @@ def test_max_samples_draws_queries_and_more_than_there_are_is_an_error(tmp_path:
             else:
                 with pytest.raises(ValueError, match=r"learn\.max_samples=7: expected at most"):
                     _ = made.train
-        finally:
-            made.close()
 
 
 def test_a_draw_of_beams_is_of_the_training_queries_alone(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
-    made = Workshop.open(replace(settings, beams=replace(settings.beams, sample_num=2)), seed=0)
-    try:
+    with Workshop.open(
+        replace(settings, beams=replace(settings.beams, sample_num=2)), seed=0
+    ) as made:
         sizes = [len(made.beams(split)) for split in (Split.train, Split.val, Split.test)]
         assert sizes == [2, len(made.data.val), len(made.data.test)]
-    finally:
-        made.close()
 
 
 def test_beams_are_made_only_where_something_reads_them(
@@ -133,8 +123,7 @@ def test_beams_are_made_only_where_something_reads_them(
 
     settings = small_settings(tmp_path)
     own = replace(settings.rl_data, beams_from=BeamsFrom.selector)
-    made = Workshop.open(replace(settings, rl_data=own), seed=0)
-    try:
+    with Workshop.open(replace(settings, rl_data=own), seed=0) as made:
         monkeypatch.setattr(steps, "generate_beams", refuse)
         records = made.rl_data(None)
         made.train_selector("refresh", settings.pipeline.refresh)
@@ -142,8 +131,6 @@ def test_beams_are_made_only_where_something_reads_them(
         assert made.lessons_of(OFFLINE).train == made.train
         with pytest.raises(AssertionError, match="beams were made"):
             made.lessons_of(SFT)
-    finally:
-        made.close()
 
 
 def test_beams_of_another_length_are_refused(shop: Workshop) -> None:
@@ -155,11 +142,8 @@ def test_beams_of_another_length_are_refused(shop: Workshop) -> None:
 def test_stages_before_the_resumed_training_resume_nothing(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
     trainer = replace(settings.trainer, resume=str(tmp_path / "missing.ckpt"))
-    made = Workshop.open(replace(settings, trainer=trainer), seed=0)
-    try:
+    with Workshop.open(replace(settings, trainer=trainer), seed=0) as made:
         assert (made.sft() / "policy.safetensors").is_file()
-    finally:
-        made.close()
 
 
 def test_a_phase_without_its_data_is_named(shop: Workshop) -> None:
@@ -189,12 +173,9 @@ def test_the_literal_top_k_warns_where_it_kills_contrast(
 
 def test_the_published_choice_by_kl_is_kept_where_asked(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
-    made = Workshop.open(replace(settings, learn=LearnConfig(best=Best.kl)), seed=0)
-    try:
+    with Workshop.open(replace(settings, learn=LearnConfig(best=Best.kl)), seed=0) as made:
         final = made.train_selector("grpo", settings.pipeline.refresh)
         assert (final.parent / "lowest_kl" / "policy.safetensors").is_file()
-    finally:
-        made.close()
 
 
 def test_rules_choose_different_demonstrations_of_the_pool(shop: Workshop) -> None:

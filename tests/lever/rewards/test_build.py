@@ -11,8 +11,8 @@ from lever.answerers.protocol import KernelICLAnswerer
 from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
 from lever.config import LeverDataConfig
 from lever.data.datasets import LeverData, generated_data
-from lever.data.vqa_accuracy import MatchMode
 from lever.features.slate_features import FeatureTable
+from lever.generation_config import Matching
 from lever.rewards.build import StoredThenLive, build_judge, build_reward, needs_references
 from lever.rewards.functions import Slate, Verdict
 from tests.lever.worlds import SMALL
@@ -118,6 +118,6 @@ def test_rl_data_judged_by_another_rule_than_the_rest_are_refused(data: LeverDat
     one = Candidate((0, 1), GenMethod.random, vqa_acc_score=0.5, vqa_eval_mode="simple")
     records = [CandidateRecord(data.train[0].query, data.train[0].pool, (one,))]
     answerer = KernelICLAnswerer(data.world)
-    assert build_judge(data, answerer, records, rule=MatchMode.simple)
+    assert build_judge(data, answerer, records, rule=Matching.simple)
     with pytest.raises(ValueError, match=r"vqa_eval_mode='simple': .*set rl_data\.matching"):
         build_judge(data, answerer, records)
