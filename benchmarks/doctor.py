@@ -34,13 +34,14 @@ from core_rl.config import (
     TrainerConfig,
 )
 from core_rl.doctor.callback import Doctor
+from core_rl.files import write_json
 from core_rl.hf.policy import HFPolicy, Inputs
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import fit
-from core_rl.run.run_folder import hardware, write_json
+from core_rl.run.run_folder import hardware
 from core_rl.types import Actions
 
 log = logging.getLogger("benchmarks.doctor")

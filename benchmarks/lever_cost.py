@@ -36,9 +36,10 @@ from core_rl.config import (
     RolloutConfig,
     TrainerConfig,
 )
+from core_rl.files import write_json
 from core_rl.loss_config import LossConfig, RatioLevel
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.run_folder import hardware, peak_rss_gib, write_json
+from core_rl.run.run_folder import hardware, peak_rss_gib
 from lever.answerers.cache import CachedAnswerer
 from lever.answerers.protocol import Answerer, KernelICLAnswerer
 from lever.candidates.beam_search import generate_beams

@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 
 from core_rl.config import LoggerConfig
-from core_rl.run.run_folder import hardware, write_json
+from core_rl.files import write_json
+from core_rl.run.run_folder import hardware
 from sa2va_rl.config import EnvConfig, PPOConfig, RewardNetConfig
 from sa2va_rl.data.angiograms import DEFAULT, draw_samples
 from sa2va_rl.data.features import Standardiser

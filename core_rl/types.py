@@ -14,7 +14,7 @@ A candidate is a sequence of discrete choices, whatever the domain: the tokens o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 Query = Any  # A record of the domain: `omni_rl.data.record_files.Record`, a lever query, an image.
 Prompt = Any  # What `Policy.encode` returns; only the policy that made it looks inside.
+Describe = Callable[[Query], dict[str, Any]]  # a query -> columns that name it
 
 
 @dataclass(frozen=True)

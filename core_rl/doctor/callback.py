@@ -52,8 +52,7 @@ from core_rl.doctor.weights import (
 from core_rl.hardware import mean_over_ranks, own_randomness
 from core_rl.loop.module import Batch, GroupPolicyModule
 from core_rl.objective.losses import loss_mask
-from core_rl.run.callbacks import Describe
-from core_rl.types import Group, Query, RewardTable
+from core_rl.types import Describe, Group, Query, RewardTable
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from core_rl.doctor.findings import Finding, Verdict, failed, health_metrics, health_table
-from core_rl.run.run_folder import write_json, write_text
+from core_rl.files import write_json, write_text
 
 log = logging.getLogger(__name__)
 

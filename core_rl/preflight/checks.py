@@ -26,6 +26,7 @@ from core_rl.doctor.findings import (
     skipped,
 )
 from core_rl.doctor.report import round_of, warn_of, write_rounds
+from core_rl.files import write_text
 from core_rl.hardware import WHOLE_WEIGHTS
 from core_rl.preflight import packages as environment
 from core_rl.preflight.memory import (
@@ -37,7 +38,6 @@ from core_rl.preflight.memory import (
     host_bytes,
     sizes_of,
 )
-from core_rl.run.run_folder import write_text
 
 log = logging.getLogger(__name__)
 

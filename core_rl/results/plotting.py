@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+
+from core_rl.files import atomically
 
 BEFORE, AFTER = "#9aa7b4", "#1f6fb2"  # also told apart in grey
 RIGHT, WRONG = "#1a7f4b", "#b3402a"
@@ -56,9 +57,7 @@ def svg_uri(figure: Figure) -> str:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with warnings.catch_warnings():
+    with atomically(path) as beside, warnings.catch_warnings():
         # A completion may hold any character; one without a glyph is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(beside, format="png", dpi=100, metadata={"Software": None})
-    beside.replace(path)

@@ -16,13 +16,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from core_rl.files import write_json
 from core_rl.loop.module import GroupPolicyModule
-from core_rl.run.run_folder import SampleWriter, write_json
-from core_rl.types import RewardTable
+from core_rl.run.run_folder import SampleWriter
+from core_rl.types import Describe, RewardTable
 
 log = logging.getLogger(__name__)
-
-Describe = Callable[[Any], dict[str, Any]]  # a query -> columns that name it
 
 
 class TrainLog(Callback):

@@ -20,7 +20,8 @@ from core_rl.doctor.callback import Doctor, Examine, examine_policy
 from core_rl.hardware import trainer_kwargs
 from core_rl.loop.batches import PhaseBatches, Stream
 from core_rl.loop.module import GroupPolicyModule
-from core_rl.run.callbacks import Checkpoints, Describe, DeviceUse, Samples, TrainLog
+from core_rl.run.callbacks import Checkpoints, DeviceUse, Samples, TrainLog
+from core_rl.types import Describe
 
 log = logging.getLogger(__name__)
 

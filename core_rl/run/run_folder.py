@@ -9,9 +9,7 @@ one.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import math
 import os
 import platform
 import subprocess
@@ -24,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from core_rl.files import atomically, write_json, write_text
+
 log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "lightning", "transformers", "hydra-core", "stable-baselines3", "numpy", "av")
@@ -35,29 +35,6 @@ class Started:
 
     wall: float
     cpu: float
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON with NaN as null: every reader takes that."""
-    write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False) + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
 
 
 def start_run(folder: Path, config_yaml: str) -> Started:
@@ -192,12 +169,7 @@ class SampleWriter:
             return
         import pandas as pd
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.beside(self._part)
-        pd.DataFrame(self._rows).to_parquet(beside, index=False)
-        beside.replace(self.folder / f"part-{self._part:05d}.parquet")
+        # Readers of the folder ignore the hidden file that it is written to first.
+        with atomically(self.folder / f"part-{self._part:05d}.parquet") as beside:
+            pd.DataFrame(self._rows).to_parquet(beside, index=False)
         self._rows, self._part = [], self._part + 1
-
-    def beside(self, part: int) -> Path:
-        """Where a part is written first; readers of the folder pass over hidden files."""
-        return self.folder / f".part-{part:05d}.parquet"

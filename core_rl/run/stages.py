@@ -7,52 +7,19 @@ finds its folder as it left it, so that it can go on there.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, is_dataclass
-from enum import Enum
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
+from core_rl.files import alone, write_json
 from core_rl.hardware import is_main_process
-from core_rl.locks import alone
-from core_rl.run.run_folder import write_json
 
 log = logging.getLogger(__name__)
 
 DONE = "stage.json"
-
-
-def fingerprint(*parts: Any, code: Sequence[ModuleType] = ()) -> str:
-    """Digest settings: dataclasses, mappings, sequences, enums, paths and plain values.
-
-    Args:
-        parts: what an output depends on; the order counts, that of a mapping's keys does not.
-        code: modules whose source text belongs to it.
-
-    Returns:
-        Twelve hexadecimal digits.
-    """
-    text = json.dumps([_plain(part) for part in parts], sort_keys=True)
-    text += "".join(inspect.getsource(module) for module in code)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def checkpoint_digest(path: str, adapters: str | None = None) -> str:
-    """Digest what identifies a checkpoint without reading its weights.
-
-    A local folder is known by names, sizes and times of its files, a hub id by itself.
-    """
-    folders = [Path(one) for one in (path, adapters) if one is not None]
-    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
-    about = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return fingerprint(path, adapters, about)
 
 
 def run_stage(
@@ -91,15 +58,3 @@ def run_stage(
 def _figures(done: Path) -> dict[str, float]:
     kept = json.loads(done.read_text(encoding="utf-8"))["figures"]
     return {name: float("nan") if value is None else value for name, value in kept.items()}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [_plain(item) for item in value]
-    if isinstance(value, Enum):
-        return value.name
-    return str(value) if isinstance(value, Path) else value

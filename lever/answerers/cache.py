@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core_rl.run.stages import fingerprint
+from core_rl.fingerprint import fingerprint
 from lever.answerers.protocol import Answerer
 from lever.data.datasets import Prompted
 

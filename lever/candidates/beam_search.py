@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core_rl.run.run_folder import write_json
-from core_rl.run.stages import fingerprint
+from core_rl.files import write_json
+from core_rl.fingerprint import fingerprint
 from lever.answerers.protocol import Answerer
 from lever.candidates.beams import META, VERSION, Beam, BeamRecord, beam_entry
 from lever.candidates.shards import Json, fill_shard

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from lever.data.strict_json import Row, integers, load_json, numbers
 
 VERSION = 1

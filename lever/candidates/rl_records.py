@@ -24,7 +24,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from lever.candidates.beams import (
     META,
     POOL,

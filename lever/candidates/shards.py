@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core_rl.locks import alone
+from core_rl.files import alone
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from core_rl.config import PathsConfig
-from core_rl.run.stages import fingerprint
+from core_rl.fingerprint import fingerprint
 from lever.config import DataKind, EncodingConfig, LeverDataConfig, SamplerKind
 from lever.data import pools as samplers
 from lever.data import world as synthetic

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from core_rl.files import atomically
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,8 @@ def cached_rows(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
     path = folder / f"{key}.safetensors"
     if not path.is_file():
         rows_ND = make()
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({ROWS: rows_ND.contiguous()}, beside)
-        beside.replace(path)
+        with atomically(path) as beside:
+            save_file({ROWS: rows_ND.contiguous()}, beside)
         log.info("embeddings: %d rows of %d into %s", *rows_ND.shape, path)
     return _tensors(path, (ROWS,))[ROWS]
 

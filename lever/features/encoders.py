@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from core_rl.run.stages import checkpoint_digest
+from core_rl.fingerprint import checkpoint_digest
 from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
 from lever.features.embeddings import cached_rows, read_embeddings
 from lever.features.pictures import CURE, open_picture

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from core_rl.config import PhaseKind
 from core_rl.doctor.agreement import disagreement
+from core_rl.files import write_json
 from core_rl.hardware import own_randomness
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.run_folder import write_json
 from core_rl.types import Group, masked_mean
 from lever.candidates.beam_groups import beam_group
 from lever.candidates.beams import BeamRecord

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core_rl.run.run_folder import write_json
-from core_rl.run.stages import fingerprint
+from core_rl.files import write_json
+from core_rl.fingerprint import fingerprint
 from core_rl.types import Actions
 from lever.answerers.protocol import Answerer
 from lever.candidates.beam_search import chosen_queries

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from core_rl.config import CurriculumConfig
-from core_rl.run.run_folder import write_json
-from core_rl.run.stages import fingerprint, run_stage
+from core_rl.files import write_json
+from core_rl.fingerprint import fingerprint
+from core_rl.run.stages import run_stage
 from lever.answerers.build import Setup, build_answerer
 from lever.candidates.beam_search import beams_key, generate_beams
 from lever.candidates.beams import BeamRecord, check_embedded, read_beams

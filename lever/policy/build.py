@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core_rl.config import PathsConfig
-from core_rl.run.run_folder import write_json
-from core_rl.run.stages import fingerprint
+from core_rl.files import write_json
+from core_rl.fingerprint import fingerprint
 from lever.data.datasets import LeverData
 from lever.features.clip import load_clip
 from lever.features.embeddings import cached_rows

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from core_rl.files import write_text
 from core_rl.results.html import render
 from core_rl.results.plotting import (
     AFTER,
@@ -20,7 +21,6 @@ from core_rl.results.plotting import (
     style,
     svg_uri,
 )
-from core_rl.run.run_folder import write_text
 from lever.results.table import FROM, TO
 
 MAIN = "grpo"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from core_rl.files import write_json
 from core_rl.hardware import prepare
-from core_rl.run.run_folder import write_json
 from lever.data.world import Floats
 from lever.generation_config import Split
 from lever.learning.stages import Workshop

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core_rl.run.run_folder import write_text
+from core_rl.files import write_text
 from lever.data.datasets import LeverData, Prompted
 from lever.data.vqa_accuracy import Scores, check_coverage
 from lever.data.vqa_accuracy import evaluate as vqa_scores

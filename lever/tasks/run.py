@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from core_rl.files import write_text
 from core_rl.run.parallel import Progress, executor, logged_into
-from core_rl.run.run_folder import peak_rss_gib, write_text
+from core_rl.run.run_folder import peak_rss_gib
 from lever.learning.trained_methods import PIPELINE, check_arms
 from lever.results.report import write_report
 from lever.results.table import compare

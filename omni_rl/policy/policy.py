@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGenera
 from transformers.utils import cached_file
 
 from core_rl.config import HardwareConfig
+from core_rl.files import write_text
 from core_rl.hf.policy import HFPolicy, Inputs
-from core_rl.run.run_folder import write_text
 from core_rl.types import Actions
 from omni_rl.config import Blank, OmniModelConfig
 from omni_rl.data import scenes

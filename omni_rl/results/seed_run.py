@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
+from core_rl.files import write_text
 from core_rl.hardware import is_main_process, prepare
 from core_rl.objective.rewards import ShuffledReward, WeightedReward
-from core_rl.run.run_folder import write_text
 from omni_rl.config import Blank
 from omni_rl.data.record_files import Record
 from omni_rl.data.scenes import WEAK, retell

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from core_rl.run.run_folder import write_text
+from core_rl.files import write_text
 from omni_rl.config import OmniModelConfig
 from omni_rl.data.record_files import Record
 from omni_rl.learning.warm_start import start_policy

@@ -15,6 +15,7 @@ from core_rl.config import CurriculumConfig, EngineKind, OnFailure
 from core_rl.doctor.findings import Finding, UnhealthyError, Verdict, failed
 from core_rl.doctor.hf.checks import training_mode
 from core_rl.doctor.report import page, read_rounds, write_findings
+from core_rl.files import write_text
 from core_rl.hardware import is_main_process, own_randomness
 from core_rl.hf.generation import generation_mode
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
@@ -22,7 +23,6 @@ from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.preflight.checks import preflight
 from core_rl.run.fit import fit
-from core_rl.run.run_folder import write_text
 from omni_rl.data.record_files import Record, keep_decodable
 from omni_rl.data.sources import read_source
 from omni_rl.data.splits import generated_split

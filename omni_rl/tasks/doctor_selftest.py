@@ -13,7 +13,7 @@ import pandas as pd
 
 from core_rl.doctor.findings import Finding, Verdict
 from core_rl.doctor.report import page
-from core_rl.run.run_folder import write_text
+from core_rl.files import write_text
 from omni_rl.config import TinyConfig
 from omni_rl.data.record_files import Record
 from omni_rl.doctor.faults.media_faults import HEALTHY, MEDIA_FAULTS, Fault

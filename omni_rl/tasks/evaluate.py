@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core_rl.run.run_folder import write_json, write_text
+from core_rl.files import write_json, write_text
 from omni_rl.config import OmniDataConfig
 from omni_rl.data.record_files import Record
 from omni_rl.data.splits import load_test

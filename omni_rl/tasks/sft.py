@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.config import PhaseKind
-from core_rl.run.run_folder import write_text
+from core_rl.files import write_text
 from omni_rl.config import Blank
 from omni_rl.data.splits import load_splits, load_test
 from omni_rl.learning.fit_policy import learn_by_example

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from core_rl.files import write_text
 from core_rl.hardware import is_main_process
 from core_rl.run.fit import resume_point
 from core_rl.run.parallel import Progress, executor, logged_into
-from core_rl.run.run_folder import peak_rss_gib, write_text
+from core_rl.run.run_folder import peak_rss_gib
 from omni_rl.results.report import HEADLINE, write_report
 from omni_rl.results.seed_run import SeedResult, check_settings, run_seed, try_control
 from omni_rl.rewards import scores as evaluate

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 
 Floats = NDArray[np.float32]
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 from core_rl.config import TrainerConfig
+from core_rl.fingerprint import fingerprint
 from core_rl.hardware import prepare
 from core_rl.run.run_folder import cpu_seconds
-from core_rl.run.stages import fingerprint, run_stage
+from core_rl.run.stages import run_stage
 from sa2va_rl.config import PPOConfig
 from sa2va_rl.data import features
 from sa2va_rl.data.features import Standardiser

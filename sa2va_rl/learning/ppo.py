@@ -23,7 +23,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from core_rl.config import LoggerConfig
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from sa2va_rl.config import PPOConfig
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.learning.ppo_callbacks import KeepBest, WatchChoices

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from sa2va_rl.config import EnvConfig
 from sa2va_rl.policy.saved import PromptPolicy
 from sa2va_rl.rewards.verdicts import Verdicts, worth_of

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from core_rl.config import TrainerConfig
-from core_rl.run.stages import fingerprint, run_stage
+from core_rl.fingerprint import fingerprint
+from core_rl.run.stages import run_stage
 from sa2va_rl.config import Sa2VAModelConfig, SegmenterKind, Source
 from sa2va_rl.data.files import Sample, Splits
 from sa2va_rl.rewards import reward_fit, reward_net, reward_pairs

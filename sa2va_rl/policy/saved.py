@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from sa2va_rl.data.features import FEATURES, Floats, Standardiser, features_of, observation
 from sa2va_rl.policy.baselines import Choices
 from sa2va_rl.policy.prompt_selector import PromptSelector

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from sa2va_rl.policy.baselines import Choices
 from sa2va_rl.policy.saved import PromptPolicy
 from sa2va_rl.results.choice_metrics import choice_metrics, ignores_picture, worth

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core_rl.files import write_text
 from core_rl.results.html import render
 from core_rl.results.plotting import save_png, style, svg_uri
-from core_rl.run.run_folder import write_text
 from sa2va_rl.data.files import Sample
 from sa2va_rl.results import plots as figures
 from sa2va_rl.results.methods import FIXED, LEARNED, TEST

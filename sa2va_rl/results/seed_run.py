@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from core_rl.fingerprint import fingerprint
 from core_rl.hardware import prepare
-from core_rl.run.stages import fingerprint, run_stage
+from core_rl.run.stages import run_stage
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.config import PPOConfig, RewardMode, Source
 from sa2va_rl.data.features import Standardiser

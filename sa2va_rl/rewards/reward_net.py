@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from sa2va_rl.config import RewardNetConfig
 from sa2va_rl.segmenters.mask_cache import Mask
 

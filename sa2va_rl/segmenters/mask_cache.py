@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from core_rl.files import atomically
 from sa2va_rl.segmenters.models import Segmenter, single_mask
 
 log = logging.getLogger(__name__)
@@ -80,10 +80,8 @@ def _read(path: Path, height: int, width: int) -> Mask | None:
 
 
 def _write(path: Path, mask_HW: Mask) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(HEADER.pack(*mask_HW.shape) + np.packbits(mask_HW).tobytes())
-    beside.replace(path)
+    with atomically(path) as beside:
+        beside.write_bytes(HEADER.pack(*mask_HW.shape) + np.packbits(mask_HW).tobytes())
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from core_rl.run.stages import checkpoint_digest
+from core_rl.fingerprint import checkpoint_digest
 
 IMAGE_TOKEN = "<image>"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core_rl.files import write_text
 from core_rl.run.fit import resume_point
-from core_rl.run.run_folder import write_text
 from sa2va_rl.config import RewardMode
 from sa2va_rl.data.splits import load_splits
 from sa2va_rl.learning.policy_stages import Learnt, Task, train_ppo, train_selector

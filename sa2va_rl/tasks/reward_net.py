@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core_rl.run.run_folder import write_text
+from core_rl.files import write_text
 from sa2va_rl.data.splits import load_splits
 from sa2va_rl.learning.stages import learn_reward_net, open_masks
 from sa2va_rl.rewards.reward_net import save_reward_net

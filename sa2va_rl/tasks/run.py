@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from core_rl.files import write_text
 from core_rl.run.parallel import Progress, executor, logged_into
-from core_rl.run.run_folder import peak_rss_gib, write_text
+from core_rl.run.run_folder import peak_rss_gib
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.config import CompareSizes
 from sa2va_rl.data.splits import load_splits

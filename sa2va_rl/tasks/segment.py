@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from core_rl.run.run_folder import write_json
+from core_rl.files import write_json
 from sa2va_rl.data.files import read_image
 from sa2va_rl.data.splits import load_splits
 from sa2va_rl.learning.policy_stages import Task, learn_ppo

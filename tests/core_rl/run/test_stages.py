@@ -4,40 +4,12 @@ import logging
 import math
 import os
 import threading
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import pytest
 
-from core_rl.doctor import findings as health
 from core_rl.hardware import RANK_VARIABLES
-from core_rl.run import stages
-from core_rl.run.stages import fingerprint, run_stage
-
-
-class Kind(Enum):
-    one = 1
-    two = 2
-
-
-@dataclass
-class Settings:
-    lr: float = 0.1
-    kind: Kind = Kind.one
-
-
-def test_a_fingerprint_follows_its_parts_and_nothing_else() -> None:
-    same = fingerprint(Settings(), {"b": 1, "a": Path("x")})
-    assert fingerprint(Settings(), {"a": Path("x"), "b": 1}) == same
-    others = [
-        fingerprint(Settings(lr=0.2), {"b": 1, "a": Path("x")}),
-        fingerprint(Settings(kind=Kind.two), {"b": 1, "a": Path("x")}),
-        fingerprint({"b": 1, "a": Path("x")}, Settings()),
-        fingerprint(Settings(), {"b": 1, "a": Path("x")}, code=[stages]),
-    ]
-    assert len({same, *others}) == 5
-    assert fingerprint(code=[stages]) != fingerprint(code=[health])
+from core_rl.run.stages import run_stage
 
 
 def test_a_stage_is_done_once_and_its_figures_are_kept(
@@ -80,10 +52,10 @@ def test_two_runs_at_once_make_a_stage_once(
 
     found: list[dict[str, float]] = []
     other = threading.Thread(target=lambda: found.append(run_stage("sft", tmp_path, "k", make)[1]))
-    log, handler = logging.getLogger("core_rl.locks"), Waiting()
+    log, handler = logging.getLogger("core_rl.files"), Waiting()
     log.addHandler(handler)
     try:
-        with caplog.at_level(logging.INFO, "core_rl.locks"):
+        with caplog.at_level(logging.INFO, "core_rl.files"):
             first = run_stage("sft", tmp_path, "k", make)[1]
             other.join()
     finally:
