@@ -230,7 +230,8 @@ class HardwareConfig:
     """The machine: what Lightning's Trainer is built with."""
 
     accelerator: str = "cpu"  # cpu | gpu | cuda | mps
-    devices: int = 1
+    devices: int = 1  # processes on each node
+    num_nodes: int = 1
     strategy: str = "auto"  # auto | ddp | deepspeed
     zero_stage: int = 2
     offload: bool = False
@@ -238,12 +239,22 @@ class HardwareConfig:
     threads: int = 1  # torch threads a process on CPU; 0 = leave as it is
     accumulation: int = 1
     activation_checkpointing: bool = False
+    # Run this preset's strategy, precision and accumulation on CPU, with two processes where it
+    # asks for more than one: a rehearsal of a GPU run on any machine.
+    rehearse: bool = False
+    timeout_minutes: float = 30.0  # how long the processes of a run wait for each other
 
     def __post_init__(self) -> None:
+        if self.rehearse:
+            self.accelerator, self.num_nodes, self.threads = "cpu", 1, 1
+            self.devices = min(self.devices, 2)
         for name, known in (("accelerator", ACCELERATORS), ("precision", PRECISIONS)):
             value = getattr(self, name)
             require(value in known, f"hardware.{name}", value, f"one of {', '.join(known)}")
         require(self.devices >= 1, "hardware.devices", self.devices, "at least 1")
+        require(self.num_nodes >= 1, "hardware.num_nodes", self.num_nodes, "at least 1")
+        waits = self.timeout_minutes
+        require(waits > 0, "hardware.timeout_minutes", waits, "above 0")
         require(
             self.strategy in ("auto", "ddp", "deepspeed"),
             "hardware.strategy",
@@ -252,6 +263,11 @@ class HardwareConfig:
         )
         require(self.zero_stage in (1, 2, 3), "hardware.zero_stage", self.zero_stage, "1, 2 or 3")
         require(self.threads >= 0, "hardware.threads", self.threads, "0 or more")
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the whole run."""
+        return self.devices * self.num_nodes
 
 
 @dataclass

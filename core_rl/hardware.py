@@ -1,11 +1,10 @@
-"""The machine: what Lightning's Trainer is built with, threads and seeds."""
+"""The machine: its devices, its threads, its random numbers, and the processes of a run."""
 
 from __future__ import annotations
 
 import os
 import random
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,9 +12,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from core_rl.config import HardwareConfig
-
-if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy
 
 # Set by torchrun, by Lightning for the processes it starts, and by Slurm.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
@@ -62,9 +58,7 @@ def prepare(hardware: HardwareConfig, seed: int) -> None:
     check_devices(hardware)
     if hardware.threads and hardware.accelerator == "cpu":
         torch.set_num_threads(hardware.threads)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    _seed_all(seed)
 
 
 def check_weights(hardware: HardwareConfig) -> None:
@@ -95,75 +89,22 @@ def check_devices(hardware: HardwareConfig) -> None:
         )
 
 
+def draw_apart(rank: int) -> None:
+    """Give a further process random numbers of its own; the first one's stay as they are.
+
+    With one state for all, processes that are given the same question draw the same candidates.
+    """
+    if rank:
+        seed = int(np.random.SeedSequence([torch.initial_seed(), rank]).generate_state(1)[0])
+        _seed_all(seed)
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def own_randomness(device: torch.device) -> AbstractContextManager[None]:
     """Leave the run's random state, on the CPU and on `device`, as it is, whatever is drawn."""
     return torch.random.fork_rng([device.index or 0] if device.type == "cuda" else [])
-
-
-def trainer_kwargs(hardware: HardwareConfig) -> dict[str, Any]:
-    """Keyword arguments of `lightning.Trainer` that the hardware decides."""
-    return {
-        "accelerator": hardware.accelerator,
-        "devices": hardware.devices,
-        "precision": hardware.precision,
-        "strategy": build_strategy(hardware),
-    }
-
-
-def build_strategy(hardware: HardwareConfig) -> Strategy | str:
-    """Build what spreads a run over devices; `auto` (no strategy) for one device.
-
-    Raises:
-        ValueError: DeepSpeed asked for on CPU.
-        ImportError: DeepSpeed asked for and not installed; names the extra.
-    """
-    if hardware.strategy == "deepspeed":
-        return _deepspeed(hardware)
-    if hardware.devices == 1 and hardware.strategy == "auto":
-        return "auto"
-    from lightning.pytorch.strategies import DDPStrategy
-
-    return DDPStrategy(**ddp_kwargs(hardware))
-
-
-def ddp_kwargs(hardware: HardwareConfig) -> dict[str, Any]:
-    """Keyword arguments of Lightning's DDPStrategy."""
-    backend = "gloo" if hardware.accelerator == "cpu" else "nccl"
-    return {"process_group_backend": backend, "find_unused_parameters": False}
-
-
-def deepspeed_kwargs(hardware: HardwareConfig) -> dict[str, Any]:
-    """Keyword arguments of Lightning's DeepSpeedStrategy.
-
-    With `offload` the optimiser's state lives in the machine's memory, and under ZeRO 3 the weights
-    as well.
-    """
-    return {
-        "stage": hardware.zero_stage,
-        "offload_optimizer": hardware.offload,
-        "offload_parameters": hardware.offload and hardware.zero_stage == 3,
-        # Only DeepSpeed's own log reads it; given, Lightning need not ask the loader.
-        "logging_batch_size_per_gpu": 1,
-    }
-
-
-def _deepspeed(hardware: HardwareConfig) -> Strategy:
-    if hardware.accelerator == "cpu":
-        raise ValueError(
-            "hardware.strategy='deepspeed': Lightning runs DeepSpeed on GPUs only; "
-            "use hardware.strategy=ddp on CPU"
-        )
-    try:
-        import deepspeed  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "hardware.strategy=deepspeed needs DeepSpeed: pip install 'people-focus-rl[deepspeed]'"
-        ) from error
-    from lightning.pytorch.strategies import DeepSpeedStrategy
-
-    strategy = DeepSpeedStrategy(**deepspeed_kwargs(hardware))
-    if hardware.offload:
-        # Or DeepSpeed refuses any optimiser but its own; Lightning has no argument for it.
-        assert isinstance(strategy.config, dict)
-        strategy.config.setdefault("zero_force_ds_cpu_optimizer", False)
-    return strategy

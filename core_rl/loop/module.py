@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from core_rl.config import PhaseKind, TrainerConfig
-from core_rl.hardware import sum_over_ranks
+from core_rl.hardware import draw_apart, sum_over_ranks
 from core_rl.loop.optim import build_optimizer, build_schedule
 from core_rl.loss_config import FlatGroups, LossConfig
 from core_rl.objective.advantages import group_advantages
@@ -103,6 +103,9 @@ class GroupPolicyModule(L.LightningModule):
         self._held_out: list[Tensor] = []  # of each batch: sums and counts of what was judged, 2R
 
     # -- phases ------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        draw_apart(self.global_rank)
 
     def on_train_start(self) -> None:
         self._stepped = self.global_step

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -124,6 +125,14 @@ class KLController(nn.Module):
         # Sum of KL * size and sum of sizes.  No buffer: DistributedDataParallel would overwrite
         # what this rank has seen with rank 0's at every micro-batch.
         self._observed = torch.zeros(2)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KLController:
+        """Follow a move to another device and keep float32: bf16 would round the average away."""
+        kept = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
 
     def observe(self, kl: Tensor, size: float | Tensor = 1.0) -> None:
         """Note the mean KL of one micro-batch; `size` is its weight, 0 where no group learned."""

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 
 from core_rl.config import DoctorConfig, HardwareConfig, LoggerConfig, TrainerConfig
 from core_rl.doctor.callback import Doctor, Examine, examine_policy
-from core_rl.hardware import trainer_kwargs
 from core_rl.loop.batches import PhaseBatches, Stream
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.run.callbacks import Checkpoints, DeviceUse, Samples, TrainLog
+from core_rl.run.strategies import trainer_kwargs
 from core_rl.types import Describe
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,7 @@ def main(folder: Path) -> None:
                 yield stored
             yield from shuffled_batches([0, 1, 0, 1], 1, phase.index, rank, 2)
 
-        torch.manual_seed(rank)  # ranks draw different candidates
+        torch.manual_seed(0)
         hardware = HardwareConfig(devices=2, strategy="ddp")
         run(module, stream, folder, callbacks=[recorder], hardware=hardware, held_out=[[0, 1]])
         told[reduction.value] = {

@@ -2,84 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import logging
 import random
-import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 
 from core_rl import hardware
 from core_rl.config import HardwareConfig
-
-WITHOUT_DEEPSPEED = importlib.util.find_spec("deepspeed") is None
-
-
-def test_one_cpu_process_builds_a_trainer() -> None:
-    trainer = Trainer(**hardware.trainer_kwargs(HardwareConfig()), logger=False)
-    assert trainer.world_size == 1
-
-
-@pytest.mark.parametrize("strategy", ["auto", "ddp"])
-def test_two_cpu_processes_average_over_gloo(strategy: str) -> None:
-    built = hardware.build_strategy(HardwareConfig(devices=2, strategy=strategy))
-    assert isinstance(built, DDPStrategy)
-    assert built.process_group_backend == "gloo"
-
-
-@pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("offload", [False, True])
-def test_lightning_knows_every_deepspeed_argument(stage: int, offload: bool) -> None:
-    kwargs = hardware.deepspeed_kwargs(HardwareConfig(zero_stage=stage, offload=offload))
-    assert kwargs.keys() <= inspect.signature(DeepSpeedStrategy).parameters.keys()
-    assert kwargs["offload_parameters"] == (offload and stage == 3)
-
-
-@pytest.fixture
-def as_if_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Lightning build DeepSpeed's configuration where DeepSpeed is not installed."""
-    logger = SimpleNamespace(logger=logging.getLogger("deepspeed"))
-    package = SimpleNamespace(utils=SimpleNamespace(logging=logger))
-    monkeypatch.setitem(sys.modules, "deepspeed", package)
-    for flag in ("_DEEPSPEED_AVAILABLE", "_DEEPSPEED_GREATER_EQUAL_0_16"):
-        monkeypatch.setattr(f"lightning.pytorch.strategies.deepspeed.{flag}", True)
-
-
-@pytest.mark.usefixtures("as_if_installed")
-@pytest.mark.parametrize("offload", [False, True])
-def test_an_offloaded_optimiser_may_be_torchs_own(offload: bool) -> None:
-    machine = HardwareConfig(accelerator="gpu", strategy="deepspeed", offload=offload)
-    config = hardware.build_strategy(machine).config
-    assert config["zero_optimization"]["stage"] == 2
-    assert ("offload_optimizer" in config["zero_optimization"]) == offload
-    assert config.get("zero_force_ds_cpu_optimizer", True) == (not offload)
-
-
-@pytest.mark.skipif(WITHOUT_DEEPSPEED, reason="DeepSpeed is an extra, not installed here")
-def test_deepspeed_builds_its_strategy() -> None:
-    machine = HardwareConfig(accelerator="gpu", strategy="deepspeed", zero_stage=3, offload=True)
-    built = hardware.build_strategy(machine)
-    assert isinstance(built, DeepSpeedStrategy)
-    assert built.config["zero_optimization"]["stage"] == 3
-    assert built.config["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
-
-
-@pytest.mark.skipif(not WITHOUT_DEEPSPEED, reason="DeepSpeed is installed here")
-def test_a_missing_deepspeed_names_the_extra() -> None:
-    with pytest.raises(ImportError, match=r"people-focus-rl\[deepspeed\]"):
-        hardware.build_strategy(HardwareConfig(accelerator="gpu", strategy="deepspeed"))
-
-
-def test_deepspeed_on_cpu_is_the_users_mistake() -> None:
-    with pytest.raises(ValueError, match=r"hardware\.strategy=ddp"):
-        hardware.build_strategy(HardwareConfig(strategy="deepspeed"))
 
 
 def test_weights_in_parts_are_refused_with_what_to_use_instead() -> None:

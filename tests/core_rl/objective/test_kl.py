@@ -271,3 +271,14 @@ def test_restart_forgets_the_smoothed_value_and_keeps_the_weight() -> None:
     assert controller.ema.item() == pytest.approx(0.05)
     assert controller.weight.item() == pytest.approx(0.15)
     assert not controller.step(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_average_stays_float32_in_a_half_precision_module(dtype: torch.dtype) -> None:
+    """A bf16 average of .02 stuck at .032: steps of a tenth of the gap are below its last place."""
+    controller = KLController(KLConfig(weight=0.04, ema=0.99, every=10**6)).to(dtype)
+    controller.update(0.04)
+    for _ in range(2000):
+        controller.update(0.02)
+    assert float(controller.ema) == pytest.approx(0.02, rel=1e-5)
+    assert float(controller.weight) == pytest.approx(0.04, rel=1e-7)
