@@ -18,7 +18,7 @@ from benchmarks.clips import clip_records, omni_policy
 from benchmarks.text_model import prompts
 from benchmarks.worker import Gate, vowels
 from core_rl.config import CurriculumConfig, HardwareConfig, TrainerConfig
-from core_rl.hardware import prepare, trainer_kwargs
+from core_rl.hardware import prepare
 from core_rl.hf.policy import HFPolicy, Inputs
 from core_rl.loop.batches import PhaseBatches, shuffled_batches
 from core_rl.loop.module import FreshSampler, GroupPolicyModule
@@ -26,6 +26,7 @@ from core_rl.loss_config import KLConfig, LossConfig, Reduction
 from core_rl.objective.curriculum import Curriculum
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import quieten_lightning
+from core_rl.run.strategies import trainer_kwargs
 from core_rl.types import Actions, Query
 
 STEPS = 1000  # more than anybody asks for

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,9 +40,10 @@ class _WholeBatches(Precision):
     def convert_input(self, data: Data) -> Data:
         return data
 
-    def forward_context(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def forward_context(self) -> Generator[None, None, None]:
         """Keep the default dtype: log-probs, rewards and losses are computed in float32."""
-        return nullcontext()
+        yield
 
 
 class _Half(_WholeBatches, HalfPrecision):

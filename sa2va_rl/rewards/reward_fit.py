@@ -28,9 +28,10 @@ from torch.utils.data import (
 )
 
 from core_rl.config import HardwareConfig, LoggerConfig, TrainerConfig
-from core_rl.hardware import prepare, trainer_kwargs
+from core_rl.hardware import prepare
 from core_rl.loop.optim import build_optimizer
 from core_rl.run.fit import build_logger, quieten_lightning
+from core_rl.run.strategies import trainer_kwargs
 from sa2va_rl.config import RewardNetConfig
 from sa2va_rl.data.files import Sample
 from sa2va_rl.rewards.reward_metrics import judge_metrics, probe_table
