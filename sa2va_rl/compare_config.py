@@ -75,7 +75,6 @@ class CompareConfig:
     # `data_mix.train`, which has the main table; larger ones are left out.
     sizes: list[int] = field(default_factory=lambda: [20, 100])
     pulls: int = 10_000  # trials of LinUCB: as many as PPO's steps
-    resamples: int = 10_000  # bootstrap draws
     shown: int = 6  # pictures on the sheet
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -87,5 +86,5 @@ class CompareConfig:
             self.sizes,
             "numbers of training pictures, each at least 2",
         )
-        for name in ("pulls", "resamples", "shown"):
+        for name in ("pulls", "shown"):
             require(getattr(self, name) >= 1, f"compare.{name}", getattr(self, name), "at least 1")

@@ -21,6 +21,7 @@ from core_rl.results.plotting import (
     style,
     svg_uri,
 )
+from core_rl.results.stats import is_mean
 from lever.results.table import FROM, TO
 
 MAIN = "grpo"
@@ -131,4 +132,4 @@ def _interval(ax: Axes, place: int, metrics: Mapping[str, float], key: str, colo
 
 
 def _is_mean(key: str, prefix: str) -> bool:
-    return key.startswith(prefix) and not key.endswith(("_low", "_high"))
+    return key.startswith(prefix) and is_mean(key)

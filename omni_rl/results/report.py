@@ -162,8 +162,8 @@ def findings(
         said.append("One seed: the intervals cover other test records, not other training runs.")
     else:
         said.append(
-            f"The intervals resample {seeds} seeds and their records; so few seeds understate what "
-            "new ones would add."
+            f"The intervals are t intervals over {seeds} seeds: they cover other test records and "
+            "other training runs."
         )
     return said
 
@@ -247,4 +247,4 @@ def configuration(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> Interval:
-    return Interval(*(metrics[f"{name}{end}"] for end in ("", "_low", "_high")))
+    return Interval(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from core_rl.results.stats import Interval, bootstrap_mean, paired_bootstrap
+from core_rl.results.stats import as_metrics, is_mean, mean_interval, paired_interval
 from core_rl.types import Actions
 from omni_rl.rewards.answers import (
     BENCHMARK_SCORERS,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 # Sources whose accuracy stands for ability that must not drop.
 GENERAL = ("video_r1",)
-RESAMPLES = 4000
 _JUDGE_BATCH = 64
 _KEYS = ["seed", "id"]
 
@@ -155,8 +154,7 @@ def summarise(
     """
     metrics: dict[str, float] = {}
     for name, series in item_values(table, general).items():
-        interval = bootstrap_mean(_by_seed(series), resamples=RESAMPLES, seed=seed)
-        metrics |= _named(name, interval)
+        metrics |= as_metrics(name, mean_interval(_by_seed(series)))
     metrics["items"] = float(len(table))
     metrics["unjudged"] = float(table["accuracy"].isna().mean())
     return metrics
@@ -197,10 +195,8 @@ def compare(
     for name in (name for name in olds if name in news):
         old, new = olds[name].align(news[name], join="inner")
         if len(old):
-            interval = paired_bootstrap(
-                _by_seed(new), _by_seed(old), resamples=RESAMPLES, seed=seed
-            )
-            metrics |= _named(f"diff/{name}", interval)
+            interval = paired_interval(_by_seed(new), _by_seed(old))
+            metrics |= as_metrics(f"diff/{name}", interval)
     return metrics
 
 
@@ -219,19 +215,21 @@ def before_after_table(
         names: metrics in order; None: all that were compared.
 
     Returns:
-        One line a metric: before, after, and their difference with its 95 % interval.
+        One line a metric: before, after, their difference with its 95 % interval, and the smallest
+        difference that the comparison could have shown.
     """
     if names is None:
         compared = (key.removeprefix("diff/") for key in diff)
-        names = [key for key in compared if key in before and not key.endswith(("_low", "_high"))]
+        names = [key for key in compared if key in before and is_mean(key)]
     shown = [name for name in names if name in before and name in after]
     width = max([len("metric"), *map(len, shown)])
-    lines = [f"{'metric':<{width}}  before   after  change  95 % interval"]
+    lines = [f"{'metric':<{width}}  before   after  change  95 % interval     detectable"]
     for name in shown:
         change = ""
         if f"diff/{name}" in diff:
-            mean, low, high = (diff[f"diff/{name}{end}"] for end in ("", "_low", "_high"))
-            change = f"  {mean:+6.3f}  [{low:+.3f}, {high:+.3f}]"
+            ends = ("", "_low", "_high", "_detectable")
+            mean, low, high, least = (diff[f"diff/{name}{end}"] for end in ends)
+            change = f"  {mean:+6.3f}  [{low:+.3f}, {high:+.3f}]  {least:.3f}"
         lines.append(f"{name:<{width}}  {before[name]:6.3f}  {after[name]:6.3f}{change}")
     return "\n".join(lines)
 
@@ -306,7 +304,3 @@ def _ratio(true: pd.Series, stated: pd.Series) -> pd.Series:
 
 def _by_seed(series: pd.Series) -> list[list[float]]:
     return [group.tolist() for _, group in series.groupby(level="seed")]
-
-
-def _named(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}

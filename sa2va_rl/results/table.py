@@ -1,10 +1,9 @@
 """From every method's overlap with every picture to a table with intervals.
 
-Methods are compared picture by picture.  Seeds of generated data are whole replications (other
-patients, another reward network, other policies), so intervals resample seeds and, inside each,
-patients with all their pictures.  Of files each seed deals the same films out anew: a film that
-several seeds tested is one film, so means are over all pictures of all seeds, and intervals
-resample films with all that any seed found on them.
+Methods are compared picture by picture; means are over seeds.  Seeds of generated data are whole
+replications (other patients, another reward network, other policies).  Of files each seed deals
+the same films out anew: a film that several seeds tested is one film, so intervals also count the
+chance of the films, see `core_rl.results.stats`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core_rl.results.stats import Interval, paired_bootstrap
+from core_rl.results.stats import Interval, as_metrics, paired_interval
 from sa2va_rl.data.files import Sample
 from sa2va_rl.results.methods import FIXED, MEASURES, STOPPED, TRUTH, Found
 
@@ -73,41 +72,32 @@ def grouped(rows: pd.DataFrame, held: Mapping[str, Sequence[Sample]]) -> pd.Data
     return rows.assign(group=[groups[name][place] for name, place in pictures])
 
 
-def summarise(rows: pd.DataFrame, resamples: int) -> dict[str, float]:
+def summarise(rows: pd.DataFrame) -> dict[str, float]:
     """Measure one test set at one size.
 
     Args:
         rows: of `rows_of` with `grouped`, of one size and test set, any number of seeds.
-        resamples: bootstrap draws.
 
     Returns:
         `<measure>/<method>`, `gap_closed/<method>` (share of the way from the best fixed prompt to
-        the oracle, mean over pools), `entropy/<method>` in nats and `top_share/<method>` of
+        the oracle), `entropy/<method>` in nats and `top_share/<method>` of
         its prompts, `calls/<method>` a picture, `cpu_seconds/<method>` of learning, and for each
-        rival `diff/<method>_vs_<rival>` with `_low` and `_high`, `diff_recall/` likewise.
+        rival `diff/<method>_vs_<rival>` with `_low`, `_high` and `_detectable`, `diff_recall/`
+        likewise.
     """
-    rows = pooled(rows)
     found: dict[str, float] = {}
     for method, own in rows.groupby("method", sort=False):
         for name in (*MEASURES, "calls", "cpu_seconds"):
-            over = "pool" if name in MEASURES else "seed"
-            found[f"{name}/{method}"] = float(own.groupby(over)[name].mean().mean())
+            found[f"{name}/{method}"] = float(own.groupby("seed")[name].mean().mean())
         found |= {f"{name}/{method}": value for name, value in _spread(own).items()}
         found[f"gap_closed/{method}"] = _gap_closed(rows, str(method))
         for rival in RIVALS:
             if method == rival or rival not in set(rows["method"]):
                 continue
             for prefix, measure in (("diff", "dice"), ("diff_recall", "recall")):
-                gain = _gain(rows, str(method), rival, measure, resamples)
-                for end, value in (("", gain.mean), ("_low", gain.low), ("_high", gain.high)):
-                    found[f"{prefix}/{method}_vs_{rival}{end}"] = value
+                gain = _gain(rows, str(method), rival, measure)
+                found |= as_metrics(f"{prefix}/{method}_vs_{rival}", gain)
     return found
-
-
-def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add each row's `pool`: its seed, or one for all where a film is of several seeds."""
-    shared = (rows.groupby("group")["seed"].nunique() > 1).any()
-    return rows.assign(pool=0 if shared else rows["seed"])
 
 
 def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -115,9 +105,7 @@ def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
     seeds = sorted(rows["seed"].unique())
     methods = [str(method) for method in rows["method"].unique()]
     shares = {
-        method: [
-            _gap_closed(rows[rows["seed"] == seed].assign(pool=seed), method) for seed in seeds
-        ]
+        method: [_gap_closed(rows[rows["seed"] == seed], method) for seed in seeds]
         for method in methods
     }
     return pd.DataFrame(shares, index=pd.Index(seeds, name="seed"))
@@ -134,7 +122,7 @@ def histogram(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
 
 
 def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
-    """Lay out `summarise` for people.
+    """Lay out `summarise` for people; `least` is the detectable difference in Dice points.
 
     Args:
         found: of one size and test set.
@@ -143,17 +131,20 @@ def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
     wide = max([16, *(len(one) + 2 for one in told.values())])
     lines = [
         f"{'method':<32}{'told':<{wide}}{'Dice':>6}{'IoU':>6}{'prec':>6}{'rec':>6}{'gap':>7}"
-        f"  {'Dice - best fixed, 95 %':<25}{'top':>5}{'calls':>6}{'cpu s':>7}"
+        f"  {'Dice - best fixed, 95 %':<25}{'least':>6}{'top':>5}{'calls':>6}{'cpu s':>7}"
     ]
     for method in told:
         numbers = "".join(f"{found[f'{name}/{method}']:6.3f}" for name in MEASURES)
         key = f"diff/{method}_vs_{FIXED}"
-        ends = [100 * found[f"{key}{end}"] for end in ("", "_low", "_high")] if key in found else []
-        gain = "{:+5.1f} [{:+5.1f}, {:+5.1f}]".format(*ends) if ends else ""
+        gain = least = ""
+        if key in found:
+            ends = [100 * found[f"{key}{end}"] for end in ("", "_low", "_high")]
+            gain = "{:+5.1f} [{:+5.1f}, {:+5.1f}]".format(*ends)
+            least = f"{100 * found[f'{key}_detectable']:.1f}"
         top = found[f"top_share/{method}"]
         lines.append(
             f"{METHODS[method]:<32}{told[method]:<{wide}}{numbers}"
-            f"{100 * found[f'gap_closed/{method}']:6.0f}%  {gain:<25}"
+            f"{100 * found[f'gap_closed/{method}']:6.0f}%  {gain:<25}{least:>6}"
             f"{'' if np.isnan(top) else f'{100 * top:4.0f}%':>5}"
             f"{found[f'calls/{method}']:6.0f}{found[f'cpu_seconds/{method}']:7.1f}"
         )
@@ -185,21 +176,21 @@ def _spread(own: pd.DataFrame) -> dict[str, float]:
 
 
 def _gap_closed(rows: pd.DataFrame, method: str) -> float:
-    means = rows.groupby(["pool", "method"])["dice"].mean().unstack("method")
+    means = rows.groupby(["seed", "method"])["dice"].mean().unstack("method")
     way = means["oracle"] - means[FIXED]
     return float(((means[method] - means[FIXED]) / way.where(way > 0)).mean())
 
 
-def _gain(rows: pd.DataFrame, method: str, rival: str, measure: str, resamples: int) -> Interval:
-    after, before = _per_pool(rows, method), _per_pool(rows, rival)
-    return paired_bootstrap(
+def _gain(rows: pd.DataFrame, method: str, rival: str, measure: str) -> Interval:
+    after, before = _per_seed(rows, method), _per_seed(rows, rival)
+    return paired_interval(
         [part[measure].to_numpy(dtype=np.float64) for part in after],
         [part[measure].to_numpy(dtype=np.float64) for part in before],
-        resamples,
-        groups=[part["group"].tolist() for part in after],
+        [part["group"].tolist() for part in after],
+        shared=bool((rows.groupby("group")["seed"].nunique() > 1).any()),
     )
 
 
-def _per_pool(rows: pd.DataFrame, method: str) -> Sequence[pd.DataFrame]:
+def _per_seed(rows: pd.DataFrame, method: str) -> Sequence[pd.DataFrame]:
     own = rows[rows["method"] == method].sort_values(["seed", "picture"])
-    return [part for _, part in own.groupby("pool")]
+    return [part for _, part in own.groupby("seed")]

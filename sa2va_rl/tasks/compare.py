@@ -57,7 +57,7 @@ def compare_methods(
     results = run_all(settings, compare, seeds, sizes, folder)
     rows = pd.concat([result.rows for result in results], ignore_index=True)
     rows.to_parquet(folder / "samples.parquet", index=False)
-    metrics, tables = report(rows, sizes, settings.prompts, compare.resamples)
+    metrics, tables = report(rows, sizes, settings.prompts)
     told = told_of(rows[rows["size"] == largest])
     tables = {"findings": "\n".join(findings(metrics, told, len(seeds))), **tables}
     metrics |= _numbers(results, largest)
@@ -110,7 +110,7 @@ def run_all(
 
 
 def report(
-    rows: pd.DataFrame, sizes: Sequence[int], prompts: Sequence[str], resamples: int
+    rows: pd.DataFrame, sizes: Sequence[int], prompts: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Turn the rows of all seeds into metrics and tables for people.
 
@@ -118,7 +118,6 @@ def report(
         rows: of `SeedResult`, of every seed and size.
         sizes: the largest first.
         prompts: texts by place.
-        resamples: bootstrap draws.
     """
     metrics: dict[str, float] = {}
     tables: dict[str, str] = {}
@@ -129,7 +128,7 @@ def report(
                 continue
             prefix = "" if size == sizes[0] else f"size{size}/"
             prefix += "" if test_set == TEST else f"{SHIFTED}/"
-            found = summarise(own, resamples)
+            found = summarise(own)
             metrics |= {f"{prefix}{name}": value for name, value in found.items()}
             title = f"{size} training pictures, {test_set} pictures"
             tables[title] = text_table(found, told_of(own))

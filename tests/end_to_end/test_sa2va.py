@@ -27,7 +27,7 @@ SMALL = (
 )
 
 SMALL_COMPARISON = (
-    *("compare.sizes=[]", "compare.pulls=40", "compare.resamples=200", "compare.shown=2"),
+    *("compare.sizes=[]", "compare.pulls=40", "compare.shown=2"),
     *("compare.postprocess.recipes=4", "compare.finetune.start_steps=3"),
     *("compare.finetune.steps=2", "compare.finetune.look_every=1", "compare.finetune.width=4"),
 )

@@ -13,7 +13,7 @@ from tests.end_to_end.running import metrics, run
 SMALL = (
     *("+exp=sa2va_compare", "trainer=smoke", "logger=none", "data_mix.side=96"),
     *("reward_net.side=48", "reward_net.width=8", "compare.sizes=[4]", "compare.pulls=40"),
-    *("compare.resamples=200", "compare.shown=2", "compare.postprocess.recipes=4"),
+    *("compare.shown=2", "compare.postprocess.recipes=4"),
     *("compare.finetune.start_steps=3", "compare.finetune.steps=2"),
     *("compare.finetune.look_every=1", "compare.finetune.width=4"),
 )

@@ -1,112 +1,159 @@
-"""Bootstrap intervals: known widths, pairing, seeds, and their coverage."""
+"""t intervals: closed forms, what counts as one observation, pairing and ratios."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from scipy import stats
 
-from core_rl.results.stats import Interval, bootstrap_mean, paired_bootstrap
+from core_rl.results.stats import (
+    Floats,
+    Interval,
+    as_metrics,
+    mean_interval,
+    paired_interval,
+    ratio_interval,
+)
 
 RNG = np.random.default_rng(0)
 
 
+def width(found: Interval) -> float:
+    return found.high - found.low
+
+
+def normals(*shape: int) -> list[Floats]:
+    return list(RNG.normal(size=shape))
+
+
 def test_the_mean_is_over_seeds_of_means_over_items() -> None:
-    assert bootstrap_mean([[0.0, 1.0], [1.0, 1.0, 1.0, 1.0]], resamples=200).mean == 0.75
+    found = mean_interval([[0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    assert found.mean == 0.75
+    assert found.per_seed == (0.5, 1.0)
 
 
 def test_a_constant_has_no_width() -> None:
-    interval = bootstrap_mean([[0.5] * 7] * 3)
-    assert interval == Interval(0.5, 0.5, 0.5)
+    assert mean_interval([[0.5] * 7] * 3) == Interval(0.5, 0.5, 0.5, (0.5, 0.5, 0.5))
 
 
-def test_the_width_over_items_is_that_of_the_normal_approximation() -> None:
-    values = RNG.normal(size=400)
-    interval = bootstrap_mean(values)
-    error = values.std() / np.sqrt(values.size)
-    assert interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
-    assert interval.high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+def test_one_seed_gives_the_t_interval_over_its_items() -> None:
+    (values,) = normals(1, 30)
+    found = mean_interval([values])
+    right = stats.ttest_1samp(values, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((right.low, right.high))
 
 
-def test_seeds_that_differ_widen_the_interval() -> None:
-    alike = [RNG.normal(size=200) for _ in range(3)]
-    apart = [items + shift for items, shift in zip(alike, (-1.0, 0.0, 1.0), strict=True)]
-    narrow, wide = bootstrap_mean(alike), bootstrap_mean(apart)
-    # Three seeds 1 apart: all three draws hit an end seed with probability 1/27 > 2.5 %.
-    assert wide.high - wide.low > 1.8
-    assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
+def test_seeds_with_their_own_data_give_the_t_interval_over_seed_means() -> None:
+    values = [items + shift for items, shift in zip(normals(3, 200), (-1, 0, 1), strict=True)]
+    found = mean_interval(values)
+    right = stats.ttest_1samp([items.mean() for items in values], 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((right.low, right.high))
+
+
+def test_seeds_on_one_file_add_the_chance_of_its_items() -> None:
+    values = normals(3, 50)
+    over_seeds = width(mean_interval(values)) / 2
+    # Items averaged over seeds, about each seed's mean.
+    over_items = width(mean_interval([np.mean([one - one.mean() for one in values], axis=0)])) / 2
+    both = width(mean_interval(values, shared=True)) / 2
+    assert both == pytest.approx(math.hypot(over_seeds, over_items))
+
+
+def test_the_same_answers_again_are_no_further_evidence() -> None:
+    values = normals(1, 50)
+    alone, copies = mean_interval(values), mean_interval(values * 5, shared=True)
+    assert (copies.low, copies.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_copies_in_one_group_count_once() -> None:
+    (values,) = normals(1, 12)
+    groups = [np.repeat(np.arange(12), 4).tolist()]
+    alone, found = mean_interval([values]), mean_interval([np.repeat(values, 4)], groups)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_groups_of_different_size_weigh_by_their_items() -> None:
+    found = mean_interval([[1.0, 1.0, 1.0, 0.0]], [["a", "a", "a", "b"]])
+    # Group sums about the mean .75: +.75 and -.75; variance 2 / 1 * (.75^2 + .75^2) / 4^2.
+    half = stats.t.ppf(0.975, 1) * math.sqrt(2 * 2 * 0.75**2) / 4
+    assert (found.mean, found.high) == pytest.approx((0.75, 0.75 + half))
+
+
+def test_one_group_of_one_seed_says_nothing_of_others() -> None:
+    found = paired_interval([[1.0, 0.0]], [[0.0, 0.0]], [["a", "a"]])
+    assert (found.mean, found.low, found.high) == (0.5, -math.inf, math.inf)
+    assert found.detectable == math.inf
+
+
+def test_groups_join_items_that_seeds_on_one_file_have_in_common() -> None:
+    values = normals(1, 4)[0]
+    one = mean_interval([values] * 2, shared=True)
+    found = mean_interval([values, values[::-1]], [list("abcd"), list("dcba")], shared=True)
+    assert (found.low, found.high) == pytest.approx((one.low, one.high))
 
 
 def test_pairing_removes_what_items_share() -> None:
     difficulty = RNG.normal(size=(2, 300))
     before = difficulty + 0.01 * RNG.normal(size=(2, 300))
-    paired = paired_bootstrap(difficulty + 0.1, before)
+    paired = paired_interval(list(difficulty + 0.1), list(before), shared=True)
     assert paired.mean == pytest.approx(0.1, abs=0.01)
-    assert 0.09 < paired.low < paired.high < 0.11
-    assert bootstrap_mean(before).high - bootstrap_mean(before).low > 0.1
-
-
-def test_the_same_seed_gives_the_same_interval() -> None:
-    values = RNG.normal(size=50)
-    assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
-    assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
+    assert width(paired) < 0.1 * width(mean_interval(list(before), shared=True))
 
 
 def test_booleans_are_answers_right_or_wrong() -> None:
     after, before = np.array([True, True, False]), np.array([False, True, False])
-    assert paired_bootstrap(after, before).mean == pytest.approx(1 / 3)
+    assert paired_interval([after], [before]).mean == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("shape", [(120,), (4, 60)], ids=["items", "seeds and items"])
-def test_coverage_is_near_what_is_promised(shape: tuple[int, ...]) -> None:
-    # True mean 0; items and, in the second case, seeds vary.  Four seeds give too narrow an
-    # interval (see the module's header), hence the lower bar.
-    rng = np.random.default_rng(1)
-    hits = 0
-    for trial in range(200):
-        values = rng.normal(size=shape)
-        if len(shape) == 2:
-            values = values + 0.3 * rng.normal(size=(shape[0], 1))
-        interval = bootstrap_mean(values, resamples=400, seed=trial)
-        hits += interval.low <= 0 <= interval.high
-    assert hits / 200 >= (0.90 if len(shape) == 1 else 0.75)
-    assert hits < 200
+def test_a_ratio_of_means_has_the_interval_of_the_delta_method() -> None:
+    bottoms = [items + 5 for items in normals(1, 400)]
+    tops = [
+        0.5 * items + 0.1 * noise for items, noise in zip(bottoms, normals(1, 400), strict=True)
+    ]
+    found = ratio_interval(tops, bottoms)
+    assert found.mean == pytest.approx(tops[0].mean() / bottoms[0].mean())
+    residuals = tops[0] - found.mean * bottoms[0]
+    error = residuals.std(ddof=1) / math.sqrt(400) / bottoms[0].mean()
+    assert width(found) == pytest.approx(2 * stats.t.ppf(0.975, 399) * error)
+
+
+def test_each_seed_has_its_own_ratio() -> None:
+    found = ratio_interval([[1.0, 1.0], [3.0, 1.0]], [[2.0, 2.0], [4.0, 4.0]])
+    assert found.per_seed == (0.5, 0.5)
+    nothing = ratio_interval([[1.0]], [[0.0]])
+    assert math.isnan(nothing.mean) and math.isnan(nothing.low)
+
+
+def test_metrics_hold_the_ends_the_seeds_and_the_detectable_difference() -> None:
+    found = as_metrics("diff/accuracy", paired_interval([[1.0], [0.5]], [[0.0], [0.0]]))
+    assert found["diff/accuracy"] == 0.75
+    assert found["diff/accuracy/seed0"] == 1.0 and found["diff/accuracy/seed1"] == 0.5
+    ends = {"diff/accuracy_low", "diff/accuracy_high", "diff/accuracy_detectable"}
+    assert ends < found.keys()
+    assert as_metrics("a", mean_interval([[1.0, 1.0]])) == {"a": 1.0, "a_low": 1.0, "a_high": 1.0}
 
 
 @pytest.mark.parametrize(
     ("after", "before", "message"),
     [
-        ([1.0, 2.0], [1.0], "differ in number"),
-        ([[1.0], [2.0]], [1.0, 2.0], "differ in number"),
+        ([[1.0, 2.0]], [[1.0]], "differ in number"),
+        ([[1.0], [2.0]], [[1.0, 2.0]], "differ in number"),
         ([], [], "at least one item"),
-        ([float("nan")], [1.0], "after: expected finite"),
+        ([[]], [[]], "at least one item"),
+        ([[float("nan")]], [[1.0]], "after: expected finite"),
     ],
 )
-def test_unfit_items_are_refused(after: list[float], before: list[float], message: str) -> None:
+def test_unfit_items_are_refused(
+    after: list[list[float]], before: list[list[float]], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        paired_bootstrap(after, before)
-
-
-def test_many_items_are_resampled_in_pieces() -> None:
-    values = RNG.normal(size=30_000)
-    interval = bootstrap_mean(values, resamples=150)
-    assert interval.low < interval.mean < interval.high
-
-
-def test_groups_of_one_item_change_nothing() -> None:
-    values = [np.random.default_rng(seed).normal(size=17) for seed in range(3)]
-    alone = [list(range(17))] * 3
-    assert bootstrap_mean(values, 500, groups=alone) == bootstrap_mean(values, 500)
-
-
-def test_copies_in_one_group_count_once() -> None:
-    """Groups of the same size are drawn as their means are."""
-    values = np.random.default_rng(0).normal(size=12)
-    copies = [np.repeat(values, 4)]
-    groups = [np.repeat(np.arange(12), 4).tolist()]
-    found, alone = bootstrap_mean(copies, 500, groups=groups), bootstrap_mean(values, 500)
-    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+        paired_interval(after, before)
 
 
 def test_groups_have_to_be_of_the_items() -> None:
-    with pytest.raises(ValueError, match="groups: 2 given for 3 items"):
-        bootstrap_mean([1.0, 2.0, 3.0], groups=[["a", "b"]])
+    with pytest.raises(ValueError, match=r"groups: \[2\] given for \[3\] items"):
+        mean_interval([[1.0, 2.0, 3.0]], [["a", "b"]])
+    with pytest.raises(ValueError, match="on one file: name each item's group"):
+        mean_interval([[1.0, 2.0], [3.0]], shared=True)

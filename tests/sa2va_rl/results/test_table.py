@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from sa2va_rl.data.files import Sample
 from sa2va_rl.results.methods import LEARNED, NOTHING, STOPPED, TEST, TRUTH, Found
@@ -57,7 +58,7 @@ def rows() -> pd.DataFrame:
 
 
 def test_measures_and_shares_of_the_gap(rows: pd.DataFrame) -> None:
-    table = summarise(rows, resamples=200)
+    table = summarise(rows)
     assert table["dice/fixed"] == pytest.approx(0.55)
     assert table["iou/oracle"] == pytest.approx(0.375)
     assert table["gap_closed/fixed"] == 0 and table["gap_closed/oracle"] == pytest.approx(1)
@@ -67,11 +68,13 @@ def test_measures_and_shares_of_the_gap(rows: pd.DataFrame) -> None:
 
 
 def test_differences_are_taken_picture_by_picture(rows: pd.DataFrame) -> None:
-    table = summarise(rows, resamples=500)
+    table = summarise(rows)
     # Pictures differ among each other and the difference does not: only seeds spread it.
     assert table["diff/ppo_tuned_vs_fixed"] == pytest.approx(0.125)
-    assert table["diff/ppo_tuned_vs_fixed_low"] == pytest.approx(0.1)
-    assert table["diff/ppo_tuned_vs_fixed_high"] == pytest.approx(0.15)
+    half = student.ppf(0.975, 1) * 0.025  # two seeds, .025 from their mean
+    assert table["diff/ppo_tuned_vs_fixed_low"] == pytest.approx(0.125 - half)
+    assert table["diff/ppo_tuned_vs_fixed_high"] == pytest.approx(0.125 + half)
+    assert table["diff/ppo_tuned_vs_fixed/seed1"] == pytest.approx(0.15)
     assert table["diff_recall/random_vs_fixed"] == pytest.approx(-0.1)
     assert "diff/fixed_vs_fixed" not in table
 
@@ -83,12 +86,14 @@ def test_frames_of_one_film_are_drawn_together() -> None:
     rows.loc[own, "dice"] += np.repeat([-0.1, 0.0, 0.1, 0.2], 5)
 
     def width(groups: int) -> float:
-        table = summarise(grouped(rows, {TEST: samples_of(groups)}), resamples=4000)
+        table = summarise(grouped(rows, {TEST: samples_of(groups)}))
         assert table["diff/ppo_tuned_vs_fixed"] == pytest.approx(0.15)
         ends = [table[f"diff/ppo_tuned_vs_fixed_{end}"] for end in ("low", "high")]
         return ends[1] - ends[0]
 
-    assert width(4) == pytest.approx(np.sqrt(5) * width(PICTURES), rel=0.15)
+    # The variance is divided by n - 1, whose degrees of freedom give the factor of the error.
+    factor = np.sqrt(19 / 3) * student.ppf(0.975, 3) / student.ppf(0.975, 19)
+    assert width(4) == pytest.approx(factor * width(PICTURES))
 
 
 def test_a_film_that_several_seeds_tested_is_one_film() -> None:
@@ -96,11 +101,11 @@ def test_a_film_that_several_seeds_tested_is_one_film() -> None:
     one = grouped(seed_rows(1, 0.6), {TEST: samples_of(4)})
     own = one["method"] == "ppo_tuned"
     one.loc[own, "dice"] += np.repeat([-0.1, 0.0, 0.1, 0.2], 5)
-    # A shorter film in the first seed: pictures weigh alike, whatever their seed.
+    # A shorter film in the first seed.
     short = one[one["picture"] < 18]
     more = [one.assign(seed=seed) for seed in (2, 3, 4, 5)]
-    several = summarise(pd.concat([short, *more], ignore_index=True), resamples=4000)
-    single = summarise(one, resamples=4000)
+    several = summarise(pd.concat([short, *more], ignore_index=True))
+    single = summarise(one)
     key = "diff/ppo_tuned_vs_fixed"
     for end in ("", "_low", "_high"):
         assert several[key + end] == pytest.approx(single[key + end], abs=0.01)
@@ -110,7 +115,7 @@ def test_a_film_that_several_seeds_tested_is_one_film() -> None:
 
 
 def test_choices_are_spread_or_not_there(rows: pd.DataFrame) -> None:
-    table = summarise(rows, resamples=50)
+    table = summarise(rows)
     assert table["entropy/fixed"] == 0 and table["top_share/fixed"] == 1
     assert table["entropy/oracle"] == pytest.approx(np.log(2))
     assert np.isnan(table["top_share/random"])
@@ -128,13 +133,13 @@ def test_a_set_without_a_way_has_no_share() -> None:
     rows.loc[rows["method"] == "oracle", "dice"] = rows.loc[
         rows["method"] == "fixed", "dice"
     ].to_numpy()
-    assert np.isnan(summarise(rows, resamples=50)["gap_closed/ppo_tuned"])
+    assert np.isnan(summarise(rows)["gap_closed/ppo_tuned"])
 
 
 def test_the_text_names_every_method_once_and_who_told_it(rows: pd.DataFrame) -> None:
     told = told_of(rows)
     assert list(told) == ["random", "fixed", "oracle", "ppo_tuned"]  # the order of METHODS
-    text = text_table(summarise(rows, resamples=50), told)
+    text = text_table(summarise(rows), told)
     lines = {line[:32].strip(): line for line in text.splitlines()[1:]}
     assert list(lines) == [METHODS[name] for name in told]
     assert "learned reward" in lines[METHODS["ppo_tuned"]]
@@ -143,7 +148,7 @@ def test_the_text_names_every_method_once_and_who_told_it(rows: pd.DataFrame) ->
     assert name_of("ppo_tuned", told) == METHODS["ppo_tuned"]
     stopped = {**told, "finetune": STOPPED}
     assert name_of("finetune", stopped) == "fine-tuned, anchor (3b), stop by truth"
-    numbers = summarise(rows, resamples=50)
+    numbers = summarise(rows)
     numbers |= {k.replace("ppo_tuned", "finetune"): v for k, v in numbers.items()}
     lines = text_table(numbers, stopped).splitlines()
     assert f"{STOPPED}  " in lines[-1]
