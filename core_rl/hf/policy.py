@@ -12,20 +12,20 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from core_rl.hf.encoded_prompt import PER_TOKEN, Inputs, followed_by
 from core_rl.hf.generation import generation_mode
 from core_rl.hf.reference import AdapterReference
 from core_rl.hf.repeated_prompt import draw_with_copies, score_with_copies
 from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.hf.shared_prompt import (
-    Inputs,
     Prefix,
     draw_candidates,
     encode_prompt,
@@ -68,8 +68,13 @@ class HFPolicy(nn.Module, ABC):
         recompute: what a shared prompt's backward pass computes again instead of keeping it:
             `auto` = layers of the prompt, cheap operations of the completions; `layers` of both;
             `never`.  See `core_rl.hf.recompute`.
+
+    Attributes:
+        per_token: names of the inputs, beside `input_ids`, that `collate` makes with one number a
+            token; see `core_rl.hf.encoded_prompt.PER_TOKEN`.
     """
 
+    per_token: ClassVar[Mapping[str, int]] = PER_TOKEN
     model: Any
     stop_ids: Tensor
     suppress_ids: Tensor
@@ -201,7 +206,7 @@ class HFPolicy(nn.Module, ABC):
             return StepLogProbs(
                 score_with_copies(
                     self.model,
-                    self._build,
+                    self._build_whole,
                     prompt.queries,
                     actions,
                     temperature,
@@ -263,6 +268,15 @@ class HFPolicy(nn.Module, ABC):
         inputs = self._inputs(queries)
         inputs["position_ids"], next_position = self.positions(inputs)
         return inputs, next_position
+
+    def _build_whole(self, queries: Sequence[Query], ids_NT: Tensor, mask_NT: Tensor) -> Inputs:
+        """Inputs of prompts with a completion behind each."""
+        inputs, next_position = self._build(queries)
+        ahead = next_position.unsqueeze(1) + torch.arange(ids_NT.shape[1], device=ids_NT.device)
+        # Omni positions carry three rows (time, height, width) before the batch; text has one.
+        places = inputs["position_ids"]
+        places = torch.cat([places, ahead.expand(*places.shape[:-1], -1)], dim=-1)
+        return followed_by(inputs, ids_NT, mask_NT, self.per_token) | {"position_ids": places}
 
     def with_texts(self, actions: Actions) -> Actions:
         """Add the decoded texts, special tokens left out."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.generation import (
     decode,
     hidden_states_only,
@@ -19,11 +20,11 @@ from core_rl.hf.generation import (
     log_softmax_masked,
 )
 from core_rl.hf.log_probs import chosen_log_probs
-from core_rl.hf.shared_prompt import Inputs, has_plain_head, is_partitioned
+from core_rl.hf.shared_prompt import has_plain_head, is_partitioned
 from core_rl.types import Actions, Query
 
-# Queries to a left-padded batch with `position_ids`, and the position that follows each prompt.
-Build = Callable[[Sequence[Query]], tuple[Inputs, Tensor]]
+# Queries, their completions [N, T] and mask to a left-padded batch with `position_ids`.
+Build = Callable[[Sequence[Query], Tensor, Tensor], Inputs]
 
 
 def draw_with_copies(
@@ -61,9 +62,9 @@ def score_with_copies(
     parts = []
     for rows in order_N.split(rows_per_pass):
         longest = max(1, int(mask_NT[rows].sum(-1).max()))
-        inputs, next_position = build([copies[row] for row in rows.tolist()])
         ids, mask = ids_NT[rows, :longest], mask_NT[rows, :longest]
-        logp = _full_pass(model, inputs, next_position, ids, mask, temperature, suppress)
+        inputs = build([copies[row] for row in rows.tolist()], ids, mask)
+        logp = _full_pass(model, inputs, ids, mask, temperature, suppress)
         parts.append(pad(logp, (0, steps - longest)))
     return torch.cat(parts)[order_N.argsort()].view(actions.ids_BGT.shape)
 
@@ -71,20 +72,12 @@ def score_with_copies(
 def _full_pass(
     model: Any,
     inputs: Inputs,
-    next_position: Tensor,
     ids_NT: Tensor,
     mask_NT: Tensor,
     temperature: float,
     suppress: Tensor | None,
 ) -> Tensor:
-    steps = ids_NT.shape[1]
-    ahead = next_position.unsqueeze(1) + torch.arange(steps, device=ids_NT.device)
-    # Omni positions carry three rows (time, height, width) before the batch; text has one.
-    ahead = ahead.expand(*inputs["position_ids"].shape[:-1], steps)
-    inputs["position_ids"] = torch.cat([inputs["position_ids"], ahead], dim=-1)
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], ids_NT], dim=1)
-    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask_NT.long()], dim=1)
-    scored = slice(-steps - 1, -1)
+    scored = slice(-ids_NT.shape[1] - 1, -1)
     if not has_plain_head(model) or is_partitioned(model):
         logits = model(**inputs, use_cache=False).logits[:, scored]
         logp = log_softmax_masked(logits, temperature, suppress)

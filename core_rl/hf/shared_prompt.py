@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.fused_decoder import FusedDecoder, pairs_side_by_side
 from core_rl.hf.log_probs import chosen_log_probs
 from core_rl.hf.recompute import layers_again, operations_again
@@ -28,8 +29,6 @@ from core_rl.hf.shared_attention import (
     attending,
 )
 from core_rl.types import Actions
-
-Inputs = dict[str, Any]  # what the model's forward takes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core_rl.doctor.hf.checks import limited
 from core_rl.doctor.hf.explain import Explanation, Hypothesis
-from core_rl.doctor.hf.parity import Case, gap_between, plain_logits
+from core_rl.doctor.hf.parity import Case, gap_between
 from core_rl.hardware import own_randomness
 from core_rl.types import Actions
 from omni_rl.config import Blank
@@ -201,7 +201,7 @@ def _hypothesis(name: str, change: Callable[[Inputs, Inputs], Inputs]) -> Hypoth
             altered = change(row, others[-1] if others else row)
             changed |= any(altered.get(key) is not value for key, value in row.items())
             try:
-                logits.append(plain_logits(case.model, altered, case.ids_of(n)))
+                logits.append(case.forward(n, altered))
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
                 return None  # the model refuses such a prompt, so it was not this one
         if not changed:

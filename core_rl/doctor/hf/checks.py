@@ -29,7 +29,6 @@ from core_rl.doctor.hf.parity import (
     Case,
     Drawn,
     Gap,
-    Inputs,
     gap_between,
     unpadded_rows,
     watch_cache,
@@ -39,6 +38,7 @@ from core_rl.doctor.hf.prompt_checks import batch_findings, template_findings, t
 from core_rl.doctor.hf.sampling_checks import sampling_findings, text_findings
 from core_rl.doctor.weights import weights_finite
 from core_rl.hardware import own_randomness
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.policy import HFPolicy
 from core_rl.types import Actions, Query
 
@@ -261,6 +261,7 @@ def _picked(
         policy.suppress_ids,
         batch,
         owners,
+        policy.per_token,
     )
     return case, drawn
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core_rl.doctor.hf.parity import Case, Gap, gap_between, plain_logits, takes
+from core_rl.doctor.hf.parity import Case, Gap, gap_between, takes
 from core_rl.hf.generation import generation_mode, log_softmax_masked
 
 SHIFTS = (1, -1)
@@ -108,7 +108,7 @@ def other_prompt(case: Case, observed_NT: Tensor) -> Explanation | None:
         moved = [n for n in range(len(case.rows)) if not _same_prompt(case, n, m)]
         if not moved:
             continue
-        scored = case.score([case.forward(n, m) for n in range(len(case.rows))])
+        scored = case.score([case.forward(n, case.rows[m]) for n in range(len(case.rows))])
         for n in moved:
             gaps = [_row_gap(case, observed_NT, option, n) for option in (best, scored)]
             if gaps[1] < gaps[0]:
@@ -272,14 +272,12 @@ def _in_batch(
     assert case.batch is not None
     index, ids_T = case.row_in_batch[n], case.ids_of(n)
     mask_P = case.batch["attention_mask"][index]
-    row = case.rows[n] | {
-        "input_ids": case.batch["input_ids"][index].unsqueeze(0),
-        "attention_mask": (torch.ones_like(mask_P) if ignore_mask else mask_P).unsqueeze(0),
-    }
+    names = ["input_ids", *(case.per_token.keys() & case.batch.keys())]
+    row = case.rows[n] | {name: case.batch[name][index].unsqueeze(0) for name in names}
+    if ignore_mask:
+        row["attention_mask"] = torch.ones_like(row["attention_mask"])
     at = places(mask_P, len(ids_T))
-    if at is not None:
-        row["position_ids"] = at.unsqueeze(0)
-    return plain_logits(case.model, row, ids_T)
+    return case.forward(n, row, None if at is None else at.unsqueeze(0))
 
 
 def moved_positions(case: Case, observed_NT: Tensor) -> Explanation | None:
@@ -296,7 +294,7 @@ def moved_positions(case: Case, observed_NT: Tensor) -> Explanation | None:
                 [torch.arange(prompt), start + torch.arange(len(case.ids_of(n)))]
             ).clamp(min=0)
             places = places.unsqueeze(0).to(case.ids_NT.device)
-            logits.append(case.forward(n, n, position_ids=places))
+            logits.append(case.forward(n, case.rows[n], places))
         off = "by the padding" if shift is None else f"by {shift:+d}"
         cause = f"position ids of the completion are off {off}"
         left = _left(case, observed_NT, case.score(logits))
@@ -317,7 +315,7 @@ def _pads(case: Case, n: int) -> int:
 
 
 def _has_media(case: Case) -> bool:
-    return bool(set(case.rows[0]) - {"input_ids", "attention_mask", "token_type_ids"})
+    return bool(case.rows[0].keys() - {"input_ids"} - case.per_token.keys())
 
 
 HYPOTHESES: tuple[Hypothesis, ...] = (

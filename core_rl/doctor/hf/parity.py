@@ -19,11 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
+from core_rl.hf.encoded_prompt import PER_TOKEN, Inputs, followed_by
 from core_rl.hf.generation import generation_mode, log_softmax_masked
-
-Inputs = dict[str, Any]  # what the model's forward takes
-
-LAYOUT = ("input_ids", "attention_mask", "position_ids", "cache_position")
 
 
 @dataclass(frozen=True)
@@ -152,6 +149,7 @@ class Case:
         suppress: ids that were meant never to be drawn, or None.
         batch: the padded prompts as decoding was given them, where known.
         row_in_batch: which row of `batch` each completion belongs to.
+        per_token: see `core_rl.hf.encoded_prompt.PER_TOKEN`.
     """
 
     model: nn.Module
@@ -162,25 +160,33 @@ class Case:
     suppress: Tensor | None = None
     batch: Inputs | None = None
     row_in_batch: Sequence[int] = field(default_factory=list)
+    per_token: Mapping[str, int] = field(default_factory=lambda: PER_TOKEN)
 
     @cached_property
     def logits(self) -> list[Tensor]:
         """Raw logits of every completion's tokens, [T_n, K] each, by the plain forward."""
-        return [self.forward(n, n) for n in range(len(self.rows))]
+        return [self.forward(n, row) for n, row in enumerate(self.rows)]
 
     def ids_of(self, n: int) -> Tensor:
         """Tokens of one completion, without what follows its end."""
         return self.ids_NT[n, : int(self.mask_NT[n].sum())]
 
-    def forward(self, n: int, prompt_of: int, **changes: Any) -> Tensor:
-        """Logits [T_n, K] of completion n after the prompt of completion `prompt_of`.
+    def forward(self, n: int, row: Inputs, positions: Tensor | None = None) -> Tensor:
+        """Logits [T_n, K], float32, of completion n after one unpadded prompt.
 
         Args:
             n: the completion.
-            prompt_of: whose prompt; n for the right one.
-            changes: arguments of the model's forward that replace or join the row's own.
+            row: the prompt; `rows[n]` is the right one.
+            positions: of prompt and completion, [1, P + T_n]; None leaves them to the model.
         """
-        return plain_logits(self.model, self.rows[prompt_of] | changes, self.ids_of(n))
+        ids_1T = self.ids_of(n).unsqueeze(0)
+        inputs = followed_by(row, ids_1T, per_token=self.per_token)
+        inputs.pop("position_ids", None)
+        if positions is not None:
+            inputs["position_ids"] = positions
+        with generation_mode(self.model):
+            logits = self.model(**inputs, use_cache=False).logits
+        return logits[0, -ids_1T.shape[1] - 1 : -1].float()
 
     def score(
         self,
@@ -198,33 +204,6 @@ class Case:
         return out
 
 
-@torch.no_grad()
-def plain_logits(model: nn.Module, row: Mapping[str, Any], ids_T: Tensor) -> Tensor:
-    """Logits [T, K], float32, of the tokens that follow one unpadded prompt.
-
-    Args:
-        model: any causal model.
-        row: keyword arguments of its forward for one prompt; inputs of a number a token are
-            lengthened, `position_ids` are left to the model unless they cover the completion.
-        ids_T: the completion.
-    """
-    steps = len(ids_T)
-    prompt = row["input_ids"].shape[-1]
-    inputs = dict(row)
-    inputs["input_ids"] = torch.cat([row["input_ids"], ids_T.unsqueeze(0)], dim=-1)
-    for name, value in row.items():
-        if name == "input_ids" or not isinstance(value, Tensor):
-            continue
-        if name == "position_ids" and value.shape[-1] == prompt:
-            del inputs[name]
-        elif value.ndim == 2 and value.shape == row["input_ids"].shape:
-            fill = 1 if name == "attention_mask" else 0
-            inputs[name] = torch.cat([value, value.new_full((1, steps), fill)], dim=-1)
-    with generation_mode(model):
-        logits = model(**inputs, use_cache=False).logits
-    return logits[0, -steps - 1 : -1].float()
-
-
 def unpadded_rows(inputs: Mapping[str, Any]) -> list[Inputs]:
     """Cut a padded batch of text into its rows.
 
@@ -232,20 +211,24 @@ def unpadded_rows(inputs: Mapping[str, Any]) -> list[Inputs]:
         ValueError: it holds more than text; nobody but the processor knows what belongs to a row.
     """
     count = len(inputs["input_ids"])
-    other = sorted(set(inputs) - set(LAYOUT) - {"token_type_ids"})
+    other = {
+        name: value
+        for name, value in inputs.items()
+        if name not in ("input_ids", "position_ids", "cache_position", *PER_TOKEN)
+    }
     if other and count > 1:
         raise ValueError(
-            f"inputs hold {other} for {count} prompts: pass rows=[...], the processor's output for "
-            "each prompt alone"
+            f"inputs hold {sorted(other)} for {count} prompts: pass rows=[...], the processor's "
+            "output for each prompt alone"
         )
     mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
-    rows = []
-    for n in range(count):
-        row = {name: value for name, value in inputs.items() if name in other}
-        row["input_ids"] = inputs["input_ids"][n][mask[n]].unsqueeze(0)
-        row["attention_mask"] = torch.ones_like(row["input_ids"])
-        rows.append(row)
-    return rows
+    laid_out = {"attention_mask": mask.long()} | {
+        name: inputs[name] for name in ("input_ids", *PER_TOKEN) if name in inputs
+    }
+    return [
+        other | {name: value[n][mask[n]].unsqueeze(0) for name, value in laid_out.items()}
+        for n in range(count)
+    ]
 
 
 def takes(model: nn.Module, argument: str) -> bool:

@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core_rl.config import DoctorConfig, HardwareConfig, OnFailure
 from core_rl.doctor.findings import UnhealthyError, failed
 from core_rl.doctor.hf.checks import Score, diagnose
-from core_rl.doctor.hf.parity import Inputs
 from core_rl.doctor.known_warnings import overheard
 from core_rl.doctor.report import write_findings
 from core_rl.doctor.weights import weight_findings
 from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.policy import switch_dropout_off
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core_rl.doctor.hf.parity import Inputs
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.policy import EncodedPrompt, HFPolicy
 from core_rl.types import Actions, StepLogProbs
 from tests.core_rl.hf.text_policy import SUPPRESSED, TextPolicy, build_model, byte_tokenizer

@@ -17,14 +17,14 @@ from core_rl.doctor.hf.checks import check_policy, diagnose
 from core_rl.doctor.hf.parity import (
     FULL,
     HALF,
+    Case,
     Drawn,
-    Inputs,
     gap_between,
-    plain_logits,
     tolerance_of,
     unpadded_rows,
 )
 from core_rl.doctor.hf.prompt_checks import template_findings, tokenizer_findings
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.generation import generation_mode
 from tests.core_rl.hf.text_policy import QUERIES, build_model, build_policy, byte_tokenizer
 
@@ -221,7 +221,8 @@ def test_the_plain_forward_is_the_models_own() -> None:
     ids = torch.tensor([65, 66, 67])
     whole = torch.cat([row["input_ids"][0], ids])
     logits = model(whole.unsqueeze(0)).logits[0, -4:-1]
-    torch.testing.assert_close(plain_logits(model, row, ids), logits)
+    case = Case(model, [row], ids.unsqueeze(0), torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(case.logits[0], logits)
 
 
 # -- tokens and templates ------------------------------------------------------------------------
