@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from core_rl.config import (
     CurriculumConfig,
@@ -28,3 +29,9 @@ class LoopSettings:
     logger: LoggerConfig
     paths: PathsConfig
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
+
+    def side_by_side(self, jobs: int) -> Self:
+        """Turn progress bars off if several of these jobs run at a time."""
+        if min(jobs, self.trainer.workers) <= 1:
+            return self
+        return replace(self, trainer=replace(self.trainer, progress=False))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import as_completed
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core_rl.files import write_text
-from core_rl.run.parallel import Progress, executor, logged_into
+from core_rl.run.parallel import Job, each
 from core_rl.run.run_folder import peak_rss_gib
 from lever.learning.trained_methods import PIPELINE, check_arms
 from lever.results.report import write_report
@@ -56,22 +54,11 @@ def run(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
 
 def score_worlds(settings: Settings, seeds: Sequence[int], folder: Path) -> list[WorldScores]:
-    """Score each world, `trainer.workers` side by side."""
-    workers = min(settings.trainer.workers, len(seeds))
-    if workers > 1:
-        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
-    progress = Progress(len(seeds))
-    found: dict[int, WorldScores] = {}
-    with executor(workers) as pool:
-        runs = {}
-        for seed in seeds:
-            into = folder / f"seed{seed}"
-            if workers > 1:
-                job = pool.submit(logged_into, into, score_world, settings, seed, into)
-            else:
-                job = pool.submit(score_world, settings, seed, into)
-            runs[job] = seed
-        for done in as_completed(runs):
-            found[runs[done]] = done.result()
-            progress.one_more(f"world {runs[done]}")
-    return [found[seed] for seed in seeds]
+    """Score each world, `trainer.workers` at a time."""
+    settings = settings.side_by_side(len(seeds))
+    folders = {seed: folder / f"seed{seed}" for seed in seeds}
+    jobs = [
+        Job(f"world {seed}", into, score_world, (settings, seed, into))
+        for seed, into in folders.items()
+    ]
+    return list(each(jobs, settings.trainer.workers).values())

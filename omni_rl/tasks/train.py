@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, as_completed
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from core_rl.files import write_text
 from core_rl.hardware import is_main_process
 from core_rl.run.fit import resume_point
-from core_rl.run.parallel import Progress, executor, logged_into
+from core_rl.run.parallel import Job, each
 from core_rl.run.run_folder import peak_rss_gib
 from omni_rl.results.report import HEADLINE, write_report
 from omni_rl.results.seed_run import SeedResult, check_settings, run_seed, try_control
@@ -22,8 +21,6 @@ from omni_rl.rewards import scores as evaluate
 from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 REAL = "model=humanomni_v2 data_mix=stage4_people_focus hardware=gpu8_zero2 paths.data=FOLDER"
 
@@ -85,47 +82,45 @@ def run_all(
         the seeds.  A control that failed is left out.
     """
     names = settings.trainer.controls
-    jobs = len(seeds) * (1 + len(names))
-    workers = min(settings.trainer.workers, jobs)
+    total = len(seeds) * (1 + len(names))
     resumed = resume_points(settings.trainer.resume, seeds)
     folders = {s: folder if len(seeds) == 1 else folder / f"seed{s}" for s in seeds}
-    if workers > 1:
-        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
-    progress = Progress(jobs)
-    results: dict[int, SeedResult] = {}
-    tables: dict[tuple[str, int], pd.DataFrame] = {}
-    with executor(workers) as pool:
+    settings = settings.side_by_side(total)
+    own = {
+        seed: replace(settings, trainer=replace(settings.trainer, resume=resumed[seed]))
+        for seed in seeds
+    }
+    runs = {f"seed {seed}": seed for seed in seeds}
 
-        def submit(seed: int, work: Callable[..., T], *extra: Any) -> Future[T]:
-            trainer = replace(settings.trainer, resume=resumed[seed])
-            args = (replace(settings, trainer=trainer), seed, folders[seed], *extra)
-            if workers > 1:
-                return pool.submit(logged_into, folders[seed], work, *args)
-            return pool.submit(work, *args)
+    def controls(name: str, result: SeedResult | pd.DataFrame | None) -> list[Job[Any]]:
+        if not isinstance(result, SeedResult):
+            return []
+        seed, budget = runs[name], result.numbers["learn_cpu_seconds"]
+        return [
+            Job(
+                f"control {control} of seed {seed}",
+                folders[seed],
+                try_control,
+                (own[seed], seed, folders[seed], control, budget),
+            )
+            for control in names
+        ]
 
-        runs = {submit(seed, run_seed): seed for seed in seeds}
-        controls: dict[Future[pd.DataFrame | None], tuple[str, int]] = {}
-        for run in as_completed(runs):
-            seed = runs[run]
-            results[seed] = run.result()
-            progress.one_more(f"seed {seed}")
-            budget = results[seed].numbers["learn_cpu_seconds"]
-            controls |= {submit(seed, try_control, name, budget): (name, seed) for name in names}
-        for control in as_completed(controls):
-            name, seed = controls[control]
-            table = control.result()
-            if table is None:
-                log.warning("the report leaves control %s out: it failed for seed %d", name, seed)
-            else:
-                tables[name, seed] = table
-            progress.one_more(f"control {name} of seed {seed}")
-    ordered = [results[seed] for seed in seeds]
-    beside = {name: [result.beside[name] for result in ordered] for name in ordered[0].beside}
+    jobs: list[Job[Any]] = [
+        Job(name, folders[seed], run_seed, (own[seed], seed, folders[seed]))
+        for name, seed in runs.items()
+    ]
+    done = each(jobs, settings.trainer.workers, controls, total)
+    results: list[SeedResult] = [done[name] for name in runs]
+    beside = {name: [result.beside[name] for result in results] for name in results[0].beside}
     for name in names:
-        done = [tables[name, seed] for seed in seeds if (name, seed) in tables]
-        if len(done) == len(seeds):
-            beside[name] = done
-    return ordered, beside
+        tables = [done[f"control {name} of seed {seed}"] for seed in seeds]
+        failed = [seed for seed, table in zip(seeds, tables, strict=True) if table is None]
+        if failed:
+            log.warning("the report leaves control %s out: it failed for seeds %s", name, failed)
+        else:
+            beside[name] = tables
+    return results, beside
 
 
 def resume_points(resume: str | None, seeds: list[int]) -> dict[int, str | None]:

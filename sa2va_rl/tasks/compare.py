@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import as_completed
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from core_rl.files import write_text
-from core_rl.run.parallel import Progress, executor, logged_into
+from core_rl.run.parallel import Job, each
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.config import Source
 from sa2va_rl.data.splits import load_splits
@@ -88,25 +86,20 @@ def run_all(
     sizes: Sequence[int],
     folder: Path,
 ) -> list[SeedResult]:
-    """Run every seed at every size, `trainer.workers` side by side; the largest size first."""
-    jobs = [(seed, size) for size in sizes for seed in seeds]
-    workers = min(settings.trainer.workers, len(jobs))
-    if workers > 1:
-        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
-    progress = Progress(len(jobs))
-    found: dict[tuple[int, int], SeedResult] = {}
-    with executor(workers) as pool:
-        runs = {}
-        for job in jobs:
+    """Run every seed at every size, `trainer.workers` at a time; the largest size first."""
+    pairs = [(seed, size) for size in sizes for seed in seeds]
+    settings = settings.side_by_side(len(pairs))
+    jobs = [
+        Job(
+            f"seed {seed} with {size} pictures",
+            folder / f"seed{seed}-{size}",
+            run_seed,
             # Decided here: of files, another seed may hold another number of training pictures.
-            args = (run_seed, settings, config, *job, job[1] == sizes[0])
-            into = folder / f"seed{job[0]}-{job[1]}"
-            call = (logged_into, into, *args) if workers > 1 else args
-            runs[pool.submit(*call)] = job
-        for run in as_completed(runs):
-            found[runs[run]] = run.result()
-            progress.one_more("seed {} with {} pictures".format(*runs[run]))
-    return [found[job] for job in jobs]
+            (settings, config, seed, size, size == sizes[0]),
+        )
+        for seed, size in pairs
+    ]
+    return list(each(jobs, settings.trainer.workers).values())
 
 
 def report(

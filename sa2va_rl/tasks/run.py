@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from core_rl.files import write_text
-from core_rl.run.parallel import Progress, executor, logged_into
+from core_rl.run.parallel import Job, each
 from core_rl.run.run_folder import peak_rss_gib
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.config import CompareSizes
@@ -77,23 +76,14 @@ def means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def run_steps(settings: Settings, seeds: Sequence[int], folder: Path) -> list[dict[str, float]]:
-    """Run the steps of every seed, `trainer.workers` side by side."""
-    workers = min(settings.trainer.workers, len(seeds))
-    if workers > 1:
-        settings = replace(settings, trainer=replace(settings.trainer, progress=False))
-    progress = Progress(len(seeds))
-    found: dict[int, dict[str, float]] = {}
-    with executor(workers) as pool:
-        runs = {}
-        for seed in seeds:
-            into = folder / f"seed{seed}"
-            args = (settings, seed, into)
-            job = (logged_into, into, seed_steps, *args) if workers > 1 else (seed_steps, *args)
-            runs[pool.submit(*job)] = seed
-        for done in as_completed(runs):
-            found[runs[done]] = done.result()
-            progress.one_more(f"seed {runs[done]}")
-    return [found[seed] for seed in seeds]
+    """Run the steps of every seed, `trainer.workers` at a time."""
+    settings = settings.side_by_side(len(seeds))
+    folders = {seed: folder / f"seed{seed}" for seed in seeds}
+    jobs = [
+        Job(f"seed {seed}", into, seed_steps, (settings, seed, into))
+        for seed, into in folders.items()
+    ]
+    return list(each(jobs, settings.trainer.workers).values())
 
 
 def seed_steps(settings: Settings, seed: int, folder: Path) -> dict[str, float]:
