@@ -20,6 +20,21 @@ def require(ok: bool, name: str, value: object, expected: str) -> None:
         raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
+def require_least(node: str, settings: object, least: float, *names: str) -> None:
+    """Require that fields of `settings`, the node `node`, are at least `least`."""
+    expected = f"at least {least:g}" if least else "0 or more"
+    for name in names:
+        value = getattr(settings, name)
+        require(value >= least, f"{node}.{name}", value, expected)
+
+
+def require_positive(node: str, settings: object, *names: str) -> None:
+    """Require that fields of `settings`, the node `node`, are above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        require(value > 0, f"{node}.{name}", value, "above 0")
+
+
 def is_address(text: str | None) -> bool:
     """Whether a text is the base of a server, such as http://localhost:8000/v1."""
     return re.match(r"https?://[^\s/]+(?:/\S*)?$", text or "") is not None

@@ -1,11 +1,11 @@
-"""Settings of the questions: data, splits, pools, encoders; no torch here, see `core_rl.config`."""
+"""Settings of the data: questions, splits, pools, encoders.  No torch, as in `core_rl.config`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import require
+from core_rl.config import require, require_least
 from lever.world_config import WorldSettings
 
 
@@ -20,7 +20,7 @@ class DataKind(Enum):
 class SamplerKind(Enum):
     """How a query's pool is chosen; see `lever.data.pools`."""
 
-    world = "world"  # as the generated world draws it: as `mix`, a quarter, a quarter and a half
+    world = "world"  # drawn with the generated world, in the shares of `mix`
     rand = "rand"
     text_sim = "text_sim"
     img_sim = "img_sim"
@@ -29,7 +29,7 @@ class SamplerKind(Enum):
 
 @dataclass
 class EncodingConfig:
-    """Which of picture and question a selector sees, of queries and of demonstrations."""
+    """Whether a selector sees the picture and the question, of queries and of demonstrations."""
 
     query_image: bool = True
     query_text: bool = True
@@ -37,31 +37,30 @@ class EncodingConfig:
     demo_text: bool = True
 
     def __post_init__(self) -> None:
-        for side in ("query", "demo"):
-            require(
-                getattr(self, f"{side}_image") or getattr(self, f"{side}_text"),
-                f"data_mix.encoding.{side}_image and {side}_text",
-                False,
-                "at least one of the two",
-            )
+        for side, seen in (
+            ("query", self.query_image or self.query_text),
+            ("demo", self.demo_image or self.demo_text),
+        ):
+            name = f"data_mix.encoding.{side}_image and {side}_text"
+            require(seen, name, False, "at least one of the two")
 
 
 class TextEncoderKind(Enum):
-    """What embeds questions; see `lever.features.encoders`."""
+    """The encoder of questions; see `lever.features.encoders`."""
 
-    tfidf = "tfidf"  # word counts and their principal directions: needs no weights
+    tfidf = "tfidf"  # TF-IDF and a truncated SVD; needs no weights
     hf = "hf"  # a sentence encoder: mean of the last hidden states
     clip = "clip"
-    file = "file"  # rows made elsewhere
+    file = "file"  # embeddings from a file
 
 
 class ImageEncoderKind(Enum):
-    """What embeds pictures; see `lever.features.encoders`."""
+    """The encoder of pictures; see `lever.features.encoders`."""
 
-    statistics = "statistics"  # colours and directions of edges: needs no weights
-    tags = "tags"  # names of objects, by the text encoder
+    statistics = "statistics"  # histograms of colours and edge directions; needs no weights
+    tags = "tags"  # names of objects, encoded by the text encoder
     clip = "clip"
-    file = "file"  # rows made elsewhere
+    file = "file"  # embeddings from a file
 
 
 @dataclass
@@ -70,9 +69,9 @@ class TextEncoderConfig:
 
     kind: TextEncoderKind = TextEncoderKind.tfidf
     path: str | None = None  # hf, clip: local folder or hub id; file: a safetensors file
-    adapters: str | None = None  # clip: folder of adapters trained for it
-    dims: int = 128  # columns of tfidf
-    max_length: int = 128  # tokens of hf; longer texts are cut
+    adapters: str | None = None  # clip: folder of trained adapters
+    dims: int = 128  # tfidf: columns
+    max_length: int = 128  # hf: tokens; longer texts are cut
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -82,9 +81,8 @@ class TextEncoderConfig:
             self.path,
             f"a path: text_encoder.kind={self.kind.value} reads one",
         )
-        for name, least in (("dims", 1), ("max_length", 2), ("batch_size", 1)):
-            value = getattr(self, name)
-            require(value >= least, f"data_mix.text_encoder.{name}", value, f"at least {least}")
+        require_least("data_mix.text_encoder", self, 1, "dims", "batch_size")
+        require_least("data_mix.text_encoder", self, 2, "max_length")
 
 
 @dataclass
@@ -93,32 +91,30 @@ class ImageEncoderConfig:
 
     kind: ImageEncoderKind = ImageEncoderKind.statistics
     path: str | None = None  # clip: local folder or hub id; file: a safetensors file
-    adapters: str | None = None  # clip: folder of adapters trained for it
+    adapters: str | None = None  # clip: folder of trained adapters
     batch_size: int = 32
 
     def __post_init__(self) -> None:
+        needs_path = self.kind in (ImageEncoderKind.clip, ImageEncoderKind.file)
         require(
-            self.path is not None
-            or self.kind in (ImageEncoderKind.statistics, ImageEncoderKind.tags),
+            self.path is not None or not needs_path,
             "data_mix.image_encoder.path",
             self.path,
             f"a path: image_encoder.kind={self.kind.value} reads one",
         )
-        require(
-            self.batch_size >= 1, "data_mix.image_encoder.batch_size", self.batch_size, "at least 1"
-        )
+        require_least("data_mix.image_encoder", self, 1, "batch_size")
 
 
 @dataclass
 class FilesConfig:
-    """Official VQA files; relative paths are taken from `paths.data`."""
+    """Official VQA files; relative paths start at `paths.data`."""
 
     questions: str = ""
     annotations: str = ""
-    # Of the test questions; empty = a share of the pictures above is kept for them.
+    # The test questions; empty = a share of the pictures above is kept for testing.
     test_questions: str = ""
     test_annotations: str = ""
-    # Folders of pictures and how a file in them is named after its picture's id; empty = none.
+    # Folders of pictures (empty = none), and a picture's file name, from its id.
     pictures: str = ""
     picture_name: str = "COCO_train2014_{image_id:012d}.jpg"
     test_pictures: str = ""
@@ -139,15 +135,15 @@ class FilesConfig:
 
 @dataclass
 class SplitConfig:
-    """How many questions are used, and for what.  No picture is in two splits."""
+    """How many questions each split has.  No picture is in two splits."""
 
-    seed: int = 0  # of the split and the pools, whatever the seed of the run
-    # Shares of the pictures that validation and test take.
+    seed: int = 0  # of the split and the pools; independent of the run's seed
+    # Shares of the pictures for validation and test.
     val_share: float = 0.1
     test_share: float = 0.2
-    # At most so many questions: in the bank, of the bank as queries to learn from, and held out.
-    demos: int = 2000
-    train: int = 600
+    # Largest number of questions of each split.
+    demos: int = 2000  # the bank of demonstrations
+    train: int = 600  # training queries, taken from the bank
     val: int = 200
     test: int = 600
 
@@ -161,9 +157,7 @@ class SplitConfig:
             self.val_share + self.test_share,
             "below 1",
         )
-        for name in ("demos", "train", "val", "test"):
-            value = getattr(self, name)
-            require(value >= 1, f"data_mix.split.{name}", value, "at least 1")
+        require_least("data_mix.split", self, 1, "demos", "train", "val", "test")
         require(
             self.train <= self.demos,
             "data_mix.split.train",
@@ -174,21 +168,20 @@ class SplitConfig:
 
 @dataclass
 class LeverDataConfig:
-    """Questions, what is known of them, and each query's pool."""
+    """The questions, their encoders, and each query's pool of demonstrations."""
 
     name: str = "lever_synthetic"
     kind: DataKind = DataKind.synthetic
-    # The generated world: its settings, and whether they come from the range never trained on.
+    # The generated world; `shifted` draws its settings from a range kept out of all tuning.
     world: WorldSettings = field(default_factory=WorldSettings)
     shifted: bool = False
-    # Other data: where they lie, how they are split, what embeds them.
+    # Other data: their files, splits and encoders.
     files: FilesConfig = field(default_factory=FilesConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
-    # Which of picture and question a selector sees.
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
-    # Pools: how they are chosen, and how many demonstrations one holds.
+    # Pools: how they are chosen, and K, the demonstrations in each.
     sampler: SamplerKind = SamplerKind.world
     candidate_num: int = 64
 
@@ -197,17 +190,18 @@ class LeverDataConfig:
             for name in ("questions", "annotations"):
                 value = getattr(self.files, name)
                 require(value != "", f"data_mix.files.{name}", value, "an official VQA file")
-        require(self.candidate_num >= 2, "data_mix.candidate_num", self.candidate_num, "2 or more")
-        require(
-            self.sampler is not SamplerKind.world or self.kind is DataKind.synthetic,
-            "data_mix.sampler",
-            self.sampler.value,
-            "rand, text_sim, img_sim or mix: `world` is the generated world's own",
-        )
-        require(
-            self.sampler is not SamplerKind.world or self.candidate_num == self.world.pool_size,
-            "data_mix.candidate_num",
-            self.candidate_num,
-            f"{self.world.pool_size}, the sum of the three data_mix.world.pool_ settings, or "
-            "another sampler",
-        )
+        require_least("data_mix", self, 2, "candidate_num")
+        if self.sampler is SamplerKind.world:
+            require(
+                self.kind is DataKind.synthetic,
+                "data_mix.sampler",
+                self.sampler.value,
+                "rand, text_sim, img_sim or mix: `world` needs the generated world",
+            )
+            require(
+                self.candidate_num == self.world.pool_size,
+                "data_mix.candidate_num",
+                self.candidate_num,
+                f"{self.world.pool_size}, the sum of the three data_mix.world.pool_ settings, or "
+                "another sampler",
+            )

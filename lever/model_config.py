@@ -1,55 +1,55 @@
-"""Settings of selectors and of how they learn; no torch here, see `core_rl.config`."""
+"""Settings of selectors and of their training.  No torch, as in `core_rl.config`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import CurriculumConfig, require
+from core_rl.config import CurriculumConfig, require, require_least, require_positive
 
 
 class SelectorKind(Enum):
-    """Which selector; see `lever.policy.selectors` and `lever.policy.earlier_selectors`."""
+    """The selector; see `lever.policy.selectors` and `lever.policy.earlier_selectors`."""
 
-    metric = "metric"  # a diagonal bilinear score a step: a few hundred parameters
+    metric = "metric"  # a diagonal bilinear score at each step: a few hundred parameters
     pointer = "pointer"  # cross attention from the query to its pool
     gpt2 = "gpt2"  # a small autoregressive transformer over demonstration ids
     mlp = "mlp"  # two towers and a fixed mixture
 
 
 class Update(Enum):
-    """How the pointer's state takes in a choice."""
+    """How a choice updates the pointer's state."""
 
-    none = "none"  # the state stays: only what is barred depends on the prefix
+    none = "none"  # no update: the prefix only bars what was chosen
     gate = "gate"  # g q + (1 - g) c, g = sigmoid(W [q; c])
     gru = "gru"  # a GRU cell
 
 
 class FeatureKind(Enum):
-    """What a selector sees of an item (`features.slate_features`, `policy.neighbours`)."""
+    """The features of an item (`features.slate_features`, `policy.neighbours`)."""
 
     mean = "mean"  # mean of the unit vectors of picture and question, as published
     pca = "pca"  # principal components of each modality side by side
-    answers = "answers"  # of those, the directions in which the bank's answers agree
-    clip = "clip"  # CLIP at every look-up, with adapters that learn; see `lever.features.clip`
+    answers = "answers"  # neighbourhood components of those, learned from the bank's answers
+    clip = "clip"  # CLIP at every look-up, with trained adapters; see `policy.live_features`
 
 
 @dataclass
 class FeatureConfig:
-    """What a selector sees of an item."""
+    """The features of an item."""
 
     kind: FeatureKind = FeatureKind.answers
-    # Principal components a modality, and the power of the singular value each is scaled to.
+    # Principal components a modality; each is scaled to its singular value to the given power.
     dims: int = 56
     power: float = 0.5
-    # Directions a modality that are learned from the bank's answers, and how.
+    # answers: directions a modality, and how they are learned.
     directions: int = 32
-    items: int = 4000  # of the bank at most: time and memory grow with its square
+    items: int = 4000  # largest number of items; time and memory grow with its square
     epochs: int = 15
     lr: float = 0.01
-    weight_decay: float = 1.0  # what keeps them from learning the bank by heart
+    weight_decay: float = 1.0  # against overfitting to the bank, which is small
     batch_size: int = 250
-    # clip: local folder or hub id, rank and scale of the adapters.
+    # clip: local folder or hub id; rank and scale of the adapters.
     path: str | None = None
     lora_rank: int = 16
     lora_alpha: int = 32
@@ -61,14 +61,12 @@ class FeatureConfig:
             self.path,
             "a local folder or a hub id of CLIP",
         )
-        for name in ("dims", "directions", "items", "epochs", "lora_rank", "lora_alpha"):
-            value = getattr(self, name)
-            require(value >= 1, f"model.features.{name}", value, "at least 1")
-        require(self.batch_size >= 2, "model.features.batch_size", self.batch_size, "at least 2")
-        require(self.lr > 0, "model.features.lr", self.lr, "above 0")
-        require(
-            self.weight_decay >= 0, "model.features.weight_decay", self.weight_decay, "0 or more"
-        )
+        node = "model.features"
+        counts = ("dims", "directions", "items", "epochs", "lora_rank", "lora_alpha")
+        require_least(node, self, 1, *counts)
+        require_least(node, self, 2, "batch_size")
+        require_least(node, self, 0, "weight_decay")
+        require_positive(node, self, "lr")
         require(
             self.directions <= self.dims,
             "model.features.directions",
@@ -85,27 +83,24 @@ class LeverModelConfig:
     kind: SelectorKind = SelectorKind.metric
     shots: int = 2  # demonstrations in a slate
     features: FeatureConfig = field(default_factory=FeatureConfig)
-    # metric: sharpness at the start.
-    scale: float = 10.0
-    # pointer, gpt2, mlp: width, layers, heads (gpt2), and the temperature of the cosines.
+    scale: float = 10.0  # metric: initial scale of the logits
+    # pointer, gpt2, mlp: width, layers, heads (gpt2), temperature of the cosines.
     width: int = 256
     layers: int = 1
     heads: int = 4
     cosine_temperature: float = 0.1
-    # pointer: how a choice changes the state, a learned penalty on likeness, stopping early.
+    # pointer: update of the state, learned penalty on similarity to a choice, early stop.
     update: Update = Update.gate
     diversity: bool = False
     stop: bool = False
-    # Learning: the rate, which each phase scales, and queries a step.
+    # Training: learning rate, which each phase scales, and queries a step.
     lr: float = 0.03
     batch_size: int = 32
 
     def __post_init__(self) -> None:
         require(1 <= self.shots <= 8, "model.shots", self.shots, "from 1 to 8")
-        for name in ("width", "layers", "heads", "batch_size"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        for name in ("scale", "cosine_temperature", "lr"):
-            require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "above 0")
+        require_least("model", self, 1, "width", "layers", "heads", "batch_size")
+        require_positive("model", self, "scale", "cosine_temperature", "lr")
         require(
             self.width % self.heads == 0,
             "model.heads",
@@ -121,38 +116,38 @@ class LeverModelConfig:
 
 
 class PhaseData(Enum):
-    """What a phase of `curriculum` learns from: the values of its `data`."""
+    """The data of a phase: the values of `curriculum.phases.data`."""
 
-    beams = "beams"  # beam data, all beams of a query alike: supervision
-    beam_scores = "beam_scores"  # beam data, weighed by their InfoScore
-    stored = "stored"  # RL data, weighed by the reward
-    fresh = "fresh"  # drawn from the policy and judged while it learns
+    beams = "beams"  # beam data, all beams of a query with equal weight: supervision
+    beam_scores = "beam_scores"  # beam data, weighted by InfoScore
+    stored = "stored"  # RL data, judged by the reward
+    fresh = "fresh"  # sampled from the policy and judged during training
 
 
 class Best(Enum):
-    """Which checkpoint is kept as the result."""
+    """The rule that chooses the checkpoint to keep."""
 
-    auto = "auto"  # drawn where the last phase is GRPO, else reward
-    # Largest held-out reward of slates that are drawn: what GRPO climbs, and less noisy than the
-    # next: on a hundred queries a point of that is one query, and a real gain is hardly more.
+    auto = "auto"  # `drawn` where the last phase is GRPO, else `reward`
+    # Highest held-out reward of sampled slates: the objective of GRPO.  Less noisy than `reward`,
+    # in which one query of a hundred is a point, about as much as a real gain.
     drawn = "drawn"
-    reward = "reward"  # largest held-out reward of the most probable slates
-    kl = "kl"  # smallest KL of a pass: the published rule; it favours what learned least
+    reward = "reward"  # highest held-out reward of the most probable slates
+    kl = "kl"  # lowest KL of a pass: the published rule; it prefers the least trained policy
     last = "last"
 
 
 @dataclass
 class LearnConfig:
-    """One training: what it starts from, reads and keeps."""
+    """One training: its inputs, its start and the checkpoint it keeps."""
 
-    # Inputs; null = of the same settings, made where they are missing.
+    # Inputs; null = the files of the same settings, generated if missing.
     beam_data: str | None = None
-    val_beam_data: str | None = None  # of the held-out queries, for the validation loss
+    val_beam_data: str | None = None  # held-out queries, for the validation loss
     rl_data: str | None = None
-    # The selector to start from; null = untrained for supervision, else the supervised one.
+    # Checkpoint to start from; null = untrained for supervision, else the supervised selector.
     checkpoint: str | None = None
-    freeze_backbone_in_grpo: bool = False  # of the pointer: train its heads alone
-    max_samples: int | None = None  # queries to learn from, a random draw; null = all
+    freeze_backbone_in_grpo: bool = False  # pointer: train only its heads in GRPO phases
+    max_samples: int | None = None  # size of a random sample of the training queries; null = all
     best: Best = Best.auto
     dry_run: bool = False  # read everything, one update of each phase, no checkpoint
 
@@ -166,7 +161,7 @@ class LearnConfig:
 
 
 class ChooseFrom(Enum):
-    """Which queries inference is run on."""
+    """The split that inference runs on."""
 
     val = "val"
     test = "test"
@@ -174,14 +169,14 @@ class ChooseFrom(Enum):
 
 @dataclass
 class ChooseConfig:
-    """Inference: which selector, how many demonstrations, how answers are judged."""
+    """Inference: the selector, the numbers of demonstrations, and how answers are judged."""
 
     checkpoint: str | None = None  # null = the untrained selector
     shots: list[int] = field(default_factory=lambda: [1, 2, 3, 4])
     split: ChooseFrom = ChooseFrom.test
-    simple_match: bool = False  # exact 1, in part .5, instead of the official rule
-    results: str | None = None  # a results file in the official format, scored instead of answering
-    query: int | None = None  # of `+exp=lever_pick`; null = the first of the split
+    simple_match: bool = False  # 1 for an exact match, .5 for a partial one; not the official rule
+    results: str | None = None  # a results file in the official format to score; asks no answerer
+    query: int | None = None  # +exp=lever_pick: id of the question; null = the first of the split
 
     def __post_init__(self) -> None:
         ok = len(self.shots) > 0 and all(1 <= shots <= 8 for shots in self.shots)
@@ -190,14 +185,14 @@ class ChooseConfig:
 
 @dataclass
 class PipelineConfig:
-    """The trainings of the whole pipeline, in order, and what stands beside them in the table."""
+    """The trainings of the whole pipeline, in order, and further rows of its table."""
 
     sft: CurriculumConfig = field(default_factory=CurriculumConfig)
     rce: CurriculumConfig = field(default_factory=CurriculumConfig)
     offline: CurriculumConfig = field(default_factory=CurriculumConfig)  # GRPO on RL data
     refresh: CurriculumConfig = field(default_factory=CurriculumConfig)  # GRPO on fresh slates
-    # Rows of the table that need trainings of their own; see `lever.learning.trained_methods.ARMS`.
+    # Further rows, each with its own training; see `lever.learning.trained_methods.ARMS`.
     arms: list[str] = field(default_factory=list)
-    # Selectors that come from elsewhere; null = the stage is done, or was.  Data: see `learn`.
+    # Checkpoints to use in place of a stage; null = run the stage.  For data see `learn`.
     sft_checkpoint: str | None = None
     rce_checkpoint: str | None = None

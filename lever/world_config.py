@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core_rl.config import require
+from core_rl.config import require, require_least
 
 
 @dataclass
 class WorldSettings:
-    """The generated VQA world; see `lever.data.world`.
+    """The generated VQA world.
 
-    The defaults were settled before any policy was trained on them: about 14 variants in a first
-    trial, then three (nuisance 1.3, 1.4 and 1.5 with fewer entities) on the worlds of seeds 100 and
-    101, looking only at rows that need no training: random, similarity and exhaustive oracle.  They
-    make the task reachable, so a score here says nothing about real pictures.
+    The defaults were fixed before any policy was trained: about 14 variants in a first trial, then
+    three (nuisance 1.3, 1.4 and 1.5 with fewer entities) on the worlds of seeds 100 and 101.  Only
+    baselines without training were looked at: random, similarity and the exhaustive oracle.  The
+    defaults make the task solvable, so a score in this world says nothing about real pictures.
     """
 
     demos: int = 2000
     train: int = 600
     val: int = 100
     test: int = 600
-    # What an item is made of: an entity (it decides its topic), a kind of question, an attribute.
+    # An item has an entity (which determines its topic), a kind of question and an attribute.
     entities: int = 600
     zipf_offset: float = 5.0  # the entity of rank r (from 0) has weight 1 / (r + 1 + offset)
     topics: int = 30
     kinds: int = 8
     attributes: int = 6
-    # An answer is a pair: a name, which the entity decides, and a value, of the kind's family.
+    # An answer is a name, determined by the entity, and a value from the kind's family.
     names: int = 24
     values: int = 16
-    # Embeddings: length of each part before the noise, and of the noise.
+    # Embeddings: the length of each part before noise, and the length of the noise.
     width: int = 512
     image_topic: float = 0.6
     image_entity: float = 1.0
@@ -40,21 +40,21 @@ class WorldSettings:
     text_topic: float = 0.7
     nuisance: float = 1.3  # scene in pictures, wording in questions
     noise: float = 2.0
-    # Annotators: how many, how likely one gives the true answer (uniform a question), and how the
-    # rest err: another value of the family, another name, anything.
+    # Annotators: their number, the probability of the true answer (uniform in this range for each
+    # question), and the errors: another value of the family, another name, else any answer.
     annotators: int = 10
     agreement_low: float = 0.3
     agreement_high: float = 0.9
     err_value: float = 0.55
     err_name: float = 0.35
-    # The reader: what a demonstration adds to the answers it speaks for.
-    earlier_weight: float = 0.85  # of each demonstration against the one after it
+    # The reader: what a demonstration adds to the logits of the answers it supports.
+    earlier_weight: float = 0.85  # weight of a demonstration relative to the one after it
     evidence: float = 6.0
-    name_topic: float = 0.35  # relevance for the name of a demonstration of the same topic
-    value_kind: float = 0.3  # relevance for the value of a demonstration of the same kind
-    copying: float = 9.0  # pull of a demonstration that merely looks alike
+    name_topic: float = 0.35  # evidence for the name from a demonstration of the same topic
+    value_kind: float = 0.3  # evidence for the value from a demonstration of the same kind
+    copying: float = 9.0  # evidence for the answer of a demonstration that only looks similar
     prior_family: float = 1.5
-    known_share: float = 0.3  # share of questions whose answer the reader may know by itself
+    known_share: float = 0.3  # share of questions that the reader may answer without help
     known_bonus: float = 9.0
     # Each query's pool.
     pool_text: int = 16
@@ -62,10 +62,10 @@ class WorldSettings:
     pool_random: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("demos", "train", "val", "test", "entities", "topics", "kinds", "names"):
-            value = getattr(self, name)
-            require(value >= 1, f"data_mix.world.{name}", value, "at least 1")
-        require(self.attributes >= 2, "data_mix.world.attributes", self.attributes, "at least 2")
+        node = "data_mix.world"
+        sizes = ("demos", "train", "val", "test", "entities", "topics", "kinds", "names")
+        require_least(node, self, 1, *sizes)
+        require_least(node, self, 2, "attributes")
         require(
             self.values >= self.attributes,
             "data_mix.world.values",
@@ -108,7 +108,7 @@ class WorldSettings:
 
 @dataclass(frozen=True)
 class ShiftedRange:
-    """Settings never trained on: each world draws these uniformly, the rest stay as they are."""
+    """Ranges kept out of all tuning; a world draws from them, other settings keep their values."""
 
     noise: tuple[float, float] = (2.2, 2.8)
     nuisance: tuple[float, float] = (1.4, 1.6)

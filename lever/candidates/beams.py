@@ -1,20 +1,21 @@
-"""Beam data: for each query the demonstrations a scorer liked best, in the published JSON layout.
+"""Beam data: for each query its best sets of demonstrations by score, in the published layout.
 
     {"<query>": {"id_list": [[shot, .., shot, query], ..], "score_list": [.., ..],
                  "shot_scores": [[.., ..], ..], "candidate_pool_ids": [..]}}
 
-Ids are rows of the training set.  The last id of a list is the query itself; those before it are
-its demonstrations in PROMPT order, the last one nearest to the question.  A file built with
-`construct_order: left` put each new demonstration first, so there the first id was chosen last.
-Pointers made from a file keep the prompt order.
+Ids are rows of the training set.  The last id of a list is the query; the others are its
+demonstrations in PROMPT order, the last one nearest to the question.  With `construct_order: left`
+each new demonstration is put first, so the first id was chosen last.  Pointers made from a file
+keep the prompt order.
 
-`shot_scores`, `beams` (the same again, spelt out), `few_shot_num` and `candidate_pool_ids` are
-optional; published files have no pool.  Files written here have one, and `_meta` with a version.
+`shot_scores`, `beams` (the same data in another layout), `few_shot_num` and `candidate_pool_ids`
+are optional.  Published files have no pool.  Files written here have one, and `_meta` with a
+version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ class Beam:
 
     Attributes:
         shots: global ids in prompt order.
-        score: of the whole set; larger is better.
-        shot_scores: what each shot added, in the same order; empty where not known.
+        score: of the whole set; higher is better.
+        shot_scores: gain of each shot, in the same order; empty if unknown.
     """
 
     shots: tuple[int, ...]
@@ -64,23 +65,21 @@ def read_beams(
 
     Args:
         path: the file.
-        pools: query -> pool, for files that hold none.  A query's pool is one and the same from
-            generation to inference, so a pool that differs from the file's own is an error.
+        pools: query -> pool, for files without pools; a pool that differs from the file's own is
+            an error.
 
     Raises:
         FileNotFoundError: the file is missing.
         ValueError: a record breaks a rule of the layout; the message names query and field.
     """
-    path = Path(path)
-    whole = Row(str(path), load_json(path, "a beam JSON file"))
-    check_version(whole, VERSION)
-    return [_record(path, key, whole, pools or {}) for key in queries_of(whole)]
+    rows = records_of(Path(path), "a beam JSON file", VERSION)
+    return [_record(query, row, pools or {}) for query, row in rows]
 
 
 def write_beams(
     path: str | Path, records: Iterable[BeamRecord], meta: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a beam file whole or not at all; `meta` may say how it was made."""
+    """Write a beam file in one step; `meta` may say how it was made."""
     document: dict[str, Any] = {META: {**(meta or {}), "version": VERSION}}
     for record in records:
         document[str(record.query)] = beam_entry(record)
@@ -88,7 +87,7 @@ def write_beams(
 
 
 def beam_entry(record: BeamRecord) -> dict[str, Any]:
-    """Write one record as it stands in a file."""
+    """Return one record as a file holds it."""
     entry: dict[str, Any] = {
         "id_list": [[*beam.shots, record.query] for beam in record.beams],
         "score_list": [beam.score for beam in record.beams],
@@ -102,7 +101,7 @@ def beam_entry(record: BeamRecord) -> dict[str, Any]:
 
 
 def pointers(where: str, shots: Sequence[int], pool: Sequence[int]) -> tuple[int, ...]:
-    """Turn global ids into places in the pool, by looking them up.
+    """Look up the places of global ids in the pool.
 
     Raises:
         ValueError: a shot is outside the pool.
@@ -118,12 +117,7 @@ def pointers(where: str, shots: Sequence[int], pool: Sequence[int]) -> tuple[int
 
 
 def check_embedded(records: Iterable[BeamRecord], embedded: Collection[int]) -> None:
-    """Raise ValueError unless every query, shot and pool id has an embedding.
-
-    Args:
-        records: about to be trained on.
-        embedded: ids that have one; a `range` for a matrix of embeddings.
-    """
+    """Raise ValueError unless every query, shot and pool id is in `embedded`."""
     for record in records:
         shots = (shot for beam in record.beams for shot in beam.shots)
         for field, ids in (("query", (record.query,)), ("id_list", shots), (POOL, record.pool)):
@@ -135,16 +129,34 @@ def check_embedded(records: Iterable[BeamRecord], embedded: Collection[int]) -> 
                 )
 
 
-def check_version(whole: Row, version: int) -> None:
-    """Raise ValueError where `_meta` names another version; published files name none."""
+def records_of(path: Path, what: str, version: int) -> Iterator[tuple[int, Row]]:
+    """Read a file that holds a record for each query.
+
+    Args:
+        path: the file.
+        what: its kind, for the message.
+        version: that `_meta` may name; published files name none.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it has another version or no query, or a key is not a whole number.
+    """
+    whole = Row(str(path), load_json(path, what))
     if whole.has(META) and whole.row(META).has("version"):
         meta = whole.row(META)
         if meta.integer("version") != version:
             raise meta.wrong("version", f"{version}; generate the file again")
+    keys = [key for key in whole.names if key != META]
+    if not keys:
+        raise ValueError(f"{path}: no query in it; expected a record for at least one")
+    for key in keys:
+        if not key.removeprefix("-").isdecimal():
+            raise ValueError(f"{path}: query {key!r}: expected a whole number as key")
+        yield int(key), whole.row(key, f"{path}: query {key}")
 
 
 def read_pool(row: Row, query: int, pools: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
-    """Return the record's own pool or the one given for it; empty where there is neither.
+    """Return the record's own pool, or the one given for it; empty if there is neither.
 
     Raises:
         ValueError: ids occur twice, the query is in its own pool, or the two pools differ.
@@ -163,33 +175,7 @@ def read_pool(row: Row, query: int, pools: Mapping[int, Sequence[int]]) -> tuple
     return pool
 
 
-def queries_of(whole: Row) -> list[str]:
-    """Return the keys of a file's records.
-
-    Raises:
-        ValueError: there is none.
-    """
-    queries = [key for key in whole.names if key != META]
-    if not queries:
-        raise ValueError(f"{whole.where}: no query in it; expected a record for at least one")
-    return queries
-
-
-def query_of(path: Path, key: str) -> int:
-    """Read a query's key.
-
-    Raises:
-        ValueError: it is not a whole number.
-    """
-    try:
-        return int(key)
-    except ValueError as error:
-        raise ValueError(f"{path}: query {key!r}: expected a whole number as key") from error
-
-
-def _record(path: Path, key: str, whole: Row, pools: Mapping[int, Sequence[int]]) -> BeamRecord:
-    query = query_of(path, key)
-    row = whole.row(key, f"{path}: query {key}")
+def _record(query: int, row: Row, pools: Mapping[int, Sequence[int]]) -> BeamRecord:
     shots = _shots(row, query)
     scores = row.numbers("score_list")
     if len(scores) != len(shots):
@@ -220,7 +206,7 @@ def _shots(row: Row, query: int) -> list[tuple[int, ...]]:
 
 
 def _shot_scores(row: Row, shots: Sequence[tuple[int, ...]]) -> list[tuple[float, ...]]:
-    """Read what each shot added, from `shot_scores` or from the older `beams`."""
+    """Read the gain of each shot, from `shot_scores` or from the older `beams`."""
     if row.has("shot_scores"):
         lists = enumerate(row.items("shot_scores"))
         scores = [numbers(row.where, f"shot_scores[{i}]", values) for i, values in lists]

@@ -1,19 +1,19 @@
-"""RL data: for each query its pool and the demonstration sets that were tried, with their scores.
+"""RL data: for each query its pool and candidate sets of demonstrations, with their scores.
 
     {"_meta": {"version": 5, ..},
      "<query>": {"candidate_pool_ids": [..],
                  "pointer_candidates": [{"pointer": [..], "gen_method": "beam", ..}, ..]}}
 
-`pointer` holds places in the pool, in prompt order.  Earlier layouts disagree about that, so a file
-is read by what it shows:
+`pointer` holds places in the pool, in prompt order.  Earlier layouts differ, so its meaning follows
+from the fields beside it:
 
-* `pointer_global` beside `pointer`: places; the two must agree;
-* `pointer_pos` beside `pointer`: `pointer` holds global ids (`pointer_pos` held places in some
-  files and global ids in others; it is not read);
-* `pointer` alone: places, unless the caller says `global_pointers=True`.
+* with `pointer_global`: places; the two must agree;
+* with `pointer_pos`: global ids (`pointer_pos` held places in some files and global ids in others;
+  it is not read);
+* alone: places, or global ids with `global_pointers=True`.
 
-Files without `candidate_pool_ids` need the pools from the caller.  Nothing is guessed: a pointer
-that does not fit its pool is an error.
+Files without `candidate_pool_ids` need the pools from the caller.  A pointer that does not fit its
+pool is an error.
 """
 
 from __future__ import annotations
@@ -25,27 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.files import write_json
-from lever.candidates.beams import (
-    META,
-    POOL,
-    check_version,
-    pointers,
-    queries_of,
-    query_of,
-    read_pool,
-)
-from lever.data.strict_json import Row, load_json
+from lever.candidates.beams import META, POOL, pointers, read_pool, records_of
+from lever.data.strict_json import Row
 from lever.generation_config import Matching
 
 VERSION = 5
 OFFICIAL = "vqaEval"
-# How each rule is named in a file; the other names are of substitutes.
+# The name of each rule in a file; "fallback" and "error" mark a substitute rule.
 EVAL_NAMES = {Matching.official: OFFICIAL, Matching.simple: "simple"}
 EVAL_MODES = (*EVAL_NAMES.values(), "fallback", "error")
 
 
 class GenMethod(Enum):
-    """What proposed a candidate."""
+    """The method that proposed a candidate."""
 
     beam = "beam"
     sample = "sample"
@@ -55,23 +47,23 @@ class GenMethod(Enum):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A demonstration set that was tried.
+    """A candidate set of demonstrations.
 
     Attributes:
         pointer: places in the pool, in prompt order.
-        gen_method: what proposed it.
-        beam_rank: from 0, of beams only.
-        beam_score: of beams only.
-        logprob_score: log-probability under the selector that the data was made with, at the
-            temperature of a sample and at 1 of the others.
-        temperature: of samples only.
-        vqa_raw_generation: what the answerer wrote.
-        vqa_pred_answer: the answer cut out of it.
+        gen_method: the method that proposed it.
+        beam_rank: from 0; beams only.
+        beam_score: beams only.
+        logprob_score: log-probability under the selector that made the data: of samples at their
+            temperature, of the others at temperature 1.
+        temperature: samples only.
+        vqa_raw_generation: the answerer's text.
+        vqa_pred_answer: the answer extracted from it.
         vqa_correct: whether any annotator agrees.
-        vqa_acc_score: accuracy in [0, 1]; None where it could not be judged.
-        vqa_gt_prob: probability of the reference answer, in [0, 1], where it was asked for.
-        vqa_rel_score: textual likeness to the reference, in [0, 1], where it was asked for.
-        vqa_eval_mode: rule behind the accuracy; one of `EVAL_MODES`.
+        vqa_acc_score: accuracy in [0, 1]; None if it could not be judged.
+        vqa_gt_prob: probability of the reference answer, in [0, 1]; None if not computed.
+        vqa_rel_score: word overlap with the reference, in [0, 1]; None if not computed.
+        vqa_eval_mode: the rule of the accuracy; one of `EVAL_MODES`.
     """
 
     pointer: tuple[int, ...]
@@ -91,7 +83,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """A query, its pool (global ids) and the candidates tried: at least one, no two alike."""
+    """A query, its pool (global ids) and at least one candidate, all different."""
 
     query: int
     pool: tuple[int, ...]
@@ -107,24 +99,22 @@ def read_candidates(
 
     Args:
         path: the file.
-        pools: query -> pool, for files that hold none; one that differs from the file's is an
-            error.
-        global_pointers: a lone `pointer` holds global ids, not places.
+        pools: query -> pool, for files without pools; a pool that differs from the file's own is
+            an error.
+        global_pointers: a `pointer` alone holds global ids, not places.
 
     Raises:
         FileNotFoundError: the file is missing.
         ValueError: a record breaks a rule of the layout; the message names query and field.
     """
-    path = Path(path)
-    whole = Row(str(path), load_json(path, "an RL data JSON file"))
-    check_version(whole, VERSION)
-    return [_record(path, key, whole, pools or {}, global_pointers) for key in queries_of(whole)]
+    rows = records_of(Path(path), "an RL data JSON file", VERSION)
+    return [_record(query, row, pools or {}, global_pointers) for query, row in rows]
 
 
 def write_candidates(
     path: str | Path, records: Iterable[CandidateRecord], meta: Mapping[str, Any] | None = None
 ) -> None:
-    """Write RL data whole or not at all; `meta` may say how it was made."""
+    """Write RL data in one step; `meta` may say how it was made."""
     document: dict[str, Any] = {META: {**(meta or {}), "version": VERSION}}
     for record in records:
         document[str(record.query)] = candidate_entry(record)
@@ -132,7 +122,7 @@ def write_candidates(
 
 
 def candidate_entry(record: CandidateRecord) -> dict[str, Any]:
-    """Write one record as it stands in a file."""
+    """Return one record as a file holds it."""
     return {
         POOL: list(record.pool),
         "pointer_candidates": [
@@ -147,14 +137,8 @@ def candidate_entry(record: CandidateRecord) -> dict[str, Any]:
 
 
 def _record(
-    path: Path,
-    key: str,
-    whole: Row,
-    pools: Mapping[int, Sequence[int]],
-    global_pointers: bool,
+    query: int, row: Row, pools: Mapping[int, Sequence[int]], global_pointers: bool
 ) -> CandidateRecord:
-    query = query_of(path, key)
-    row = whole.row(key, f"{path}: query {key}")
     pool = read_pool(row, query, pools)
     if not pool:
         raise row.wrong(POOL, "the query's pool, or give it to the reader")
@@ -198,7 +182,7 @@ def _candidate(row: Row, pool: Sequence[int], global_pointers: bool) -> Candidat
 
 
 def _check_method(row: Row, candidate: Candidate) -> None:
-    """A beam has a rank and a score, a sample a temperature, and no other has."""
+    """Check that only a beam has a rank and a score, and only a sample a temperature."""
     beam = candidate.gen_method is GenMethod.beam
     for name in ("beam_rank", "beam_score"):
         if row.has(name) != beam:
@@ -213,7 +197,7 @@ def _check_method(row: Row, candidate: Candidate) -> None:
 
 
 def _pointer(row: Row, pool: Sequence[int], global_pointers: bool) -> tuple[int, ...]:
-    """Read a pointer as places in the pool, whichever of the layouts it is in."""
+    """Read a pointer as places in the pool, from any of the layouts."""
     written = row.integers("pointer")
     if len(set(written)) < len(written):
         raise row.wrong("pointer", "different shots")

@@ -1,8 +1,8 @@
-"""The questions of a run: what is known of each, who chooses demonstrations, from which pool.
+"""The data of a run: items, splits of queries, one pool of demonstrations a query, embeddings.
 
-An item is a question with its picture.  Items have ids from 0; the first ones are the bank, which
-demonstrations come from.  A query keeps ONE pool, in one order, from generation to inference: pools
-are made here and nowhere else.
+An item is a question with its picture.  Items have ids from 0; the first ones are the bank, from
+which demonstrations are chosen.  A query keeps ONE pool, in one order, from generation to
+inference: pools are drawn here and nowhere else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Prompted:
     """A question with its demonstrations.
 
     Attributes:
-        query: id of the question in its data set.
+        query: id of the question.
         shots: ids of the demonstrations in prompt order, the last one nearest to the question.
     """
 
@@ -53,18 +53,18 @@ class LeverData:
 
     Attributes:
         name: of the data set, for tables.
-        fingerprint: another one where an item, a split, a pool or an embedding differs.
-        items_fingerprint: another one where an item or the order of items differs; an answer of a
-            model that sees items and nothing else belongs to it.
+        fingerprint: digest of items, splits, pools and embeddings.
+        items_fingerprint: digest of the items and their order; part of the key of an answer, which
+            depends on nothing else of the data.
         items: by id.
         demos: ids of the bank.
-        train: queries to learn from; they may be in the bank, never in their own pool.
-        val: queries to select by.
-        test: queries to report on, once.
+        train: training queries; they may be in the bank, but never in their own pool.
+        val: validation queries, for the choice of a checkpoint.
+        test: test queries.
         image_ND: embeddings of the pictures, by id, unit length.
         text_ND: embeddings of the questions, by id, unit length.
-        encoding: which of the two a selector sees.
-        world: the generated world, for exact scores and ceilings; None for other data.
+        encoding: whether a selector sees the picture and the question.
+        world: the generated world, for exact scores; None for other data.
     """
 
     name: str
@@ -87,12 +87,12 @@ class LeverData:
 
     @cached_property
     def answers(self) -> dict[int, tuple[str, ...]]:
-        """What the annotators said of each query."""
+        """The annotators' answers to each query."""
         return {query: self.answers_of(query) for query in self.queries}
 
     @cached_property
     def references(self) -> dict[int, str]:
-        """Of each query the answer that most annotators gave, whose probability beams raise."""
+        """The most frequent answer to each query; beams raise its probability."""
         return {query: most_common(said) for query, said in self.answers.items()}
 
     @property
@@ -111,7 +111,7 @@ class LeverData:
         return self.items[item].question
 
     def answers_of(self, item: int) -> tuple[str, ...]:
-        """What the annotators said of an item."""
+        """The annotators' answers to an item."""
         return self.question_of(item).answers
 
     def prompted(self, query: int, demos: Sequence[int] = ()) -> Prompted:
@@ -122,7 +122,7 @@ class LeverData:
             demos: ids from its pool, in prompt order.
 
         Raises:
-            ValueError: no such query, or a demonstration is outside its pool or there twice.
+            ValueError: no such query, or a demonstration is repeated or outside the pool.
         """
         if query not in self.queries:
             raise ValueError(f"query {query}: not a query of {self.name}")
@@ -140,15 +140,15 @@ def load_data(config: LeverDataConfig, paths: PathsConfig, seed: int) -> LeverDa
     """Load or generate the data of a run.
 
     Args:
-        config: which data.
+        config: of the data.
         paths: `data` holds the files that `config` names, `cache` the embeddings.
-        seed: of the generated world.  Real data are split by a seed of their own, so that a
-            question is tested in every run or in none.
+        seed: of the generated world.  Real data are split by `data_mix.split.seed`, so that all
+            runs test on the same questions.
 
     Raises:
         FileNotFoundError: a file, a picture or a checkpoint is missing.
-        ImportError: `easyvqa` without its package.
-        ValueError: a file breaks its layout, or holds too little for the splits or the pools.
+        ImportError: the package of `easyvqa` is not installed.
+        ValueError: a file breaks its layout, or has too few questions for the splits or the pools.
     """
     if config.kind is DataKind.synthetic:
         return generated_data(config, seed)
@@ -166,7 +166,7 @@ def load_data(config: LeverDataConfig, paths: PathsConfig, seed: int) -> LeverDa
 
 
 def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverData:
-    """Embed items, by the cache where they were before, and draw the pools."""
+    """Embed the items, or read their embeddings from the cache, and draw the pools."""
     items, asked = splits.items, [item.question for item in splits.items]
     seen = Seen(
         question_ids=[one.question_id for one in asked],
@@ -179,32 +179,25 @@ def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverD
     text_ND = encode_questions(config.text_encoder, seen, cache)
     image_ND = encode_pictures(config.image_encoder, config.text_encoder, seen, cache)
     queries = [*splits.train, *splits.val, *splits.test]
-    pools = draw_pools(
-        config.sampler,
-        config.candidate_num,
-        image_ND,
-        text_ND,
-        splits.demos,
-        queries,
-        config.split.seed,
-        [one.image_id for one in asked],
-    )
+    shown = [one.image_id for one in asked]
+    rows = image_ND, text_ND
+    pools = draw_pools(config, rows, splits.demos, queries, config.split.seed, shown)
     pool_of = dict(zip(queries, map(tuple, pools.tolist()), strict=True))
 
     def chosen(ids: range) -> tuple[SlateQuery, ...]:
         return tuple(SlateQuery(query, pool_of[query]) for query in ids)
 
-    # A picture that was replaced is another item: nothing answered about the old one fits it.
+    # A replaced picture is another item: answers about the old one do not belong to it.
     files = {path: written(path) for path in {item.picture for item in items} if path is not None}
     about = [
         (asdict(item.question), item.answer, item.picture and files[item.picture], item.tags)
         for item in items
     ]
     drawn = fingerprint(about)
-    rows = [hashlib.sha256(part.numpy().data).hexdigest() for part in (image_ND, text_ND)]
+    digests = [hashlib.sha256(part.numpy().data).hexdigest() for part in rows]
     return LeverData(
         name=config.name,
-        fingerprint=fingerprint(drawn, splits.train, pools.tolist(), rows, config.encoding),
+        fingerprint=fingerprint(drawn, splits.train, pools.tolist(), digests, config.encoding),
         items_fingerprint=drawn,
         items=items,
         demos=splits.demos,
@@ -218,7 +211,7 @@ def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverD
 
 
 def _check_pictures(items: Sequence[Item]) -> None:
-    """Raise FileNotFoundError where a picture is missing: before anything is spent."""
+    """Raise FileNotFoundError if a picture is missing, before any costly work."""
     for path in dict.fromkeys(item.picture for item in items):
         if path is not None and not path.is_file():
             raise FileNotFoundError(
@@ -227,16 +220,14 @@ def _check_pictures(items: Sequence[Item]) -> None:
 
 
 def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
-    """Draw the generated world of a seed; `shifted` draws its settings first."""
+    """Generate the world of a seed; with `shifted`, draw its settings first."""
     settings = shifted_settings(config.world, seed) if config.shifted else config.world
     world = make_world(settings, seed)
     image_ND, text_ND = torch.from_numpy(world.image), torch.from_numpy(world.text)
     queries = range(settings.demos, len(world.gold))
     if config.sampler is not SamplerKind.world:
         demos = range(settings.demos)
-        pool = draw_pools(
-            config.sampler, config.candidate_num, image_ND, text_ND, demos, queries, seed
-        )
+        pool = draw_pools(config, (image_ND, text_ND), demos, queries, seed)
         world = replace(world, pool=pool)
     splits = [
         tuple(SlateQuery(query, tuple(world.pool_of(query).tolist())) for query in ids)
@@ -262,7 +253,7 @@ def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
 
 
 def _world_item(world: World, item: int) -> Item:
-    """Spell an item; the words carry no more than its parts and are not what it is embedded by."""
+    """Put an item into words, for people and prompts; its embedding does not come from them."""
     kind, attribute = world.kind[item], world.attribute[item]
     question = Question(
         question_id=item,

@@ -1,9 +1,9 @@
-"""Pools: which K demonstrations a query may choose from.
+"""Pools: the K demonstrations that may be chosen for a query.
 
-`rand` draws any, `text_sim` and `img_sim` take the nearest by question or picture, `mix` takes a
-quarter by each and fills up at random.  A pool depends on the seed and the query alone, holds no
-demonstration twice and never the query or another question about its picture, and is shuffled: a
-place in it says nothing.
+`rand` draws at random, `text_sim` and `img_sim` take the nearest by question or picture, `mix`
+takes a quarter by each and the rest at random.  A pool depends only on the seed and the query.  It
+holds no demonstration twice, and neither the query nor another question about its picture.  It is
+shuffled, so a place in it carries no information.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from lever.config import SamplerKind
+from lever.config import LeverDataConfig, SamplerKind
 from lever.data.world import Floats, Ints
 
-# Shares of a pool: nearest by text, nearest by picture; the rest is random.
+# Shares of a pool: nearest by question, nearest by picture; the rest is random.
 SHARES = {
     SamplerKind.rand: (0.0, 0.0),
     SamplerKind.text_sim: (1.0, 0.0),
@@ -26,26 +26,22 @@ SHARES = {
 
 
 def draw_pools(
-    kind: SamplerKind,
-    size: int,
-    image_ND: Tensor,
-    text_ND: Tensor,
+    config: LeverDataConfig,
+    rows: tuple[Tensor, Tensor],
     demos: range,
     queries: Sequence[int],
     seed: int,
     pictures: Sequence[int] | None = None,
 ) -> Ints:
-    """Choose the pool of each query.
+    """Draw the pool of each query.
 
     Args:
-        kind: any but `world`.
-        size: K.
-        image_ND: embeddings of pictures by id, unit length.
-        text_ND: embeddings of questions by id, unit length.
+        config: `sampler` (any but `world`) and `candidate_num`, K.
+        rows: embeddings of pictures and of questions, each [N, D] by id, of unit length.
         demos: ids of the bank, from 0.
-        queries: ids; may lie in the bank.
-        seed: with the query's id it decides every draw.
-        pictures: id of each item's picture; None where no two items share one.
+        queries: ids; may be in the bank.
+        seed: of the draws, together with the query's id.
+        pictures: id of each item's picture; None if no two items share a picture.
 
     Returns:
         Ids [queries, K].
@@ -53,8 +49,9 @@ def draw_pools(
     Raises:
         ValueError: a query has fewer than K demonstrations to choose from.
     """
-    by_text, by_image = (round(share * size) for share in SHARES[kind])
-    image, text = image_ND.numpy(), text_ND.numpy()
+    size = config.candidate_num
+    by_text, by_image = (round(share * size) for share in SHARES[config.sampler])
+    image, text = (part.numpy() for part in rows)
     shown = np.arange(len(image)) if pictures is None else np.asarray(pictures)
     bank = slice(demos.start, demos.stop)
     pools = np.empty((len(queries), size), dtype=np.int64)
@@ -79,7 +76,7 @@ def draw_pools(
 
 
 def _best(score: Floats, count: int, barred: Ints, chosen: Sequence[int]) -> list[int]:
-    """Places of the `count` best that are neither barred nor chosen."""
+    """Return the places of the `count` highest scores that are neither barred nor chosen."""
     if count == 0:
         return []
     score = np.where(barred, -np.inf, score)

@@ -1,4 +1,4 @@
-"""Where questions come from: the easy-vqa package and official VQA files, split by picture."""
+"""Read questions from the easy-vqa package or official VQA files, and split them by picture."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lever.data.vqa_files import Question, read_questions
 
 SHAPES = ("circle", "rectangle", "triangle")
 ANNOTATORS = 10
-# Of easy-vqa's test: both halves number their pictures and questions from 0.
+# Added to the ids of easy-vqa's test half: both halves count pictures and questions from 0.
 _TEST_OFFSET = 1_000_000
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question with what stands for its picture.
+    """A question and its picture.
 
     Attributes:
         question: with the annotators' answers.
-        answer: what a demonstration of it shows.
-        picture: file of the picture; None where there is none.
-        tags: names of what the picture shows; may be empty.
+        answer: the answer shown when the item is a demonstration.
+        picture: file of the picture; None if there is none.
+        tags: names of the objects in the picture; may be empty.
     """
 
     question: Question
@@ -39,14 +39,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Splits:
-    """Items of a run: first the bank, then validation, then test.
+    """Items of a run, in the order of their ids: the bank, then validation, then test.
 
     Attributes:
-        items: in the order of their ids.
-        demos: ids of the bank, in random order; the first `train` are also queries to learn from.
-        train: ids of those.
-        val: ids.
-        test: ids.
+        items: all of them.
+        demos: ids of the bank, which is in random order.
+        train: ids of the training queries, the first of the bank.
+        val: ids of the validation queries.
+        test: ids of the test queries.
     """
 
     items: tuple[Item, ...]
@@ -57,15 +57,15 @@ class Splits:
 
 
 def most_common(answers: Sequence[str]) -> str:
-    """Return the answer given most often; of several, the one given first."""
+    """Return the most frequent answer; of several, the first."""
     return Counter(answers).most_common(1)[0][0]
 
 
 def read_easyvqa() -> tuple[list[Item], list[Item]]:
     """Read training and test questions of the easy-vqa package: rendered pictures of 64 x 64.
 
-    Nobody annotated them: the one answer is repeated ten times, so that the official metric is 1
-    where the answer is right and 0 elsewhere.
+    They have no annotators: the single answer is repeated ten times, so that the official metric
+    is 1 for the right answer and 0 for any other.
 
     Raises:
         ImportError: the package is not installed.
@@ -86,39 +86,35 @@ def read_files(files: FilesConfig, base: Path | None) -> tuple[list[Item], list[
 
     Args:
         files: their names.
-        base: folder that relative names are taken from; None = the current one.
+        base: folder of relative names; None = the current one.
 
     Returns:
-        Training and test questions; no test questions where `files` names none.
+        Training and test questions; no test questions if `files` names none.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is not as `lever.data.vqa_files` describes, or tags are not lists of
-        names.
+            names.
     """
-    base = base or Path()
-    train = _file_items(
-        base, files.questions, files.annotations, files.pictures, files.picture_name, files.tags
-    )
+    train = _file_items(base or Path(), files)
     if not files.test_questions:
         return train, []
-    test = _file_items(
-        base,
+    test = FilesConfig(
         files.test_questions,
         files.test_annotations,
-        files.test_pictures,
-        files.test_picture_name,
-        files.test_tags,
+        pictures=files.test_pictures,
+        picture_name=files.test_picture_name,
+        tags=files.test_tags,
     )
-    return train, test
+    return train, _file_items(base or Path(), test)
 
 
 def split_items(train: Sequence[Item], test: Sequence[Item], config: SplitConfig) -> Splits:
-    """Split by picture, at random, and take as many questions as are asked for.
+    """Split at random by picture, and sample at most the configured number of questions.
 
     Args:
-        train: questions of the bank and the validation, and of the test where `test` is empty.
-        test: questions of other pictures.
+        train: questions for the bank and validation, and for the test if `test` is empty.
+        test: questions about other pictures.
         config: shares and sizes.
 
     Raises:
@@ -182,20 +178,17 @@ def _asks_of(answer: str) -> str:
     return "shape" if answer in SHAPES else "colour"
 
 
-def _file_items(
-    base: Path, questions: str, annotations: str, pictures: str, picture_name: str, tags: str
-) -> list[Item]:
-    asked = read_questions(base / questions, base / annotations)
-    seen = _read_tags(base / tags) if tags else {}
+def _file_items(base: Path, files: FilesConfig) -> list[Item]:
+    """Read the pair of `questions` and `annotations`, with pictures and tags."""
+    seen = _read_tags(base / files.tags) if files.tags else {}
 
     def item(one: Question) -> Item:
-        picture = None
-        if pictures:
-            picture = base / pictures / picture_name.format(image_id=one.image_id)
-        names = seen.get(one.question_id, seen.get(one.image_id, ()))
-        return Item(one, most_common(one.answers), picture, names)
+        name = files.picture_name.format(image_id=one.image_id)
+        picture = base / files.pictures / name if files.pictures else None
+        tags = seen.get(one.question_id, seen.get(one.image_id, ()))
+        return Item(one, most_common(one.answers), picture, tags)
 
-    return [item(one) for one in asked]
+    return [item(one) for one in read_questions(base / files.questions, base / files.annotations)]
 
 
 def _read_tags(path: Path) -> dict[int, tuple[str, ...]]:

@@ -1,15 +1,18 @@
-"""JSON read strictly: every complaint names file, entry, field, value and what was expected."""
+"""Read JSON strictly: an error names the file, the record, the field, its value and the cure."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
+
+from core_rl.config import is_number
+
+Value = TypeVar("Value")
 
 
-def load_json(path: Path, what: str) -> Any:
+def load_json(path: Path, what: str) -> object:
     """Read a JSON file whose objects name no key twice.
 
     Args:
@@ -43,68 +46,51 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Row:
-    """An object of a JSON file that knows where it stands.
+    """An object of a JSON file and its place in it; null counts as missing.
 
-    Every reader of a field raises ValueError where the field is missing or not as asked.
+    Every method that reads a field raises ValueError where the field is missing or not as asked.
 
     Args:
         where: "file#3" or "file: query 7", for messages.
         value: the object.
     """
 
-    def __init__(self, where: str, value: Any) -> None:
+    def __init__(self, where: str, value: object) -> None:
         self.where = where
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected an object, got {type(value).__name__}")
-        self._value: Mapping[str, Any] = value
-
-    def has(self, name: str) -> bool:
-        """Tell whether a field is there and not null."""
-        return self._value.get(name) is not None
-
-    def wrong(self, name: str, expected: str) -> ValueError:
-        """Make the error for a field that is not as expected."""
-        return ValueError(f"{self.where}: {name}={self._value.get(name)!r}: expected {expected}")
+        self._value = value
 
     @property
     def names(self) -> list[str]:
         return list(self._value)
 
+    def has(self, name: str) -> bool:
+        """Whether a field is there and not null."""
+        return self._value.get(name) is not None
+
+    def wrong(self, name: str, expected: str) -> ValueError:
+        """Return the error for a field that is not as expected."""
+        return ValueError(f"{self.where}: {name}={self._value.get(name)!r}: expected {expected}")
+
     def text(self, name: str, default: str | None = None) -> str:
         """Read a text; `default`, where given, stands for a missing one."""
         if default is not None and not self.has(name):
             return default
-        value = self._value.get(name)
-        if not isinstance(value, str):
-            raise self.wrong(name, "a text")
-        return value
+        return self._read(name, _is_text, "a text")
 
     def integer(self, name: str) -> int:
-        value = self._value.get(name)
-        if not _is_integer(value):
-            raise self.wrong(name, "a whole number")
-        return value
+        return self._read(name, _is_integer, "a whole number")
 
     def flag(self, name: str) -> bool:
         """Read true, false, 1 or 0."""
-        value = self._value.get(name)
-        if not isinstance(value, int) or value not in (0, 1):
-            raise self.wrong(name, "true or false, or 1 or 0")
-        return bool(value)
+        return bool(self._read(name, _is_flag, "true or false, or 1 or 0"))
 
     def number(self, name: str) -> float:
-        """Read a finite number."""
-        value = self._value.get(name)
-        if not _is_number(value):
-            raise self.wrong(name, "a finite number")
-        return float(value)
+        return float(self._read(name, is_number, "a finite number"))
 
-    def items(self, name: str) -> list[Any]:
-        """Read a list that is not empty."""
-        value = self._value.get(name)
-        if not isinstance(value, list) or not value:
-            raise self.wrong(name, "a list that is not empty")
-        return value
+    def items(self, name: str) -> list[object]:
+        return self._read(name, _is_filled, "a list that is not empty")
 
     def integers(self, name: str) -> tuple[int, ...]:
         return integers(self.where, name, self.items(name))
@@ -121,25 +107,38 @@ class Row:
         items = enumerate(self.items(name))
         return [Row(f"{self.where}, {name}[{i}]", item) for i, item in items]
 
+    def _read(self, name: str, fits: Callable[[object], TypeGuard[Value]], expected: str) -> Value:
+        value = self._value.get(name)
+        if not fits(value):
+            raise self.wrong(name, expected)
+        return value
 
-def integers(where: str, name: str, value: Any) -> tuple[int, ...]:
+
+def integers(where: str, name: str, value: object) -> tuple[int, ...]:
     """Check a list of whole numbers."""
     if not isinstance(value, list) or not all(map(_is_integer, value)):
         raise ValueError(f"{where}: {name}={value!r}: expected a list of whole numbers")
     return tuple(value)
 
 
-def numbers(where: str, name: str, value: Any) -> tuple[float, ...]:
+def numbers(where: str, name: str, value: object) -> tuple[float, ...]:
     """Check a list of finite numbers."""
-    if not isinstance(value, list) or not all(map(_is_number, value)):
+    if not isinstance(value, list) or not all(map(is_number, value)):
         raise ValueError(f"{where}: {name}={value!r}: expected a list of finite numbers")
     return tuple(map(float, value))
 
 
-def _is_integer(value: Any) -> TypeGuard[int]:
-    # bool is an int to Python and not to anyone else.
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
+def _is_flag(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _is_filled(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list) and bool(value)

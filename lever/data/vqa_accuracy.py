@@ -1,25 +1,22 @@
-"""VQA accuracy: the official rule to the last quirk, and a simple match for other data.
+"""VQA accuracy by the official program's rules, and a simple match for other data.
 
-A prediction is right as far as annotators agree with it.  For each annotator in turn, count the
-OTHER annotators who gave the predicted answer; the accuracy is the mean over annotators of
-min(count / 3, 1) (Antol et al. 2015, arXiv 1505.00468, section 4).  With ten annotators, n of whom
-gave the answer, that is 0, .3, .6, .9 and 1 for n = 0, 1, 2, 3 and more.
+For each annotator, count the OTHER annotators who gave the predicted answer; the accuracy is the
+mean over annotators of min(count / 3, 1) (Antol et al. 2015, arXiv 1505.00468, section 4).  With
+ten annotators, n of whom gave the answer, it is 0, .3, .6, .9 and 1 for n = 0, 1, 2, 3 and more.
 
-Scores are comparable with published ones only if the published program's habits are kept, so they
-are:
+For scores that are comparable with published ones, details of the published program are kept:
 
-* both sides are normalised only where the annotators differ; where all gave one and the same text,
-  "The dog." does not match "dog" and "two" does not match "2";
-* punctuation is removed where one such mark touches a space somewhere in the text, or where the
-  text holds a number like 12,000; elsewhere it becomes a space.  Both are asked of the original
-  text, mark by mark;
-* the pattern for periods was meant to spare decimals and looks only ahead: "3." loses its period,
-  ".5" and "3.5" keep theirs.  It removes at most 32 of them;
-* contractions get back one apostrophe; `somebody'd` loses its own;
-* percentages are rounded to two decimals, each mean from unrounded numbers.
+* both sides are normalised only if the annotators differ; if all gave the same text, "The dog."
+  does not match "dog" and "two" does not match "2";
+* a punctuation mark is deleted if it stands beside a space anywhere in the original text, or if the
+  text has a number like 12,000; otherwise it becomes a space;
+* the pattern for periods spares a period before a digit only: "3." loses its period, ".5" and "3.5"
+  keep theirs.  At most 32 periods are removed;
+* contractions get one missing apostrophe back; `somebody'd` loses its own;
+* percentages are rounded to two decimals, each mean computed from unrounded numbers.
 
-One habit is not kept: the published program tells annotators apart by comparing whole entries, so
-entries without `answer_id` that agree all vanish.  Here annotators are told apart by their place.
+One detail is not kept: the published program tells annotators apart by comparing whole entries, so
+that equal entries without `answer_id` are all left out.  Here each annotator counts by position.
 """
 
 from __future__ import annotations
@@ -34,25 +31,13 @@ from lever.data.vqa_files import Question
 from lever.generation_config import Matching
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-NUMBERS = {
-    "none": "0",
-    "zero": "0",
-    "one": "1",
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "nine": "9",
-    "ten": "10",
-}
-LEAST_ANNOTATORS = 4  # one and the three others that a full score asks for
+_TO_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_TO_TEN)}
+LEAST_ANNOTATORS = 4  # one, and the three others needed for a full score
 ARTICLES = frozenset({"a", "an", "the"})
 
-# Words that are found with one of their apostrophes missing.  Those that begin with "I" are left
-# out: they are looked up in lower case and never found.
+# Words that are recognised with one of their apostrophes missing.  The official list also has
+# words that begin with "I", but the text is in lower case when it is looked up.
 _APOSTROPHISED = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
 haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've
@@ -96,14 +81,15 @@ class Scores:
     by_question_type: Mapping[str, float]
 
 
-def check_annotators(where: str, answers: Sequence[str]) -> None:
-    """Raise ValueError where the official rule would not give 1 to what all annotators said.
+def check_answers(where: str, answers: Sequence[str], rule: Matching) -> None:
+    """Raise ValueError if the official rule could not give 1 even to a unanimous answer.
 
     Args:
         where: the question, for the message.
         answers: of its annotators.
+        rule: that is to judge; the simple match takes any number of answers.
     """
-    if len(answers) < LEAST_ANNOTATORS:
+    if rule is Matching.official and len(answers) < LEAST_ANNOTATORS:
         raise ValueError(
             f"{where}: answers={list(answers)}: expected those of {LEAST_ANNOTATORS} annotators or "
             "more, for the official rule compares each with the others; write a single answer ten "
@@ -113,7 +99,7 @@ def check_annotators(where: str, answers: Sequence[str]) -> None:
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Return the official accuracy, in [0, 1], of a prediction against the annotators' answers.
+    """Return the official accuracy of a prediction, in [0, 1].
 
     Raises:
         ValueError: there are no answers.
@@ -126,18 +112,17 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
         prediction = normalise(prediction)
         given = [normalise(answer) for answer in given]
     matches = [answer == prediction for answer in given]
-    # As written and in this order: n / 3 differs from the closed form in the last bit.
+    # In this order of operations: n / 3 differs from the closed form in the last bit.
     credits = [min(1.0, (sum(matches) - own) / 3) for own in matches]
     return sum(credits) / len(credits)
 
 
 def simple_match(prediction: str, answers: Sequence[str]) -> float:
-    """Return 1 for an answer met exactly, .5 for one met in part, 0 otherwise.
+    """Return 1 for an exact match, .5 for a partial match, 0 otherwise.
 
-    For data with a single answer or a few, to which the official rule gives no meaning.  Both sides
-    are normalised.  In part: the words of one are a run inside the words of the other, so "brown
-    dog" and "dog" meet but "cat" and "category" do not.  Never mixed with the official rule: a run
-    uses one or the other.
+    For data with too few answers for the official rule.  Both sides are normalised.  In a partial
+    match the words of one are consecutive words of the other: "brown dog" matches "dog", "category"
+    does not match "cat".  A run uses either this rule or the official one, never both.
 
     Raises:
         ValueError: there are no answers.
@@ -152,12 +137,6 @@ def simple_match(prediction: str, answers: Sequence[str]) -> float:
     return 0.5 if in_part else 0.0
 
 
-def check_answers(where: str, answers: Sequence[str], mode: Matching) -> None:
-    """Raise ValueError where a rule gives no meaning to so few answers; see `check_annotators`."""
-    if mode is Matching.official:
-        check_annotators(where, answers)
-
-
 MATCHERS: Mapping[Matching, Callable[[str, Sequence[str]], float]] = {
     Matching.official: vqa_accuracy,
     Matching.simple: simple_match,
@@ -167,18 +146,18 @@ MATCHERS: Mapping[Matching, Callable[[str, Sequence[str]], float]] = {
 def evaluate(
     questions: Sequence[Question],
     predictions: Mapping[int, str],
-    mode: Matching = Matching.official,
+    rule: Matching = Matching.official,
 ) -> Scores:
-    """Score predictions and table them by answer type and question type.
+    """Score predictions, in total and by answer type and question type.
 
     Args:
         questions: with their answers.
-        predictions: question id -> answer; must cover exactly the questions, as the official
-            program demands of a results file.
-        mode: the official rule or the simple match.
+        predictions: question id -> answer; must cover exactly the questions, as in the official
+            program.
+        rule: the official rule or the simple match.
 
     Raises:
-        ValueError: there are no questions, two share an id, or the predictions are of others.
+        ValueError: there are no questions, two share an id, or the predictions have other ids.
     """
     by_id = {question.question_id: question for question in questions}
     if not questions or len(by_id) < len(questions):
@@ -188,8 +167,8 @@ def evaluate(
         )
     check_coverage(by_id, predictions)
     for key, item in by_id.items():
-        check_answers(f"question {key}", item.answers, mode)
-    match = MATCHERS[mode]
+        check_answers(f"question {key}", item.answers, rule)
+    match = MATCHERS[rule]
     accuracy = {key: match(predictions[key], item.answers) for key, item in by_id.items()}
     by_answer: dict[str, list[float]] = defaultdict(list)
     by_question: dict[str, list[float]] = defaultdict(list)
@@ -216,7 +195,7 @@ def check_coverage(expected: Mapping[int, object], predictions: Mapping[int, str
         )
 
 
-@lru_cache(maxsize=1 << 16)  # a question's answers come again with each of its slates
+@lru_cache(maxsize=1 << 16)  # a question's answers are normalised again for each slate
 def normalise(text: str) -> str:
     """Normalise an answer: punctuation first, then numbers, articles and contractions."""
     return _normalise_words(_normalise_punctuation(text))
@@ -241,7 +220,7 @@ def _normalise_words(text: str) -> str:
 
 
 def _holds(words: Sequence[str], part: Sequence[str]) -> bool:
-    """Tell whether `part` (not empty) is a run inside `words`."""
+    """Whether `part`, if not empty, is a run of consecutive words of `words`."""
     size = len(part)
     return size > 0 and any(words[i : i + size] == part for i in range(len(words) - size + 1))
 

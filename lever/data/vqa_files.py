@@ -1,11 +1,10 @@
-"""The official VQA files: questions with annotations, read strictly, and results, written whole."""
+"""The official VQA files: questions with annotations are read strictly, results are written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core_rl.files import write_json
 from lever.data.strict_json import Row, load_json
@@ -22,7 +21,7 @@ class Question:
         image_id: of the picture.
         text: the question.
         answers: one an annotator, as written; ten in VQAv2 and OK-VQA.
-        answer_type: yes/no, number or other; `other` where the file does not say.
+        answer_type: yes/no, number or other; `other` where the file has none.
         question_type: the data set's own grouping; may be empty.
     """
 
@@ -37,13 +36,13 @@ class Question:
 def read_questions(questions: str | Path, annotations: str | Path) -> list[Question]:
     """Read an official pair of files, in the order of the questions.
 
-    OK-VQA's annotations hold a stemmed `answer` and a `raw_answer`; the stemmed one is what its
-    published scores are of, and what is read.
+    OK-VQA's annotations hold a stemmed `answer` and a `raw_answer`.  The stemmed one is read: the
+    published scores use it.
 
     Raises:
         FileNotFoundError: one of the files is missing.
         ValueError: not JSON, a field is missing or of another type, an id occurs twice, or the two
-            files are not of the same questions.
+            files have different questions.
     """
     asked = _by_id(Path(questions), "questions")
     answered = _by_id(Path(annotations), "annotations")
@@ -60,7 +59,7 @@ def read_questions(questions: str | Path, annotations: str | Path) -> list[Quest
 
 
 def write_results(path: str | Path, predictions: Mapping[int, str]) -> None:
-    """Write predictions as the evaluation servers take them: a list of question_id and answer."""
+    """Write predictions in the format of the evaluation servers: a list of ids and answers."""
     rows = [{"question_id": key, "answer": answer} for key, answer in predictions.items()]
     write_json(Path(path), rows)
 
@@ -84,7 +83,7 @@ def _by_id(path: Path, name: str) -> dict[int, Row]:
     return _rows_by_id(path, whole[name])
 
 
-def _rows_by_id(path: Path, entries: Any) -> dict[int, Row]:
+def _rows_by_id(path: Path, entries: object) -> dict[int, Row]:
     if not isinstance(entries, list):
         raise ValueError(f"{path}: expected a list of entries, got {type(entries).__name__}")
     rows: dict[int, Row] = {}

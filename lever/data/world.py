@@ -1,16 +1,16 @@
 """A generated world of visual questions in which the choice of demonstrations matters.
 
-An item is a question about a picture.  The picture shows an entity of some topic, the question asks
-of a kind, and both hint at an attribute.  Its answer is a pair: a name, which only the entity
-decides, by a table nobody can compute, and a value, which kind and attribute decide.  So one
-demonstration of the same entity teaches the name, another of the same kind and attribute the value,
-and a pair that does both is better than two that do the same.
+An item is a question about a picture.  The picture shows an entity of some topic, the question has
+a kind, and both contain an attribute.  The answer is a pair: a name, given by a random table of
+entities, and a value, given by kind and attribute.  One demonstration of the same entity shows the
+name, one of the same kind and attribute shows the value; a pair that shows both is better than a
+pair that shows the same part twice.
 
-Pictures carry entity and topic, questions carry kind and attribute; both carry more nuisance
-(scene, wording) than content, so the nearest neighbour by either is often the wrong one, and the
-reader (`lever.data.world_reader`) is even misled by demonstrations that merely look alike.
+Embeddings of pictures contain entity and topic, embeddings of questions kind and attribute.  Both
+contain more nuisance (scene, wording) than content, so the nearest neighbour is often a wrong
+choice, and demonstrations that only look similar mislead the reader (`lever.data.world_reader`).
 
-Everything is drawn from one seed: same seed, same world.
+The world is a function of its settings and seed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ TOPIC_D, ENTITY_D, KIND_D, ATTRIBUTE_D, NUISANCE_D = 12, 20, 8, 6, 24
 
 @dataclass(frozen=True)
 class World:
-    """N items: first the demonstrations, then the queries to train on, validate on, test on.
+    """N items: the demonstrations, then the training, validation and test queries.
 
     Attributes:
-        settings: it was drawn from.
-        seed: it was drawn with.
-        entity: of each item; so are topic, kind, attribute.
-        gold: index of the true answer, name * values + value.
-        said: what each annotator answered, [N, annotators].
-        prior: the reader's own leaning to each answer before any demonstration, [N, answers].
+        settings: of the world.
+        seed: of its draws.
+        entity: of each item, [N]; likewise topic, kind and attribute.
+        gold: index of the true answer, name * values + value, [N].
+        said: the annotators' answers, [N, annotators].
+        prior: the reader's logits without demonstrations, [N, answers].
         scene: nuisance of the picture, [N, NUISANCE_D], unit length on average.
-        wording: nuisance of the question, likewise.
+        wording: nuisance of the question, [N, NUISANCE_D].
         image: embeddings of the pictures, [N, width], unit length.
-        text: embeddings of the questions, likewise.
-        pool: for each query the demonstrations to choose from, [queries, pool_size].
+        text: embeddings of the questions, [N, width], unit length.
+        pool: the pool of each query, [queries, pool_size].
     """
 
     settings: WorldSettings
@@ -82,7 +82,7 @@ class World:
         return range(first, first + size)
 
     def pool_of(self, query: int) -> Ints:
-        """Demonstrations that query may choose from: the same in training and inference."""
+        """The pool of a query: the same in training and inference."""
         place = query - self.settings.demos
         if not 0 <= place < len(self.pool):
             last = self.settings.demos + len(self.pool) - 1
@@ -91,22 +91,22 @@ class World:
 
     @cached_property
     def accuracy(self) -> Floats:
-        """VQA accuracy of every answer to every item, [N, answers], with ten annotators' levels."""
+        """VQA accuracy of every answer to every item, [N, answers]."""
         count = np.zeros((len(self.gold), self.settings.answers))
         np.add.at(count, (np.arange(len(self.gold))[:, None], self.said), 1)
         people = self.settings.annotators
-        # Those who gave the answer see one agreeing annotator less; see `lever.data.vqa_accuracy`.
+        # An annotator is compared with the others only; see `lever.data.vqa_accuracy`.
         own = np.minimum((count - 1).clip(min=0) / 3, 1)
         others = np.minimum(count / 3, 1)
         return (count * own + (people - count) * others) / people
 
     def answer_text(self, answer: int) -> str:
-        """Spell an answer; normalisation leaves it as it is."""
+        """Return an answer as text, in normalised form."""
         name, value = divmod(int(answer), self.settings.values)
         return f"name{name} value{value}"
 
     def answers_of(self, item: int) -> tuple[str, ...]:
-        """What the annotators said, spelt."""
+        """The annotators' answers as text."""
         return tuple(self.answer_text(answer) for answer in self.said[item])
 
 
@@ -116,7 +116,6 @@ def make_world(settings: WorldSettings, seed: int) -> World:
     count = settings.demos + settings.train + settings.val + settings.test
     weights = 1 / (np.arange(settings.entities) + 1 + settings.zipf_offset)
     entity = rng.choice(settings.entities, count, p=weights / weights.sum())
-    topic = entity % settings.topics
     kind = rng.integers(settings.kinds, size=count)
     attribute = rng.integers(settings.attributes, size=count)
 
@@ -126,14 +125,13 @@ def make_world(settings: WorldSettings, seed: int) -> World:
     name, value = name_of[entity], family[kind, attribute]
     gold = name * settings.values + value
 
-    scene = rng.normal(size=(count, NUISANCE_D)) / np.sqrt(NUISANCE_D)
-    wording = rng.normal(size=(count, NUISANCE_D)) / np.sqrt(NUISANCE_D)
-    image, text = _embed(settings, rng, entity, topic, kind, attribute, scene, wording)
+    nuisance = scene, wording = _nuisance(rng, count), _nuisance(rng, count)
+    image, text = _embed(settings, rng, (entity, kind, attribute), nuisance)
     return World(
         settings=settings,
         seed=seed,
         entity=entity,
-        topic=topic,
+        topic=entity % settings.topics,
         kind=kind,
         attribute=attribute,
         gold=gold,
@@ -150,7 +148,7 @@ def make_world(settings: WorldSettings, seed: int) -> World:
 def shifted_settings(
     settings: WorldSettings, seed: int, shift: ShiftedRange = SHIFTED
 ) -> WorldSettings:
-    """Draw settings from the range that is never trained on."""
+    """Draw settings from the ranges kept out of all tuning."""
     rng = np.random.default_rng([seed, 11])
     drawn: dict[str, Any] = {
         item.name: float(rng.uniform(*getattr(shift, item.name))) for item in fields(shift)
@@ -158,23 +156,31 @@ def shifted_settings(
     return replace(settings, **drawn)
 
 
+def _nuisance(rng: np.random.Generator, count: int) -> Floats:
+    return np.asarray(rng.normal(size=(count, NUISANCE_D)) / np.sqrt(NUISANCE_D))
+
+
 def _embed(
     settings: WorldSettings,
     rng: np.random.Generator,
-    entity: Ints,
-    topic: Ints,
-    kind: Ints,
-    attribute: Ints,
-    scene: Floats,
-    wording: Floats,
+    facts: tuple[Ints, Ints, Ints],
+    nuisance: tuple[Floats, Floats],
 ) -> tuple[Embeddings, Embeddings]:
-    """Embed pictures and questions: parts of set lengths side by side, rotated, with noise."""
+    """Embed pictures and questions: parts of set lengths side by side, rotated, with noise.
+
+    Args:
+        settings: lengths of the parts.
+        rng: of codes, rotations and noise.
+        facts: entity, kind and attribute of each item.
+        nuisance: scene and wording of each item.
+    """
+    (entity, kind, attribute), (scene, wording) = facts, nuisance
     topics = _codes(rng, settings.topics, TOPIC_D)
     entities = _codes(rng, settings.entities, ENTITY_D)
     kinds = _codes(rng, settings.kinds, KIND_D)
     attributes = _codes(rng, settings.attributes, ATTRIBUTE_D)
     image = [
-        settings.image_topic * topics[topic],
+        settings.image_topic * topics[entity % settings.topics],
         settings.image_entity * entities[entity],
         settings.nuisance * scene,
         settings.image_attribute * attributes[attribute],
@@ -183,7 +189,7 @@ def _embed(
         settings.text_kind * kinds[kind],
         settings.text_attribute * attributes[attribute],
         settings.nuisance * wording,
-        settings.text_topic * topics[topic],
+        settings.text_topic * topics[entity % settings.topics],
     ]
     return _project(settings, rng, image), _project(settings, rng, text)
 
@@ -209,11 +215,11 @@ def _annotate(
     attribute: Ints,
     family: Ints,
 ) -> Ints:
-    """Let each annotator answer: truly, with another value, with another name, or anything."""
+    """Draw the annotators' answers: the true one, another value, another name, or any answer."""
     shape = len(name), settings.annotators
     agree = rng.uniform(settings.agreement_low, settings.agreement_high, size=(len(name), 1))
     roll = rng.uniform(size=shape)
-    # How the untrue answers err, on the same roll: the part above `agree`, rescaled.
+    # Where the answer is not the true one, the same roll, rescaled, decides the kind of error.
     error = (roll - agree) / (1 - agree).clip(min=1e-9)
     value = family[kind, attribute][:, None]
     other_value = family[kind, (attribute + 1) % settings.attributes][:, None]
@@ -237,7 +243,7 @@ def _annotate(
 def _prior(
     settings: WorldSettings, rng: np.random.Generator, kind: Ints, gold: Ints, family: Ints
 ) -> Embeddings:
-    """Draw the reader's leanings: noise, the kind's family, and what it knows by itself."""
+    """Draw the reader's prior logits: noise, the kind's family, and known answers."""
     count = len(kind)
     prior = rng.normal(size=(count, settings.names, settings.values))
     in_family = np.zeros((settings.kinds, settings.values))
@@ -253,10 +259,7 @@ def _prior(
 def _pools(
     settings: WorldSettings, rng: np.random.Generator, image: Embeddings, text: Embeddings
 ) -> Ints:
-    """Choose each query's pool: nearest by text, nearest by image, random, none twice.
-
-    They are then shuffled, so that a place in the pool says nothing.
-    """
+    """Choose each query's pool: nearest by question, nearest by picture, random; shuffled."""
     queries = range(settings.demos, len(image))
     pools = np.empty((len(queries), settings.pool_size), dtype=np.int64)
     for row, query in enumerate(queries):
@@ -269,7 +272,6 @@ def _pools(
         )
         for score, size in sources:
             score[chosen] = -np.inf
-            # Of equally many best in any order; no full sort is needed.
             chosen += np.argpartition(-score, size - 1)[:size].tolist() if size else []
         pools[row] = rng.permutation(chosen)
     return pools

@@ -1,13 +1,13 @@
-"""How the generated world's reader answers: demonstrations speak for names and values.
+"""The reader of the generated world: it answers from demonstrations by a fixed rule.
 
     logit(name, value) = prior + max_j w_j e rel_name(j) [name_j = name]
                                + max_j w_j e rel_value(j) [value_j = value]
                                + sum_j w_j c alike(j) [answer_j = (name, value)]
 
-w_j grows towards the last demonstration, so order matters.  The maximum, not the sum, over
-demonstrations makes two that say the same no better than one.  `alike` is how much scene and
-wording resemble the query's: the reader copies from look-alikes, which is the mistake that
-similarity search invites.
+w_j grows towards the last demonstration, so order matters.  With a maximum over demonstrations, two
+with the same evidence are no better than one.  `alike` measures how similar scene and wording are
+to the query's: the reader copies answers from similar-looking items, the typical error of
+similarity search.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALIKE_FROM, ALIKE_SPAN, ALIKE_MAX = 0.2, 0.45, 1.5
 
 @dataclass(frozen=True)
 class Evidence:
-    """What each of M demonstrations would say to one query, at weight 1."""
+    """Evidence of each of M demonstrations for the answer to one query, at weight 1."""
 
     name: Ints
     value: Ints
@@ -33,7 +33,7 @@ class Evidence:
     for_answer: Floats
 
     def take(self, index: Ints) -> Evidence:
-        """Pick or rearrange demonstrations; the fields get the shape of the index."""
+        """Select demonstrations; the fields get the shape of the index."""
         return Evidence(
             self.name[index],
             self.value[index],
@@ -44,17 +44,17 @@ class Evidence:
 
 
 class KernelReader:
-    """Reads queries of a world with any demonstrations of it.
+    """Answers queries of a world with demonstrations of it.
 
     Args:
-        world: holds the latent facts; the reader, unlike a selector, sees them.
+        world: its latent facts are visible to the reader, but not to a selector.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     def evidence(self, query: int, demos: Ints) -> Evidence:
-        """Weigh what demonstrations M say to a query."""
+        """Compute the evidence of demonstrations [M] for a query."""
         world, settings = self.world, self.world.settings
         same_entity = world.entity[demos] == world.entity[query]
         same_topic = world.topic[demos] == world.topic[query]
@@ -93,15 +93,15 @@ class KernelReader:
         return (copies.reshape(count, -1) + self.world.prior[query]).astype(np.float32)
 
     def weights(self, shots: int) -> Floats:
-        """Weights of demonstrations in prompt order; the last has 1."""
+        """Weights of demonstrations in prompt order; that of the last is 1."""
         return self.world.settings.earlier_weight ** np.arange(shots - 1, -1, -1, dtype=np.float64)
 
     def pair_answers(self, query: int) -> Ints:
-        """Answers to all ordered pairs of the query's pool, [K, K]; the diagonal is -1.
+        """Answers with all ordered pairs of the query's pool, [K, K]; -1 on the diagonal.
 
-        Exact without looking at every answer: no evidence is negative, so the winner is the best of
-        the prior alone, of the prior in a row (name) or column (value) that some demonstration
-        speaks for, or one of the four crossings of those.
+        Evidence is never negative, so the answer with the highest logit is one of these: the best
+        by prior; the best by prior among the answers with a name, or with a value, that one of the
+        two shows; one of the four combinations of shown names and values.
         """
         settings = self.world.settings
         prior = self.world.prior[query].astype(np.float64)
@@ -118,13 +118,13 @@ class KernelReader:
         return chosen
 
     def pair_rewards(self, query: int) -> Floats:
-        """VQA accuracy of all ordered pairs of the query's pool, [K, K]; the diagonal is NaN."""
+        """VQA accuracy with all ordered pairs of the query's pool, [K, K]; NaN on the diagonal."""
         answers = self.pair_answers(query)
         return np.where(answers < 0, np.nan, self.world.accuracy[query][answers])
 
 
 def _cells(said: Evidence, prior: Floats) -> list[tuple[Ints, Ints]]:
-    """Answers (name, value) that can win, each broadcastable over pairs [K, K]."""
+    """Return the possible winners (name, value), each broadcastable over pairs [K, K]."""
     names = said.name[:, None], said.name[None, :]
     values = said.value[:, None], said.value[None, :]
     best_value, best_name = prior.argmax(axis=1), prior.argmax(axis=0)
@@ -139,14 +139,14 @@ def _cells(said: Evidence, prior: Floats) -> list[tuple[Ints, Ints]]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """What each ordered pair (row: first, column: last) adds to an answer."""
+    """Evidence of each ordered pair (row: first, column: last) for an answer."""
 
     said: Evidence
     first_weight: float
     last_weight: float
 
     def add(self, name: Ints, value: Ints) -> Floats:
-        """Evidence [K, K] for an answer that may differ from pair to pair."""
+        """Sum up the evidence [K, K] for an answer, which may differ from pair to pair."""
         index = np.arange(len(self.said.name))
         first = self._of(self.said.take(index[:, None]), name, value)
         last = self._of(self.said.take(index[None, :]), name, value)

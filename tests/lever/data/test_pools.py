@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lever.config import SamplerKind
+from lever.config import LeverDataConfig, SamplerKind
 from lever.data.pools import draw_pools
 from lever.data.world import Ints
 
@@ -22,7 +22,8 @@ IMAGE, TEXT = rows(0), rows(1)
 
 def pools(kind: SamplerKind, queries: range, size: int = 8, **more: object) -> Ints:
     args = {"seed": 0, **more}
-    return draw_pools(kind, size, IMAGE, TEXT, BANK, queries, **args)  # type: ignore[arg-type]
+    config = LeverDataConfig(sampler=kind, candidate_num=size)
+    return draw_pools(config, (IMAGE, TEXT), BANK, queries, **args)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
