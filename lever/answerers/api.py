@@ -1,12 +1,11 @@
 """Answers from a server with an OpenAI-compatible interface, such as vLLM's.
 
-A request that stays without an answer (see `core_rl.servers.endpoint`) is an error, never a made-up
-answer: wrapped in `lever.answerers.cache.CachedAnswerer`, the next run asks only for what is
-missing.
+A request without an answer (see `core_rl.servers.endpoint`) is an error.  Answers are cached
+(`lever.answerers.cache`), so the next run asks only for the missing ones.
 
-The probability of a given answer needs a server that scores its prompt.  A plain text is scored by
-`/completions` with `echo`, whose offsets say which tokens are the answer's.  A chat, pictures
-included, is scored by `/chat/completions` with `prompt_logprobs`, an extension of vLLM.
+To score a given answer, the server must return log-probabilities of its prompt.  A plain text is
+scored by `/completions` with `echo`, where offsets tell which tokens belong to the answer.  A chat,
+pictures included, is scored by `/chat/completions` with `prompt_logprobs`, an extension of vLLM.
 """
 
 from __future__ import annotations
@@ -21,39 +20,37 @@ from PIL import Image
 
 from core_rl.config import is_number
 from core_rl.servers.endpoint import Client, Endpoint, EndpointError, Response, ask_all
-from lever.answerers.templates import Show, Shown, Template, pictures_of
+from lever.answerers.templates import Prompts, pictures_of
 from lever.data.datasets import Prompted
 
-API_VERSION = 1  # raise when what is asked changes
+API_VERSION = 1  # raise when a request changes
 
 Json = dict[str, Any]
 
 
 class ApiAnswerer:
-    """A model behind a server.
+    """A model on a server.
 
     Args:
         endpoint: the server.
-        model: its name there.
-        show: item id -> what the model is shown.
-        template: how prompts are written.
+        model: the model's name there.
+        prompts: about the items.
         max_new_tokens: longest answer.
-        data: name of the data set behind `show`, for the fingerprint.
+        data: name of the data set, for the fingerprint.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         model: str,
-        show: Show,
-        template: Template,
+        prompts: Prompts,
         max_new_tokens: int = 5,
         data: str = "",
     ) -> None:
         self.endpoint = endpoint
         self.model = model
-        self.show = show
-        self.template = template
+        self.prompts = prompts
+        self.template = prompts.template
         self.max_new_tokens = max_new_tokens
         named = f"{endpoint.url}|{model}|{data}"
         self._fingerprint = f"api-{API_VERSION}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
@@ -71,7 +68,7 @@ class ApiAnswerer:
         return ask_all(self.endpoint, prompts, self._answer)
 
     def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
-        """Log-probability of each answer, mean a token, in nats.
+        """Return the log-probability of each answer, in nats, averaged over its tokens.
 
         Raises:
             EndpointError: the server did not answer, or does not score prompts.
@@ -80,11 +77,10 @@ class ApiAnswerer:
         return ask_all(self.endpoint, pairs, self._score)
 
     async def _answer(self, client: Client, prompt: Prompted) -> str:
-        shots, query = self._shown(prompt)
-        messages = self._messages(shots, query)
+        messages = self._messages(prompt)
         length = {"max_tokens": self.max_new_tokens}
         if messages is None:
-            body = {"prompt": self._text(shots, query), **length}
+            body = {"prompt": self._text(prompt), **length}
             reply = await self._post(client, "completions", body)
             said = _dig(reply, "choices", 0, "text")
         else:
@@ -96,11 +92,10 @@ class ApiAnswerer:
 
     async def _score(self, client: Client, asked: tuple[Prompted, str]) -> float:
         prompt, answer = asked
-        shots, query = self._shown(prompt)
         answer = f"{self.template.answer_prefix}{answer}"
-        messages = self._messages(shots, query)
+        messages = self._messages(prompt)
         if messages is None:
-            scores = await self._score_text(client, self._text(shots, query), answer)
+            scores = await self._score_text(client, self._text(prompt), answer)
         else:
             scores = await self._score_chat(client, messages, answer)
         if not scores:
@@ -113,15 +108,15 @@ class ApiAnswerer:
         return sum(scores) / len(scores)
 
     async def _score_text(self, client: Client, text: str, answer: str) -> list[float] | None:
-        """Scores of the answer's tokens at the end of a text; None where they are not offered."""
+        """Score the answer's tokens at the end of a text; None if the server does not."""
         body = {"prompt": text + answer, "echo": True, "logprobs": 1, "max_tokens": 1}
         found = _dig(await self._post(client, "completions", body), "choices", 0, "logprobs")
         offsets, values = _dig(found, "text_offset"), _dig(found, "token_logprobs")
         if not isinstance(offsets, list) or not isinstance(values, list) or not offsets:
             return None
-        end = len(text) + len(answer)  # what follows was generated
+        end = len(text) + len(answer)  # generated tokens follow
         inside = [place for place, at in enumerate(offsets) if len(text) <= at < end]
-        # A token that runs across the end of the prompt would count a part of the prompt.
+        # A token that spans the end of the prompt would include a part of the prompt.
         if not inside or offsets[inside[0]] != len(text):
             return None
         return _numbers([values[place] for place in inside])
@@ -129,12 +124,12 @@ class ApiAnswerer:
     async def _score_chat(
         self, client: Client, messages: list[Json], answer: str
     ) -> list[float] | None:
-        """Scores of the answer's tokens at the end of a chat; None where they are not offered."""
+        """Score the answer's tokens at the end of a chat; None if the server does not."""
         body = {
             "messages": [*messages, {"role": "assistant", "content": answer}],
             "add_generation_prompt": False,
             "continue_final_message": True,
-            "prompt_logprobs": 0,  # of the prompt's own tokens, and no others
+            "prompt_logprobs": 0,  # of the prompt's tokens only, without alternatives
             "max_tokens": 1,
         }
         found = _dig(await self._post(client, "chat/completions", body), "prompt_logprobs")
@@ -155,10 +150,8 @@ class ApiAnswerer:
     async def _post(self, client: Client, path: str, body: Json) -> Json:
         return await client.ask(path, {"model": self.model, "temperature": 0, **body}, _reply)
 
-    def _shown(self, prompt: Prompted) -> tuple[list[Shown], Shown]:
-        return [self.show(shot) for shot in prompt.shots], self.show(prompt.query)
-
-    def _text(self, shots: Sequence[Shown], query: Shown) -> str:
+    def _text(self, prompt: Prompted) -> str:
+        shots, query = self.prompts.shown(prompt)
         if any(one.picture is not None for one in (*shots, query)):
             raise ValueError(
                 "answerer.template: pictures go to a server in a chat only: expected "
@@ -166,7 +159,8 @@ class ApiAnswerer:
             )
         return self.template.text(shots, query)
 
-    def _messages(self, shots: Sequence[Shown], query: Shown) -> list[Json] | None:
+    def _messages(self, prompt: Prompted) -> list[Json] | None:
+        shots, query = self.prompts.shown(prompt)
         messages = self.template.messages(shots, query)
         if messages is None:
             return None
@@ -185,12 +179,13 @@ def _reply(response: Response) -> Json:
 
 def _data_url(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")  # lossless: the server sees what a local model would
+    picture.save(buffer, format="PNG")  # lossless, as for a local model
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _dig(value: Any, *path: str | int) -> Any:
-    """Follow keys and places into a reply; None where they lead nowhere."""
+def _dig(reply: object, *path: str | int) -> Any:
+    """Return the part of a reply at a path of keys and places; None if there is none."""
+    value: Any = reply
     for key in path:
         try:
             value = value[key]

@@ -1,79 +1,81 @@
-"""The answerer that a configuration names, asked through its cache."""
+"""Build the answerer of a configuration, with its cache."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core_rl.config import HardwareConfig, PathsConfig
 from lever.answerers.cache import CachedAnswerer
 from lever.answerers.protocol import Answerer, KernelICLAnswerer
-from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Show, Shown, Template
+from lever.answerers.templates import (
+    FLAMINGO,
+    IDEFICS,
+    ChatTemplate,
+    Prompts,
+    Show,
+    Shown,
+    Template,
+)
 from lever.answerers.text_kernel import TextKernelAnswerer
-from lever.data.datasets import LeverData, Prompted
+from lever.data.datasets import LeverData
 from lever.generation_config import AnswererConfig, AnswererKind, TemplateKind
 
 log = logging.getLogger(__name__)
 
+GENERATION = ("max_new_tokens", "min_new_tokens", "num_beams", "length_penalty")
+
 
 @dataclass(frozen=True)
 class Setup:
-    """Who answers and how it is asked.
+    """An answerer and the way it is asked.
 
     Attributes:
-        answerer: asked for nothing twice; close it at the end.
-        template: how prompts are written.
-        show: item id -> what the model is shown.
-        generation: settings that decide an answer.
+        answerer: with its cache; close it at the end.
+        prompts: about the items of the data.
+        generation: the generation settings.
     """
 
     answerer: CachedAnswerer
-    template: Template
-    show: Show
-    generation: dict[str, Any]
-
-    def spell(self, prompt: Prompted) -> str:
-        """Write a prompt as one text, for people."""
-        return self.template.text(list(map(self.show, prompt.shots)), self.show(prompt.query))
+    prompts: Prompts
+    generation: dict[str, float]
 
 
 def build_answerer(
     config: AnswererConfig, data: LeverData, paths: PathsConfig, hardware: HardwareConfig
 ) -> Setup:
-    """Make the answerer.
+    """Build the answerer.
 
     Args:
-        config: who and how.
-        data: whose items are asked about and shown.
+        config: of the answerer.
+        data: of the questions and demonstrations.
         paths: of the cache, unless `answerer.cache` names it.
-        hardware: where a model runs.
+        hardware: that a model runs on.
     """
-    template, show = template_of(config), show_of(data)
-    generation: dict[str, Any] = {}
-    batch_size = config.batch_size
+    prompts = Prompts(template_of(config), show_of(data))
+    generation: dict[str, float] = {}
+    batch_size, key = config.batch_size, prompts.template.key
     answerer: Answerer
     if config.kind is AnswererKind.kernel:
-        answerer, batch_size = _kernel(data), 4096
+        # The stand-ins read no prompt, so the template is no part of the key.
+        answerer, batch_size, key = _kernel(data), 4096, ""
     elif config.kind is AnswererKind.hf:
-        answerer = _hf(config, data, template, show, hardware)
-        generation = _generation(config)
+        generation = {name: getattr(config, name) for name in GENERATION}
+        answerer = _hf(config, data, prompts, generation, hardware)
     else:
-        answerer = _api(config, data, template, show)
         generation = {"max_new_tokens": config.max_new_tokens}
-        # What a kill or a failing server can lose is what is under way.
+        answerer = _api(config, data, prompts)
+        # A kill or a failing server loses at most the requests in progress.
         batch_size = config.concurrency
-    # The stand-in writes no prompt, so that a template does not change its answers.
-    key = "" if config.kind is AnswererKind.kernel else template.key
     path = Path(config.cache or Path(paths.cache) / "lever" / "answers.sqlite")
     log.info("answers of %s are kept in %s", answerer.fingerprint, path)
     cached = CachedAnswerer(answerer, path, key, generation, batch_size)
-    return Setup(cached, template, show, generation)
+    return Setup(cached, prompts, generation)
 
 
 def template_of(config: AnswererConfig) -> Template:
-    """Pick the template a configuration names."""
+    """Return the template of a configuration."""
     if config.template is TemplateKind.flamingo:
         return FLAMINGO
     if config.template is TemplateKind.idefics:
@@ -82,7 +84,7 @@ def template_of(config: AnswererConfig) -> Template:
 
 
 def show_of(data: LeverData) -> Show:
-    """Say how items of a data set are shown: tags stand in where there is no picture."""
+    """Return the function that shows items of a data set: tags replace a missing picture."""
 
     def show(item: int) -> Shown:
         one = data.items[item]
@@ -100,22 +102,21 @@ def _kernel(data: LeverData) -> Answerer:
 def _hf(
     config: AnswererConfig,
     data: LeverData,
-    template: Template,
-    show: Show,
+    prompts: Prompts,
+    generation: dict[str, float],
     hardware: HardwareConfig,
 ) -> Answerer:
-    from lever.answerers.huggingface import GenerationSettings, HFAnswerer, load_hf
+    from lever.answerers.huggingface import HFAnswerer, load_hf
 
     assert config.path is not None
     device = "cpu" if hardware.accelerator == "cpu" else "cuda"
     pixels = config.min_pixels, config.max_pixels
     model, processor = load_hf(config.path, config.dtype, pixels, device)
-    settings = GenerationSettings(**_generation(config))
     name = f"{data.items_fingerprint}|{pixels}"
-    return HFAnswerer(model, processor, show, template, settings, config.batch_size, name)
+    return HFAnswerer(model, processor, prompts, generation, config.batch_size, name)
 
 
-def _api(config: AnswererConfig, data: LeverData, template: Template, show: Show) -> Answerer:
+def _api(config: AnswererConfig, data: LeverData, prompts: Prompts) -> Answerer:
     from core_rl.servers.endpoint import Endpoint
     from lever.answerers.api import ApiAnswerer
 
@@ -123,7 +124,7 @@ def _api(config: AnswererConfig, data: LeverData, template: Template, show: Show
     endpoint = Endpoint(
         name="answerer.url",
         url=config.url,
-        cure="what was answered before is kept: run again to go on",
+        cure="finished answers are kept: run again to continue",
         key_env=config.key_env,
         concurrency=config.concurrency,
         timeout=config.timeout,
@@ -131,9 +132,4 @@ def _api(config: AnswererConfig, data: LeverData, template: Template, show: Show
         backoff=config.backoff,
     )
     items = data.items_fingerprint
-    return ApiAnswerer(endpoint, config.model, show, template, config.max_new_tokens, items)
-
-
-def _generation(config: AnswererConfig) -> dict[str, Any]:
-    names = ("max_new_tokens", "min_new_tokens", "num_beams", "length_penalty")
-    return {name: getattr(config, name) for name in names}
+    return ApiAnswerer(endpoint, config.model, prompts, config.max_new_tokens, items)

@@ -1,9 +1,8 @@
 """Answers from a Hugging Face image-text-to-text model, and the probability of given answers.
 
-A score covers the tokens of the answer and no others.  The prompt's ids come from the processor,
-pictures expanded to as many tokens as the model sees, and the answer's own ids are put behind them,
-so where the answer stands is known by construction; every other label is `IGNORED`.  (Counting
-tokens of the plain text instead would miss chat layout and picture tokens.)
+A score covers exactly the tokens of the answer.  The processor makes the prompt's ids, with
+pictures expanded to their number of tokens, and the answer's ids are appended; all other labels are
+`IGNORED`.  (Counting the tokens of the plain text would miss the chat layout and picture tokens.)
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,53 +20,42 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    BaseImageProcessor,
     GenerationConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Qwen2_5_VLProcessor,
 )
 from transformers.processing_utils import ProcessorMixin
 
 from core_rl.hf.generation import generation_mode, log_softmax_masked
-from lever.answerers.templates import IMAGE, Show, Shown, Template, pictures_of
+from lever.answerers.templates import IMAGE, Prompts, Shown, pictures_of
 from lever.data.datasets import Prompted
 
 log = logging.getLogger(__name__)
 
-HF_VERSION = 1  # raise when what is answered changes
-QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"  # as its chat layout writes it
-IGNORED = -100  # label of every token that is not of the answer
+HF_VERSION = 1  # raise when a change of this file changes an answer
+QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"  # a picture in its chat template
+IGNORED = -100  # label of every token outside the answer
+PUBLISHED = {"max_new_tokens": 5, "min_new_tokens": 0, "num_beams": 3, "length_penalty": 0.0}
 
 Inputs = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How an answer is written; the defaults are those of the published evaluation.
-
-    Attributes:
-        max_new_tokens: longest answer.
-        min_new_tokens: shortest.
-        num_beams: of beam search; 1 is greedy.
-        length_penalty: exponent of the length a beam's score is divided by.
-    """
-
-    max_new_tokens: int = 5
-    min_new_tokens: int = 0
-    num_beams: int = 3
-    length_penalty: float = 0.0
-
-
 class PicturesOnly(Qwen2_5_VLProcessor):
-    """Qwen2.5-VL's processor without its half for videos, which cannot be had without torchvision.
+    """Qwen2.5-VL's processor without the part for videos, which needs torchvision.
 
     Args:
-        image_processor: as in the checkpoint.
-        tokenizer: likewise.
-        chat_template: likewise.
+        image_processor: of the checkpoint.
+        tokenizer: of the checkpoint.
+        chat_template: of the checkpoint.
     """
 
     def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None
+        self,
+        image_processor: BaseImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
+        chat_template: str | None = None,
     ) -> None:
         self.image_token = "<|image_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
@@ -81,23 +68,25 @@ class HFAnswerer:
     Args:
         model: an image-text-to-text model.
         processor: of the model.
-        show: item id -> what the model is shown.
-        template: how prompts are written.
-        generation: how answers are written.
-        batch_size: prompts a forward.
-        data: name of the data set behind `show`, for the fingerprint.
+        prompts: about the items.
+        generation: arguments of the model's `generate`; beam search with `num_beams` above 1.
+        batch_size: prompts a forward pass.
+        data: name of the data set, for the fingerprint.
+
+    Raises:
+        ValueError: a chat is asked for and the checkpoint has no chat template.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        processor: Any,
-        show: Show,
-        template: Template,
-        generation: GenerationSettings = GenerationSettings(),
+        processor: ProcessorMixin,
+        prompts: Prompts,
+        generation: Mapping[str, float] = PUBLISHED,
         batch_size: int = 8,
         data: str = "",
     ) -> None:
+        template = prompts.template
         if template.messages([], Shown("", "")) is not None and not _has_chat(processor):
             raise ValueError(
                 "answerer.template=chat: the checkpoint has no chat template; choose "
@@ -105,7 +94,7 @@ class HFAnswerer:
             )
         self.model: Any = model  # `generate` of a pretrained model is untyped
         self.processor = processor
-        self.show = show
+        self.prompts = prompts
         self.template = template
         self.generation = generation
         self.batch_size = batch_size
@@ -128,7 +117,7 @@ class HFAnswerer:
         return [self.template.cut(text) for text in said]
 
     def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
-        """Log-probability of each answer, mean a token, in nats.
+        """Return the log-probability of each answer, in nats, averaged over its tokens.
 
         Raises:
             ValueError: an answer has no token.
@@ -142,10 +131,10 @@ class HFAnswerer:
         return scores
 
     def prompt_inputs(self, prompts: Sequence[Prompted], padding_side: str) -> Inputs:
-        """Turn prompts into a batch for the model, padded on the given side."""
+        """Make a batch for the model from prompts, padded on the given side."""
         texts, pictures = [], []
         for prompt in prompts:
-            shots, query = [self.show(shot) for shot in prompt.shots], self.show(prompt.query)
+            shots, query = self.prompts.shown(prompt)
             messages = self.template.messages(shots, query)
             texts.append(
                 self._plain(self.template.text(shots, query))
@@ -162,16 +151,16 @@ class HFAnswerer:
             padding_side=padding_side,
             return_tensors="pt",
         )
-        return {name: _to(value, self.model.device) for name, value in inputs.items()}
+        return dict(inputs.to(self.model.device))
 
     def scored_inputs(
         self, prompts: Sequence[Prompted], answers: Sequence[str]
     ) -> tuple[Inputs, Tensor]:
-        """Put each answer's ids behind its prompt's.
+        """Append each answer's ids to those of its prompt.
 
         Returns:
-            The batch, padded on the right so that places count from the prompt's first token, and
-            labels [B, T]: the answer's ids where they stand, `IGNORED` elsewhere.
+            The batch, padded on the right so that positions count from the prompt's first token,
+            and labels [B, T]: the answer's ids at their positions, `IGNORED` elsewhere.
         """
         inputs = self.prompt_inputs(prompts, "right")
         prompt_ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
@@ -179,7 +168,7 @@ class HFAnswerer:
         tails = [self._answer_ids(answer) for answer in answers]
         lengths = mask.sum(dim=1).tolist()
         total = max(length + len(tail) for length, tail in zip(lengths, tails, strict=True))
-        # Whatever else has a value a token (kinds of tokens, say) is 0 on text.
+        # Other inputs with a value for each token (token types, say) are 0 on text.
         by_token = [
             name
             for name, value in inputs.items()
@@ -196,12 +185,12 @@ class HFAnswerer:
         return {**inputs, **longer, "input_ids": ids_BT, "attention_mask": mask_BT}, labels_BT
 
     def _mean_logprob(self, inputs: Inputs, labels_BT: Tensor) -> list[float]:
-        # The token at t is foretold at t - 1; the longest answer sets how many places are read.
+        # The token at t is predicted at t - 1.
         target_BT = labels_BT.roll(-1, dims=1)
         target_BT[:, -1] = IGNORED
         scored_BT = target_BT != IGNORED
         width = int(scored_BT.sum(dim=1).max())
-        # Stable: the places of an answer stay in order, others fill up behind them.
+        # A stable sort keeps the places of an answer in order; other places fill up the row.
         places_BA = scored_BT.int().argsort(dim=1, descending=True, stable=True)[:, :width]
         with generation_mode(self.model), _head_at(self.model, places_BA):
             logits_BAK = self.model(**inputs, use_cache=False).logits
@@ -225,11 +214,11 @@ class HFAnswerer:
         return text.replace(IMAGE, getattr(self.processor, "image_token", IMAGE))
 
     def _generation_config(self) -> GenerationConfig:
-        """The checkpoint's own ends and paddings, without its sampling."""
+        """Return the checkpoint's configuration (end and padding tokens) without its sampling."""
         config = copy.deepcopy(self.model.generation_config)
         assert config is not None
         config.update(
-            **asdict(self.generation),
+            **self.generation,
             do_sample=False,
             temperature=None,
             top_k=None,
@@ -243,21 +232,21 @@ class HFAnswerer:
 def load_hf(
     path: str, dtype: str = "auto", pixels: tuple[int, int] | None = None, device: str = "cpu"
 ) -> tuple[PreTrainedModel, Any]:
-    """Load model and processor from a local folder or a hub id; no code of theirs is run.
+    """Load model and processor from a local folder or a hub id, without running code from it.
 
     Args:
         path: the folder or id.
-        dtype: of the weights; `auto` as they were saved.
-        pixels: least and most pixels of a picture, for processors that resize by area.
-        device: to put the model on.
+        dtype: of the weights; `auto` = as saved.
+        pixels: smallest and largest number of pixels, for processors that resize by area.
+        device: of the model.
 
     Returns:
-        The model, in eval mode, and its processor.
+        The model, in evaluation mode, and its processor.
     """
     kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
     cls = PicturesOnly if kind == "qwen2_5_vl" else AutoProcessor
     processor = cls.from_pretrained(path, trust_remote_code=False)
-    # Two keys say that a processor resizes by area; others have sides, which stay as they are.
+    # These two keys mark a processor that resizes by area; the sides of others are kept.
     resized = dict(getattr(processor.image_processor, "size", None) or {})
     if pixels is not None and {"shortest_edge", "longest_edge"} <= resized.keys():
         processor.image_processor.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
@@ -268,7 +257,7 @@ def load_hf(
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Digest every byte of the weights: about a second for a gigabyte, paid once a run."""
+    """Digest all bytes of the weights: about a second for a gigabyte, once a run."""
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {list(weight.shape)} {weight.dtype} ".encode())
@@ -279,7 +268,7 @@ def weights_digest(model: nn.Module) -> str:
 
 @contextmanager
 def _head_at(model: PreTrainedModel, places_BA: Tensor) -> Iterator[None]:
-    """Feed the output head the given places of each row alone: no other logits are read."""
+    """Apply the output head only at the given places of each row; no other logits are needed."""
     head = model.get_output_embeddings()
     assert isinstance(head, nn.Module)
 
@@ -300,14 +289,10 @@ def _widen(values_BT: Tensor, total: int, fill: int) -> Tensor:
     return torch.cat([values_BT, extra], dim=1)
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-def _has_chat(processor: Any) -> bool:
+def _has_chat(processor: ProcessorMixin) -> bool:
     return bool(processor.chat_template or processor.tokenizer.chat_template)
 
 
-def _pad_id(tokenizer: Any) -> int:
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     pad = tokenizer.pad_token_id
     return int(tokenizer.eos_token_id if pad is None else pad)

@@ -1,4 +1,4 @@
-"""Who answers a question from demonstrations: the protocol, and the generated world's answerer."""
+"""The interface of an answerer, and the answerer of the generated world."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from lever.data.datasets import Prompted
 from lever.data.world import Embeddings, World
 from lever.data.world_reader import KernelReader
 
-KERNEL_VERSION = (
-    1  # raise when `lever.data.world_reader` or `lever.data.world` changes what is answered
-)
+# Raise when a change of `lever.data.world_reader` or `lever.data.world` changes an answer.
+KERNEL_VERSION = 1
 
 
 class Answerer(Protocol):
@@ -25,7 +24,7 @@ class Answerer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Name the answerer and the data set; another name where any answer may differ."""
+        """Name of the answerer and the data set; it changes with anything that changes answers."""
         ...
 
     def generate(self, prompts: Sequence[Prompted]) -> list[str]:
@@ -33,19 +32,19 @@ class Answerer(Protocol):
         ...
 
     def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
-        """Log-probability (nats, mean a token) of the tokens of an answer, and of no others."""
+        """Return the log-probability of each answer, in nats, averaged over its tokens."""
         ...
 
 
 class KernelICLAnswerer:
-    """The embedded default: a stand-in for a vision-language model, not one.
+    """The default answerer: the reader of the generated world, not a vision-language model.
 
-    Demonstrations move its answer by similarity, by the rule in `lever.data.world_reader`.  It
-    costs microseconds a call, so every pair of a pool can be scored; what holds for it need not
-    hold for a real model.  Each of its answers is a single token.
+    It follows the rule in `lever.data.world_reader`.  A call costs microseconds, so every pair of a
+    pool can be scored.  Results with it need not hold for a real model.  Each of its answers is a
+    single token.
 
     Args:
-        world: whose items are asked about and shown.
+        world: of the queries and demonstrations.
     """
 
     def __init__(self, world: World) -> None:
@@ -63,10 +62,10 @@ class KernelICLAnswerer:
         return [self.world.answer_text(int(row.argmax())) for row in self._logits(prompts)]
 
     def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
-        """Log-probability of each answer.
+        """Return the log-probability of each answer.
 
         Raises:
-            ValueError: an answer that this world does not have.
+            ValueError: the world does not have one of the answers.
         """
         unknown = [answer for answer in answers if answer not in self._answer]
         if unknown:
@@ -77,7 +76,7 @@ class KernelICLAnswerer:
         ]
 
     def _logits(self, prompts: Sequence[Prompted]) -> list[Embeddings]:
-        """Logits of each prompt; those of one query and length are computed together."""
+        """Compute the logits of each prompt; prompts of one query and length together."""
         together: dict[tuple[int, int], list[int]] = defaultdict(list)
         for place, prompt in enumerate(prompts):
             together[prompt.query, len(prompt.shots)].append(place)

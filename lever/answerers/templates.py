@@ -1,12 +1,12 @@
-"""How a question and its demonstrations are put to a model, and where its answer ends.
+"""The layout of a prompt, and the end of an answer.
 
 `ChatTemplate` is for models with a chat template: each demonstration is a turn of the user and one
-of the assistant.  `PlainTemplate` is one text, as Flamingo and Idefics were trained on:
+of the assistant.  `PlainTemplate` is one text, as in the training of Flamingo and Idefics:
 
     <image>Question:Who? Short answer:a cat<|endofchunk|><image>Question:Where? Short answer:
 
-A template says how the answer is joined to the prompt, so that a score covers the tokens of the
-answer and no others.
+`answer_prefix` is what joins the answer to the prompt, so that a score covers exactly the tokens of
+the answer.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from lever.data.datasets import Prompted
 from lever.features.pictures import open_picture
 
 Picture = Path | Image.Image
 IMAGE = "<image>"
-# What a model that goes on with the next question writes first.
+# The first words of a model that continues with the next question.
 _NEXT_QUESTION = re.compile("Question|Answer|Short")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An item as a model is shown it.
+    """The parts of an item that a prompt shows.
 
     Attributes:
-        question: as asked.
-        answer: shown where the item is a demonstration.
-        picture: a file or an open picture; None where there is none.
-        context: what stands for the picture, or goes beside it: object tags, a caption.
+        question: the question.
+        answer: shown if the item is a demonstration.
+        picture: a file or an open picture; None if there is none.
+        context: text that replaces or accompanies the picture: object tags, a caption.
     """
 
     question: str
@@ -48,29 +49,50 @@ Show = Callable[[int], Shown]
 
 
 class Template(Protocol):
-    """Writes prompts; `lever.answerers.huggingface` and `lever.answerers.api` take any."""
+    """The layout of a prompt."""
 
     @property
     def key(self) -> str:
-        """Name the template and its settings; answers are kept under it."""
+        """Name of the template and its settings, part of the key of an answer."""
         ...
 
     @property
     def answer_prefix(self) -> str:
-        """What stands between the prompt and the answer and belongs to the answer's tokens."""
+        """Text between the prompt and the answer, scored with the answer."""
         ...
 
     def messages(self, shots: Sequence[Shown], query: Shown) -> list[dict[str, Any]] | None:
-        """Turns of a chat, pictures as `{"type": "image"}`; None for a plain text."""
+        """Return the turns of a chat, pictures as `{"type": "image"}`; None for a plain text."""
         ...
 
     def text(self, shots: Sequence[Shown], query: Shown) -> str:
-        """Write the whole prompt as one text, `<image>` for a picture."""
+        """Return the whole prompt as one text, `<image>` for a picture."""
         ...
 
     def cut(self, said: str) -> str:
-        """Cut the answer out of what was written."""
+        """Extract the answer from a model's text."""
         ...
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts about the items of a data set.
+
+    Attributes:
+        template: their layout.
+        show: item id -> the parts of the item that are shown.
+    """
+
+    template: Template
+    show: Show
+
+    def shown(self, prompt: Prompted) -> tuple[list[Shown], Shown]:
+        """Look up the demonstrations and the query of a prompt."""
+        return [self.show(shot) for shot in prompt.shots], self.show(prompt.query)
+
+    def text(self, prompt: Prompted) -> str:
+        """Return a prompt as one text."""
+        return self.template.text(*self.shown(prompt))
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,7 @@ class ChatTemplate:
 
     Args:
         system: system prompt; empty for none.
-        instruction: follows every question.
+        instruction: text after every question.
     """
 
     system: str = ""
@@ -119,8 +141,8 @@ class PlainTemplate:
     """Demonstrations one after another in one text.
 
     Args:
-        join: what ends a demonstration.
-        answer_prefix: between the colon and the answer.
+        join: end of a demonstration.
+        answer_prefix: text between the colon and the answer.
     """
 
     join: str = "<|endofchunk|>"
@@ -138,9 +160,9 @@ class PlainTemplate:
         return "".join([*shown, _asked(query)])
 
     def cut(self, said: str) -> str:
-        """Cut where the model goes on with a next question, then at the first comma.
+        """Cut where the model continues with a next question, then at the first comma.
 
-        As published, with its weakness: an answer that begins with one of the words is lost.
+        As published; an answer that begins with "Question", "Answer" or "Short" becomes empty.
         """
         return _NEXT_QUESTION.split(said, maxsplit=1)[0].split(", ")[0].strip()
 
@@ -154,7 +176,7 @@ def pictures_of(shots: Sequence[Shown], query: Shown) -> list[Image.Image]:
 
     Raises:
         FileNotFoundError: a picture is missing.
-        ValueError: a file is no whole picture.
+        ValueError: a file is not a complete picture.
     """
     return [_open(one.picture) for one in (*shots, query) if one.picture is not None]
 

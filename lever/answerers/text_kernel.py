@@ -1,12 +1,12 @@
-"""A stand-in that answers questions of any data set from its demonstrations, without a model.
+"""A stand-in for a model: it answers questions of any data set from demonstrations.
 
     logit(a) = log p(a | how the question begins)
              + sum_j w_j strength exp((cos_j - 1) / width) [a_j = a]
 
-p counts the answers in the bank to questions with the same first words, the query's own left out;
-cos_j is the mean of the likenesses of question and picture; w_j grows towards the last
-demonstration.  It knows no picture and no word beyond that, so a score of it says what choosing
-demonstrations does to such a rule and nothing about a vision-language model.
+p counts the answers in the bank to questions with the same first words, without the query's own;
+cos_j is the mean of the cosines of question and picture; w_j grows towards the last demonstration.
+It reads no picture and no other word, so its scores show the effect of the choice on this rule, and
+nothing about a vision-language model.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import numpy as np
 from lever.data.datasets import LeverData, Prompted
 from lever.data.world import Floats, Ints
 
-TEXT_KERNEL_VERSION = 1  # raise when what is answered changes
-FIRST_WORDS = 2  # of a question, that the prior goes by
-SMOOTHING = 5.0  # questions' worth of the overall frequencies in each prior
+TEXT_KERNEL_VERSION = 1  # raise when a change of this file changes an answer
+FIRST_WORDS = 2  # words of a question that select its prior
+SMOOTHING = 5.0  # weight of the overall frequencies in each prior, in questions
 STRENGTH, WIDTH = 12.0, 0.5
-EARLIER_WEIGHT = 0.85  # of each demonstration against the one after it
+EARLIER_WEIGHT = 0.85  # weight of a demonstration relative to the one after it
 
 
 @dataclass(frozen=True)
 class _Prior:
-    """Log-frequencies of answers to one query, before any demonstration."""
+    """Log-frequencies of the answers to one query, without demonstrations."""
 
     logits_A: Floats
     top: int
@@ -38,9 +38,9 @@ class _Prior:
 
 
 class TextKernelAnswerer:
-    """Answers from frequencies and from demonstrations that are like the query.
+    """Answers from frequencies and from demonstrations that are similar to the query.
 
-    Its answers are those of the bank; any other counts as one more answer, "unknown".
+    Its answers are those of the bank; all other answers are scored as one further answer.
 
     Args:
         data: with its embeddings and its bank.
@@ -67,14 +67,14 @@ class TextKernelAnswerer:
         said = []
         for prompt in prompts:
             prior, evidence = self._read(prompt)
-            # No evidence is negative, so the best is the prior's or a demonstration's.
+            # Evidence is not negative: the best answer is the prior's or a demonstration's.
             scores = {place: prior.logits_A[place] + more for place, more in evidence.items()}
             scores.setdefault(prior.top, prior.logits_A[prior.top])
             said.append(self._texts[max(scores, key=lambda place: (scores[place], -place))])
         return said
 
     def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
-        """Log-probability of each answer, as one token."""
+        """Return the log-probability of each answer, which counts as one token."""
         values = []
         for prompt, answer in zip(prompts, answers, strict=True):
             prior, evidence = self._read(prompt)
@@ -88,11 +88,7 @@ class TextKernelAnswerer:
         return values
 
     def pair_answers(self, query: int, pool: Sequence[int]) -> tuple[list[str], Ints]:
-        """Answer a query with every ordered pair of a pool, as `generate` does one by one.
-
-        Args:
-            query: id.
-            pool: K ids.
+        """Answer a query with every ordered pair of a pool of K, with the result of `generate`.
 
         Returns:
             Texts, and for each pair (row: first, column: last) the index of its answer among them,
@@ -106,7 +102,7 @@ class TextKernelAnswerer:
         first_K1, same_KK = EARLIER_WEIGHT * last_K[:, None], place_K[:, None] == place_K
         top_K = place_K == prior.top
         logit_K = prior.logits_A[place_K]
-        # Only the prior's best and what either demonstration says can win.
+        # The best answer is the prior's or that of one of the two demonstrations.
         score = np.stack(
             [
                 prior.logits_A[prior.top] + (top_K * last_K + top_K[:, None] * first_K1),
@@ -118,13 +114,13 @@ class TextKernelAnswerer:
         said = np.stack(
             [np.broadcast_to(one, shape) for one in (prior.top, place_K[:, None], place_K)]
         )
-        # Of equally good answers the first, as in `generate`.
+        # Of equal answers the first, as in `generate`.
         best_KK = np.where(score == score.max(axis=0), said, self._unknown).min(axis=0)
         np.fill_diagonal(best_KK, -1)
         return self._texts, best_KK
 
     def _like(self, query: int, shots: Sequence[int]) -> list[float]:
-        """Mean cosine of question and picture."""
+        """Return the means of the cosines of question and picture."""
         rows, (text, image) = list(shots), (self.data.text_ND, self.data.image_ND)
         cosine: list[float] = ((text[rows] @ text[query] + image[rows] @ image[query]) / 2).tolist()
         return cosine
@@ -144,7 +140,7 @@ class TextKernelAnswerer:
             counts, overall = np.zeros_like(self._overall), self._overall.copy()
             for place, count in self._by_start[self._start(query)].items():
                 counts[place] = count
-            if query in self.data.demos:  # nobody reads the answer to the question asked
+            if query in self.data.demos:  # the query's own answer must not count
                 own = self._bank[self.data.demos.index(query)]
                 counts[own] -= 1
                 overall[own] -= 1

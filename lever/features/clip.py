@@ -1,4 +1,4 @@
-"""CLIP as an encoder of questions and pictures, frozen or with adapters that train.
+"""CLIP as an encoder of questions and pictures, frozen or with trainable adapters.
 
 `load_clip` reads a local folder or a hub id.  `adapted` adds low-rank adapters (LoRA, Hu et al.
 2021, arXiv 2106.09685) to the attention layers of both towers; `lever.policy.live_features` lets a
@@ -25,12 +25,12 @@ _NEEDS_PEFT = "adapters need peft: pip install 'people-focus-rl[hf]'"
 
 
 class ClipEncoder(nn.Module):
-    """Both towers of CLIP with what prepares their input.
+    """Both towers of CLIP with their tokenizer and image processor.
 
     Args:
-        model: a `CLIPModel`, or one that peft wrapped.
-        tokenizer: of its texts.
-        processor: of its pictures.
+        model: a `CLIPModel`, or one wrapped by peft.
+        tokenizer: of the texts.
+        processor: of the pictures.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, processor: Any) -> None:
@@ -44,7 +44,7 @@ class ClipEncoder(nn.Module):
         return int(self.model.config.projection_dim)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts in one forward, [N, D], unit length, with a graph where gradients are on."""
+        """Embed texts in one forward pass, [N, D], unit length; differentiable."""
         inputs = self.tokenizer(
             list(texts),
             padding=True,
@@ -55,13 +55,13 @@ class ClipEncoder(nn.Module):
         out = self.model.get_text_features(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
         )
-        return normalize(_pooled(out).float(), dim=-1)
+        return normalize(out.pooler_output.float(), dim=-1)
 
     def embed_pictures(self, paths: Sequence[Path]) -> Tensor:
-        """Embed pictures in one forward, as `embed_texts`."""
+        """Embed pictures in one forward pass, as `embed_texts`."""
         pictures = [open_picture(path) for path in paths]
         inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
-        return normalize(_pooled(self.model.get_image_features(**inputs)).float(), dim=-1)
+        return normalize(self.model.get_image_features(**inputs).pooler_output.float(), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str], batch_size: int) -> Tensor:
@@ -78,7 +78,7 @@ class ClipEncoder(nn.Module):
         return next(self.model.parameters()).device
 
     def adapted(self, rank: int = 16, alpha: int = 32) -> ClipEncoder:
-        """Put fresh adapters on the attention of both towers; nothing else of CLIP trains then.
+        """Add new adapters to the attention layers of both towers and freeze the rest.
 
         Raises:
             ImportError: peft is not installed.
@@ -87,20 +87,20 @@ class ClipEncoder(nn.Module):
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
             raise ImportError(_NEEDS_PEFT) from error
-        # No dropout: log-probabilities of one slate must not differ from call to call.
+        # No dropout: the log-probabilities of a slate must be the same in every call.
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
         return ClipEncoder(get_peft_model(self.model, config), self.tokenizer, self.processor)
 
     def save_adapters(self, folder: str | Path) -> None:
-        """Write the adapters alone, as `data_mix.image_encoder.adapters` reads them."""
+        """Write only the adapters, in the format that `data_mix.image_encoder.adapters` reads."""
         self.model.save_pretrained(str(folder))
 
 
 def load_clip(path: str, adapters: str | None = None) -> ClipEncoder:
-    """Load CLIP, frozen, with adapters where a folder of them is given.
+    """Load CLIP, frozen, with the adapters of a folder if one is given.
 
     Raises:
-        FileNotFoundError: nothing there can be loaded.
+        FileNotFoundError: the path has no CLIP, or the folder no adapters.
         ImportError: adapters are given and peft is not installed.
     """
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
@@ -110,7 +110,7 @@ def load_clip(path: str, adapters: str | None = None) -> ClipEncoder:
         model = _with_adapters(model, adapters)
     model.requires_grad_(False).eval().to(device_of_choice())
     tokenizer = load_or_say(FIELD, path, AutoTokenizer.from_pretrained)
-    # The reader that needs no torchvision; its pictures differ from the other's by rounding.
+    # This processor needs no torchvision; its output differs from the other's by rounding only.
     processor = load_or_say(FIELD, path, CLIPImageProcessorPil.from_pretrained)
     return ClipEncoder(model, tokenizer, processor)
 
@@ -126,13 +126,6 @@ def _with_adapters(model: nn.Module, folder: str) -> Any:
             "folder that save_adapters wrote"
         )
     return PeftModel.from_pretrained(model, folder)
-
-
-def _pooled(out: Any) -> Tensor:
-    """Take the projected state out of what the model returns."""
-    pooled = out.pooler_output
-    assert isinstance(pooled, Tensor)
-    return pooled
 
 
 def _batched(

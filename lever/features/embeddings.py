@@ -1,4 +1,4 @@
-"""Embeddings on disk: made once, kept as safetensors under a fingerprint, read memory-mapped."""
+"""Embeddings on disk: safetensors files, named by a fingerprint in the cache."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ROWS, IDS = "rows", "ids"
 
 
 def cached_rows(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
-    """Read rows that were made before, or make and keep them.
+    """Read rows from the cache, or make and store them.
 
     Args:
         folder: of the cache.
-        key: fingerprint of what the rows depend on; it names the file.
+        key: fingerprint of everything the rows depend on; it names the file.
         make: returns rows [N, D].
 
     Raises:
-        ValueError: the file is there and cannot be read.
+        ValueError: the file exists and cannot be read.
     """
     path = folder / f"{key}.safetensors"
     if not path.is_file():
@@ -51,11 +51,11 @@ def read_embeddings(path: str | Path, ids: Sequence[int], field: str) -> Tensor:
     Args:
         path: a safetensors file with `ids` [M] (int64) and `rows` [M, D].
         ids: question ids.
-        field: what is embedded, for the message.
+        field: kind of embedding, for the message.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it holds something else, NaN, or no row for a question.
+        ValueError: it has another layout, a NaN, or no row for a question.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,15 +1,14 @@
-"""Questions and pictures to rows of numbers, by what a configuration names.
+"""Encoders of questions and pictures, chosen by the configuration.
 
-Two encoders need no weights and are the defaults, so that everything runs on a laptop:
+Two encoders need no weights and are the defaults:
 
-tfidf        word counts weighed by rarity, projected on their principal directions (latent semantic
-             analysis); fitted on the bank alone
-statistics   histogram of colours and of the directions of edges; enough for plain shapes, and no
-             substitute for a trained encoder on photographs
+tfidf        TF-IDF and a truncated SVD (latent semantic analysis), fitted on the bank only
+statistics   histograms of colours and of edge directions; enough for plain shapes, no substitute
+             for a trained encoder on photographs
 
 `hf` is a sentence encoder of Hugging Face, `clip` both towers of CLIP (`lever.features.clip`),
-`tags` names of objects through the text encoder, `file` rows made elsewhere.  Rows are of unit
-length.
+`tags` the names of objects through the text encoder, `file` embeddings from a file.  All rows have
+unit length.
 """
 
 from __future__ import annotations
@@ -29,26 +28,27 @@ from torch.nn.functional import normalize
 
 from core_rl.fingerprint import checkpoint_digest
 from lever.config import ImageEncoderConfig, ImageEncoderKind, TextEncoderConfig, TextEncoderKind
+from lever.features.clip import load_clip
 from lever.features.embeddings import cached_rows, read_embeddings
 from lever.features.pictures import CURE, open_picture
 from lever.features.pretrained import device_of_choice, load_or_say
 
 log = logging.getLogger(__name__)
 
-ENCODERS_VERSION = 1  # raise when any row made here changes
+ENCODERS_VERSION = 1  # raise when any embedding made here changes
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is embedded of each item, in the order of ids.
+    """The parts of each item that are embedded, in the order of ids.
 
     Attributes:
-        question_ids: names of the items in files and messages.
+        question_ids: ids of the items in files and messages.
         texts: the questions.
-        pictures: file of each picture; None where there is none.
-        tags: names of what each picture shows.
-        bank: ids that anything may be fitted on.
+        pictures: file of each picture; None if there is none.
+        tags: names of the objects in each picture.
+        bank: ids that an encoder may be fitted on.
     """
 
     question_ids: Sequence[int]
@@ -62,8 +62,8 @@ def encode_questions(config: TextEncoderConfig, seen: Seen, cache: Path) -> Tens
     """Embed the questions, [N, D].
 
     Raises:
-        FileNotFoundError: `text_encoder.path` names nothing that can be loaded.
-        ValueError: the file of embeddings lacks a question.
+        FileNotFoundError: nothing can be loaded from `text_encoder.path`.
+        ValueError: the file of embeddings has no row for a question.
     """
     if config.kind is TextEncoderKind.file:
         assert config.path is not None
@@ -83,8 +83,10 @@ def encode_pictures(
         cache: folder of embeddings.
 
     Raises:
-        FileNotFoundError: a picture is missing, or `image_encoder.path` names nothing to load.
-        ValueError: an item has no picture or no tags, or the file of embeddings lacks a question.
+        FileNotFoundError: a picture is missing, or nothing can be loaded from
+            `image_encoder.path`.
+        ValueError: an item has no picture or no tags, or the file of embeddings has no row for a
+            question.
     """
     if config.kind is ImageEncoderKind.file:
         assert config.path is not None
@@ -98,11 +100,13 @@ def encode_pictures(
         key = _key("statistics", about)
         return cached_rows(cache, key, lambda: _once(paths, picture_statistics))
     assert config.path is not None
-    source, size = config.path, config.batch_size
+    source = config.path
     key = _key("clip", checkpoint_digest(source, config.adapters), about)
-    return cached_rows(
-        cache, key, lambda: _once(paths, lambda some: _clip(source, config).pictures(some, size))
-    )
+
+    def encode(some: Sequence[Path]) -> Tensor:
+        return load_clip(source, config.adapters).pictures(some, config.batch_size)
+
+    return cached_rows(cache, key, lambda: _once(paths, encode))
 
 
 def tfidf(texts: Sequence[str], bank: Sequence[str], dims: int) -> Tensor:
@@ -110,11 +114,11 @@ def tfidf(texts: Sequence[str], bank: Sequence[str], dims: int) -> Tensor:
 
     Args:
         texts: to embed.
-        bank: texts it is fitted on.
-        dims: columns at most; fewer where the bank's words span fewer.
+        bank: texts to fit on.
+        dims: largest number of columns; fewer if the bank's words span fewer dimensions.
 
     Returns:
-        Rows [texts, D] of unit length; zeros for a text of which no word is known.
+        Rows [texts, D] of unit length; zeros for a text without a known word.
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -132,14 +136,14 @@ def tfidf(texts: Sequence[str], bank: Sequence[str], dims: int) -> Tensor:
 
 
 def picture_statistics(paths: Sequence[Path]) -> Tensor:
-    """Colours and edges of pictures, [N, 100], each half of unit length before they are joined.
+    """Histograms of colours and edges, [N, 100]; both parts have the same length.
 
-    Colours: shares of 4 x 4 x 4 bins of RGB, square roots, so that a small thing counts beside a
-    large background.  Edges: in each quarter of the box around them, shares of 9 directions by
-    strength, likewise; the box makes it the same wherever a shape stands.
+    Colours: square roots of the shares of 4 x 4 x 4 bins of RGB; the root raises small objects
+    against a large background.  Edges: in each quarter of their bounding box, square roots of the
+    shares of 9 directions, weighted by strength; the box makes them independent of the position.
 
     Raises:
-        ValueError: a file is no whole picture, or too small.
+        ValueError: a file is not a complete picture, or too small.
     """
     return torch.stack([_statistics(_rgb(path)) for path in paths])
 
@@ -148,12 +152,12 @@ class HFTexts:
     """Sentence encoder: mean of the last hidden states over the tokens of a text.
 
     Args:
-        path: local folder or hub id of any encoder that `AutoModel` loads.
+        path: local folder or hub id of an encoder that `AutoModel` can load.
         max_length: tokens; longer texts are cut.
-        batch_size: texts a forward.
+        batch_size: texts a forward pass.
 
     Raises:
-        FileNotFoundError: nothing there can be loaded.
+        FileNotFoundError: nothing can be loaded from `path`.
     """
 
     def __init__(self, path: str, max_length: int = 128, batch_size: int = 64) -> None:
@@ -163,14 +167,14 @@ class HFTexts:
         self.tokenizer: Any = load_or_say(field, path, AutoTokenizer.from_pretrained)
         self.model: Any = load_or_say(field, path, AutoModel.from_pretrained)
         self.model.eval().to(device_of_choice())
-        # Beyond what it was made for an encoder fails, or its positions mean nothing.
+        # Beyond its own limit an encoder fails or has untrained positions.
         self.max_length = min(max_length, self.tokenizer.model_max_length)
         self.batch_size = batch_size
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, [N, D], unit length."""
-        # Texts of like length together: less padding.
+        # Batches of texts of similar length need less padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows: dict[int, Tensor] = {}
         for start in range(0, len(order), self.batch_size):
@@ -212,26 +216,19 @@ def _encode_texts(
         key = _key("clip", digest, texts)
 
         def encode(some: Sequence[str]) -> Tensor:
-            return _clip(path, config).texts(some, config.batch_size)
+            return load_clip(path, config.adapters).texts(some, config.batch_size)
 
     return cached_rows(cache, key, lambda: _once(texts, encode))
 
 
-def _clip(path: str, config: TextEncoderConfig | ImageEncoderConfig) -> Any:
-    from lever.features.clip import load_clip
-
-    return load_clip(path, config.adapters)
-
-
 def _once(values: Sequence[Key], encode: Callable[[Sequence[Key]], Tensor]) -> Tensor:
-    """Encode each different value once."""
+    """Encode each distinct value once."""
     different = list(dict.fromkeys(values))
     place = {value: i for i, value in enumerate(different)}
     return encode(different)[[place[value] for value in values]]
 
 
-def _key(*parts: Any) -> str:
-    """Fingerprint, with long lists digested."""
+def _key(*parts: object) -> str:
     text = repr([ENCODERS_VERSION, *parts])
     return f"{parts[0]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -285,7 +282,7 @@ def _statistics(picture_HWC: NDArray[np.float64]) -> Tensor:
     rows, columns = np.nonzero(edge_HW)
     box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
     strength_HW = strength_HW[box]
-    # A direction and its opposite are one.
+    # Opposite directions count as one.
     place_HW = (np.arctan2(down_HW[box], right_HW[box]) % np.pi / np.pi * 9).astype(int) % 9
     tall, wide = strength_HW.shape
     quarter_HW = 2 * (np.arange(tall) >= tall / 2)[:, None] + (np.arange(wide) >= wide / 2)

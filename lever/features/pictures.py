@@ -1,7 +1,6 @@
-"""Picture files: opened with an error that names the file, and told apart by what is known of them.
+"""Open picture files, and tell whether one was replaced by its size and time of writing.
 
-Reading a picture's bytes to tell it apart would read a whole data set before a run; size and time
-of writing are what a copy under the same name changes.
+Digesting the bytes of all pictures would read the whole data set before a run.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ CURE = "check data_mix.files.pictures and picture_name, or replace the file by t
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Read a whole picture in RGB.
+    """Read a picture in RGB.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: the file is no picture, or is cut off.
+        FileNotFoundError: the file is missing.
+        ValueError: the file is no picture, or is truncated.
     """
     try:
         with Image.open(path) as picture:
@@ -30,6 +29,6 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def written(path: Path) -> tuple[str, int, int]:
-    """Name, size in bytes and time of writing in ns: others where the picture was replaced."""
+    """Return name, size in bytes and time of writing in ns, which change with the picture."""
     stat = path.stat()
     return path.name, stat.st_size, stat.st_mtime_ns

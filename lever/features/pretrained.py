@@ -9,7 +9,7 @@ import torch
 
 
 def device_of_choice() -> torch.device:
-    """The GPU where there is one: rows are made once."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -17,7 +17,7 @@ def load_or_say(field: str, path: str, load: Callable[..., Any]) -> Any:
     """Load from a local folder or the hub.
 
     Raises:
-        FileNotFoundError: naming the field, where neither has it.
+        FileNotFoundError: neither has it; the message names the field.
     """
     try:
         return load(path)

@@ -1,4 +1,4 @@
-"""What a selector sees of items: one row an item, looked up by id."""
+"""Features of items for a selector: one row an item, looked up by id."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BOTH = EncodingConfig()
 
 @dataclass(frozen=True)
 class SlateQuery:
-    """A question and the demonstrations to choose from.
+    """A question and its pool of demonstrations.
 
     Attributes:
         query: id of the question.
-        pool: ids of the K candidates, in an order that carries no meaning.
+        pool: ids of the K candidates, in an order without meaning.
     """
 
     query: int
@@ -28,7 +28,7 @@ class SlateQuery:
 
 
 class Features(Protocol):
-    """What a selector needs of items: `FeatureTable` or `lever.policy.live_features`."""
+    """Features that a selector can use: a `FeatureTable` or `lever.policy.live_features`."""
 
     @property
     def width(self) -> int:
@@ -48,11 +48,11 @@ class FeatureTable:
     """Rows of features by item id, shared by a policy and its frozen copies.
 
     Args:
-        rows_ND: one row an item.  It stays where it is; what is looked up goes to the policy.
-        query_ND: rows of items as queries, where those are encoded otherwise.
+        rows_ND: one row an item.  The table stays on its device; rows move to the policy's.
+        query_ND: rows of items as queries, if they differ.
 
     Raises:
-        ValueError: a row holds NaN or an infinite number, or the two are not of one shape.
+        ValueError: a row has a NaN or infinite number, or the two tables differ in shape.
     """
 
     def __init__(self, rows_ND: Tensor, query_ND: Tensor | None = None) -> None:
@@ -105,12 +105,12 @@ class FeatureTable:
 def mean_features(
     image_ND: Tensor, text_ND: Tensor, encoding: EncodingConfig = BOTH
 ) -> FeatureTable:
-    """Mean of the two unit vectors, of unit length: one point an item, as published.
+    """Mean of the two unit vectors, scaled to unit length, as published.
 
     Args:
         image_ND: embeddings of pictures.
         text_ND: embeddings of questions, in the same space.
-        encoding: which of the two enters.
+        encoding: whether picture and question are used.
 
     Raises:
         ValueError: the two differ in width.
@@ -141,21 +141,26 @@ def pca_features(
 ) -> FeatureTable:
     """Principal components of each modality side by side, 2 * dims columns.
 
-    Nothing but the embeddings is used, so it may be fitted on all demonstrations.
+    Only embeddings are used, so all demonstrations may be used to fit them.
 
     Args:
         image_ND: embeddings of pictures.
         text_ND: embeddings of questions.
-        fit_on: rows the components are found from.
+        fit_on: rows to fit on.
         dims: components a modality.
         power: each component is scaled to its singular value to this power; 1 is plain PCA, 0
-            whitens.  Each modality's row is then of unit length.
-        encoding: which of the two enters; the columns of the other are 0.
+            whitens.  Each modality's part is then scaled to unit length.
+        encoding: whether picture and question are used; unused columns are 0.
     """
     image, text = (_components(part_ND, fit_on, dims, power) for part_ND in (image_ND, text_ND))
+    return side_by_side(image, text, encoding)
+
+
+def side_by_side(image_ND: Tensor, text_ND: Tensor, encoding: EncodingConfig) -> FeatureTable:
+    """Concatenate the features of picture and question; those not used are 0."""
     return FeatureTable(
-        torch.cat([encoding.demo_image * image, encoding.demo_text * text], dim=-1),
-        torch.cat([encoding.query_image * image, encoding.query_text * text], dim=-1),
+        torch.cat([encoding.demo_image * image_ND, encoding.demo_text * text_ND], dim=-1),
+        torch.cat([encoding.query_image * image_ND, encoding.query_text * text_ND], dim=-1),
     )
 
 

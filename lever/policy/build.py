@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,7 +17,13 @@ from core_rl.fingerprint import fingerprint
 from lever.data.datasets import LeverData
 from lever.features.clip import load_clip
 from lever.features.embeddings import cached_rows
-from lever.features.slate_features import Features, FeatureTable, mean_features, pca_features
+from lever.features.slate_features import (
+    Features,
+    FeatureTable,
+    mean_features,
+    pca_features,
+    side_by_side,
+)
 from lever.model_config import FeatureConfig, FeatureKind, LeverModelConfig, SelectorKind
 from lever.policy import neighbours
 from lever.policy.earlier_selectors import Gpt2Selector, TwoTowerSelector
@@ -52,11 +57,8 @@ def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig
             image, text, [data.items[item].answer for item in data.demos], features
         ),
     )
-    seen_image, seen_text = rows_ND.chunk(2, dim=-1)
-    return FeatureTable(
-        torch.cat([encoding.demo_image * seen_image, encoding.demo_text * seen_text], dim=-1),
-        torch.cat([encoding.query_image * seen_image, encoding.query_text * seen_text], dim=-1),
-    )
+    image_rows_ND, text_rows_ND = rows_ND.chunk(2, dim=-1)
+    return side_by_side(image_rows_ND, text_rows_ND, encoding)
 
 
 def build_policy(config: LeverModelConfig, features: Features) -> SlatePolicy:

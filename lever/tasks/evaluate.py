@@ -94,7 +94,7 @@ def _shown(
     for shot in shots:
         item = shop.data.items[shot]
         lines.append(f"demonstration {shot}: {item.question.text} -> {item.answer}")
-    lines.append(f"prompt:\n{shop.setup.spell(Prompted(one.query, shots))}")
+    lines.append(f"prompt:\n{shop.setup.prompts.text(Prompted(one.query, shots))}")
     lines.append(f"answer: {said} (accuracy {accuracy:.2f})")
     return "\n".join(lines)
 

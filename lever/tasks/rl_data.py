@@ -65,7 +65,7 @@ def rl_data(
             rl_data,
             seed,
             setup.generation,
-            setup.spell,
+            setup.prompts.text,
         )
         output = Path(rl_data.output_path) if rl_data.output_path else None
         path = generate_rl_data(job, rl_data_key(job), cache, output)

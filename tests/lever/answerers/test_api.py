@@ -12,7 +12,7 @@ from PIL import Image
 from core_rl.servers.endpoint import Endpoint, EndpointError
 from lever.answerers.api import ApiAnswerer
 from lever.answerers.cache import CachedAnswerer
-from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Shown, Template
+from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Prompts, Shown, Template
 from lever.data.datasets import Prompted
 from tests.lever.completion_server import CompletionServer, logprob_of, serving, text_of, tokens_of
 
@@ -31,7 +31,7 @@ def asking(
     server: CompletionServer, template: Template, show: Any = plain, **changes: Any
 ) -> ApiAnswerer:
     endpoint = Endpoint("answerer.url", server.url, "run again", **{"backoff": 0.001, **changes})
-    return ApiAnswerer(endpoint, "tiny", show, template)
+    return ApiAnswerer(endpoint, "tiny", Prompts(template, show))
 
 
 def test_texts_are_answered_in_order_and_cut() -> None:
@@ -147,7 +147,7 @@ def test_a_run_again_asks_only_for_what_is_missing(tmp_path: Path) -> None:
 
 def test_another_server_model_or_data_set_is_another_answerer() -> None:
     names = {
-        ApiAnswerer(Endpoint("", url, ""), model, plain, FLAMINGO, data=data).fingerprint
+        ApiAnswerer(Endpoint("", url, ""), model, Prompts(FLAMINGO, plain), data=data).fingerprint
         for url in ("http://a/v1", "http://b/v1")
         for model in ("one", "two")
         for data in ("x", "y")

@@ -55,7 +55,7 @@ def test_tags_stand_in_where_there_is_no_picture(tmp_path: Path) -> None:
     seen = replace(DATA, items=(replace(DATA.items[0], picture=tmp_path / "0.png"),))
     assert show_of(seen)(0).context == "" and show_of(seen)(0).picture == tmp_path / "0.png"
     query = DATA.train[0]
-    text = build(tmp_path).spell(Prompted(query.query, query.pool[:1]))
+    text = build(tmp_path).prompts.text(Prompted(query.query, query.pool[:1]))
     assert DATA.items[query.pool[0]].answer in text
     assert DATA.items[query.query].answer not in text
 

@@ -12,12 +12,19 @@ import torch
 
 from lever.answerers.huggingface import (
     IGNORED,
-    GenerationSettings,
+    PUBLISHED,
     HFAnswerer,
     PicturesOnly,
     load_hf,
 )
-from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Template, pictures_of
+from lever.answerers.templates import (
+    FLAMINGO,
+    IDEFICS,
+    ChatTemplate,
+    Prompts,
+    Template,
+    pictures_of,
+)
 from lever.data.datasets import Prompted
 from tests.lever.tiny_vlm import CHAT, item, save_tiny, tiny_vlm
 
@@ -33,7 +40,7 @@ TEMPLATES: dict[str, Template] = {
 
 def answerer(template: Template = TEMPLATES["chat"], **changes: Any) -> HFAnswerer:
     model, processor = tiny_vlm()
-    return HFAnswerer(model, processor, item, template, data="made up", **changes)
+    return HFAnswerer(model, processor, Prompts(template, item), data="made up", **changes)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -101,12 +108,12 @@ def test_demonstrations_their_order_and_pictures_all_count() -> None:
         return replace(item(index), picture=None)
 
     model, processor = tiny_vlm()
-    blind = HFAnswerer(model, processor, without_pictures, ChatTemplate())
+    blind = HFAnswerer(model, processor, Prompts(ChatTemplate(), without_pictures))
     assert blind.answer_logprob(prompts[:1], ["dog"])[0] != pytest.approx(scores[0], abs=1e-4)
 
 
 def test_greedy_generation_takes_the_most_probable_tokens() -> None:
-    settings = GenerationSettings(max_new_tokens=3, num_beams=1)
+    settings = PUBLISHED | {"max_new_tokens": 3, "num_beams": 1}
     greedy = answerer(generation=settings)
     model, processor = tiny_vlm()
     inputs = greedy.prompt_inputs([PROMPTS[0]], "right")
@@ -142,21 +149,21 @@ def test_a_checkpoint_folder_is_opened_and_named_by_its_weights(tmp_path: Path) 
     save_tiny(tmp_path)
     model, processor = load_hf(str(tmp_path), "float32", (784, 3136))
     assert isinstance(processor, PicturesOnly)
-    opened = HFAnswerer(model, processor, item, ChatTemplate(), data="made up")
+    opened = HFAnswerer(model, processor, Prompts(ChatTemplate(), item), data="made up")
     assert opened.fingerprint == answerer().fingerprint
     before = answerer().answer_logprob(PROMPTS[1:3], ANSWERS[1:3])
     assert opened.answer_logprob(PROMPTS[1:3], ANSWERS[1:3]) == pytest.approx(before, abs=1e-4)
     with torch.no_grad():
         model.get_output_embeddings().weight[3] += 1
-    changed = HFAnswerer(model, processor, item, ChatTemplate(), data="made up")
-    other_data = HFAnswerer(model, processor, item, ChatTemplate(), data="other")
+    changed = HFAnswerer(model, processor, Prompts(ChatTemplate(), item), data="made up")
+    other_data = HFAnswerer(model, processor, Prompts(ChatTemplate(), item), data="other")
     assert len({opened.fingerprint, changed.fingerprint, other_data.fingerprint}) == 3
 
 
 def test_pixels_bound_the_tokens_of_a_picture(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     model, processor = load_hf(str(tmp_path), pixels=(784, 784))
-    small = HFAnswerer(model, processor, item, ChatTemplate())
+    small = HFAnswerer(model, processor, Prompts(ChatTemplate(), item))
     inputs = small.prompt_inputs([Prompted(2)], "right")
     assert int((inputs["input_ids"] == processor.image_token_id).sum()) == 1
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_5_vl"
@@ -175,8 +182,8 @@ def test_a_checkpoint_without_a_chat_layout_needs_a_plain_template() -> None:
     processor.chat_template = processor.tokenizer.chat_template = None
     try:
         with pytest.raises(ValueError, match="no chat template"):
-            HFAnswerer(model, processor, item, ChatTemplate())
-        HFAnswerer(model, processor, item, FLAMINGO)
+            HFAnswerer(model, processor, Prompts(ChatTemplate(), item))
+        HFAnswerer(model, processor, Prompts(FLAMINGO, item))
     finally:
         processor.chat_template = processor.tokenizer.chat_template = CHAT
 

@@ -23,7 +23,7 @@ from core_rl.objective.losses import importance_ratio, rce_weights
 from core_rl.types import Actions, RewardTable
 from lever.answerers.huggingface import IGNORED, HFAnswerer
 from lever.answerers.protocol import KernelICLAnswerer
-from lever.answerers.templates import ChatTemplate
+from lever.answerers.templates import ChatTemplate, Prompts
 from lever.candidates.beam_search import generate_beams, search_beams
 from lever.candidates.beams import pointers, read_beams
 from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod, read_candidates
@@ -129,7 +129,7 @@ def test_defect_4_only_the_answers_tokens_are_scored() -> None:
     planted.
     """
     model, processor = tiny_vlm()
-    answerer = HFAnswerer(model, processor, item, ChatTemplate())
+    answerer = HFAnswerer(model, processor, Prompts(ChatTemplate(), item))
     prompt, answer = Prompted(0, (1, 2)), "a brown dog"
     inputs, labels_BT = answerer.scored_inputs([prompt], [answer])
     scored = labels_BT[0] != IGNORED
