@@ -9,29 +9,22 @@ Several processes may share a file.
 from __future__ import annotations
 
 import json
-import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core_rl.fingerprint import fingerprint
+from core_rl.store import Store
 from lever.answerers.protocol import Answerer
 from lever.data.datasets import Prompted
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS answers (
-    setup TEXT NOT NULL,   -- fingerprint, template, generation settings
-    query INTEGER NOT NULL,
-    shots TEXT NOT NULL,   -- ids in prompt order
-    asked TEXT NOT NULL,   -- what was asked for: a generation, or the probability of an answer
-    said TEXT NOT NULL,    -- JSON
-    PRIMARY KEY (setup, query, shots, asked)
-) WITHOUT ROWID
-"""
 GENERATION = "generate"
 LOGPROB = "logprob:"
-WAIT = 60.0  # seconds, for another process's write
+# The table of earlier versions, whose answers stay valid.
+_EARLIER = {
+    "earlier": "answers",
+    "select": "setup || char(10) || query || char(10) || shots || char(10) || asked, said",
+}
 
 Asked = tuple[Prompted, str]
 
@@ -51,7 +44,7 @@ class CachedAnswerer:
         hits: prompts answered from memory, repeats within one request included.
 
     Raises:
-        ValueError: the file is no SQLite file.
+        ValueError: the file is damaged or no SQLite file.
     """
 
     def __init__(
@@ -71,7 +64,7 @@ class CachedAnswerer:
         how = [template, dict(generation or {})]
         self._setup = json.dumps([answerer.fingerprint, *how], sort_keys=True)
         self._how = fingerprint(*how) if template or generation else ""
-        self._db = _open(Path(path))
+        self._store = Store(Path(path), "answers", "answerer.cache", **_EARLIER)
 
     @property
     def fingerprint(self) -> str:
@@ -94,10 +87,10 @@ class CachedAnswerer:
 
     def close(self) -> None:
         """Close the file; what was answered is on disk already."""
-        self._db.close()
+        self._store.close()
 
     def _ask(self, asked: Sequence[Asked], call: Callable[[Sequence[Asked]], list[Any]]) -> Any:
-        found = {one: self._look_up(one) for one in dict.fromkeys(asked)}
+        found = {one: self._store.get(self._key(one)) for one in dict.fromkeys(asked)}
         known = {one: text for one, text in found.items() if text is not None}
         new = [one for one in found if one not in known]
         self.hits += len(asked) - len(new)
@@ -106,44 +99,12 @@ class CachedAnswerer:
             said = [json.dumps(value) for value in call(batch)]
             assert len(said) == len(batch), f"{len(said)} answers to {len(batch)} prompts"
             self.calls += len(batch)
-            self._store(batch, said)
-            known.update(zip(batch, said, strict=True))
+            new_ones = dict(zip(batch, said, strict=True))
+            self._store.put({self._key(one): text for one, text in new_ones.items()})
+            known |= new_ones
         return [json.loads(known[one]) for one in asked]
 
-    def _look_up(self, one: Asked) -> str | None:
-        query = "SELECT said FROM answers WHERE setup=? AND query=? AND shots=? AND asked=?"
-        row = self._db.execute(query, self._key(one)).fetchone()
-        return None if row is None else str(row[0])
-
-    def _store(self, batch: Sequence[Asked], said: Sequence[str]) -> None:
-        rows = [(*self._key(one), text) for one, text in zip(batch, said, strict=True)]
-        with self._db:  # one transaction: all of the batch, or nothing
-            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
-
-    def _key(self, one: Asked) -> tuple[str, int, str, str]:
+    def _key(self, one: Asked) -> str:
         prompt, asked = one
         shots = " ".join(str(int(shot)) for shot in prompt.shots)
-        return self._setup, int(prompt.query), shots, asked
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + WAIT
-    while True:
-        db = sqlite3.connect(path, timeout=WAIT)
-        try:
-            # Readers do not wait for the writer; a kill of the process loses no committed batch.
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute(_TABLE)
-            return db
-        except sqlite3.DatabaseError as error:
-            db.close()
-            # Two that set the mode of a new file at once do not wait for each other.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # of extended codes the base
-                raise ValueError(f"{path}: not an answer cache ({error}); move it away") from error
-            if time.monotonic() > end:
-                raise ValueError(
-                    f"{path}: another process has held it for {WAIT:.0f} s; end that one, or name "
-                    "another file in answerer.cache"
-                ) from error
-        time.sleep(0.05)
+        return "\n".join((self._setup, str(int(prompt.query)), shots, asked))

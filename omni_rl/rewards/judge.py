@@ -12,19 +12,20 @@ import hashlib
 import json
 import logging
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from core_rl.config import is_address
 from core_rl.servers.endpoint import Client, Endpoint, EndpointError, Response
+from core_rl.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
 Parse = Callable[[str], float | None]
+# The table of earlier versions, whose replies stay valid.
+_EARLIER = {"earlier": "replies", "select": "key, json_quote(reply)"}
 
 
 @dataclass
@@ -44,54 +45,6 @@ class JudgeCounts:
     retried: int = 0
     failed: int = 0
     unparsable: int = 0
-
-
-class ReplyCache:
-    """Replies on disk, by key; several processes may share the file.
-
-    Args:
-        path: SQLite file, made with its folder where missing.
-
-    Raises:
-        ValueError: the file exists and is no SQLite database.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with closing(self._connect()) as connection, connection:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT)"
-                )
-        except sqlite3.DatabaseError as error:
-            raise ValueError(
-                f"{path}: expected a cache of judge replies ({error}); delete it or name another"
-            ) from error
-
-    def get(self, key: str) -> str | None:
-        """Return the reply kept under `key`; None without one or when the file is unreadable."""
-        try:
-            with closing(self._connect()) as connection:
-                row = connection.execute(
-                    "SELECT reply FROM replies WHERE key = ?", (key,)
-                ).fetchone()
-        except sqlite3.Error as error:
-            log.warning("judge cache %s: %s", self._path, error)
-            return None
-        return row[0] if row else None
-
-    def put(self, key: str, reply: str) -> None:
-        """Keep a reply; a cache that cannot be written is warned of, and the run goes on."""
-        try:
-            # Committed at once: a kill between two replies loses none.
-            with closing(self._connect()) as connection, connection:
-                connection.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, reply))
-        except sqlite3.Error as error:
-            log.warning("judge cache %s: %s", self._path, error)
-
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=10.0)
 
 
 @dataclass
@@ -134,7 +87,9 @@ class Judge:
         for name in ("retries", "backoff"):
             if getattr(self, name) < 0:
                 raise ValueError(f"judge {name}={getattr(self, name)}: expected 0 or more")
-        self._replies = ReplyCache(Path(self.cache)) if self.cache else None
+        self._replies = None
+        if self.cache:
+            self._replies = Store(Path(self.cache), "judge replies", "judge.cache", **_EARLIER)
 
     async def ask_many(self, prompts: Sequence[str | None], parse: Parse) -> list[float | None]:
         """Judge a batch of prompts, equal ones once.
@@ -198,12 +153,21 @@ class Judge:
             self.counts.unparsable += 1
             problems["unparsable"] += 1
         elif self._replies is not None:
-            self._replies.put(self._key(prompt), reply)
+            try:
+                self._replies.put({self._key(prompt): json.dumps(reply)})
+            except StoreError as error:
+                log.warning("%s", error)
         return value
 
     def _recall(self, prompt: str, parse: Parse) -> float | None:
-        reply = self._replies.get(self._key(prompt)) if self._replies is not None else None
-        return None if reply is None else parse(reply)
+        if self._replies is None:
+            return None
+        try:
+            reply = self._replies.get(self._key(prompt))
+        except StoreError as error:
+            log.warning("%s", error)
+            return None
+        return None if reply is None else parse(json.loads(reply))
 
     def _key(self, prompt: str) -> str:
         return hashlib.sha256(json.dumps([self.model, prompt]).encode()).hexdigest()

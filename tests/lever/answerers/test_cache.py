@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ def test_what_is_made_with_another_template_has_another_name(
 
 def test_a_kill_neither_loses_nor_doubles_a_call(tmp_path: Path, counting: Noting) -> None:
     script = f"""
+from contextlib import closing
 from pathlib import Path
 from lever.answerers.cache import CachedAnswerer
 from lever.answerers.protocol import KernelICLAnswerer
@@ -109,23 +111,28 @@ def test_a_failing_batch_keeps_what_came_before(tmp_path: Path, counting: Noting
     assert cached.calls == 2
 
 
-def test_a_new_file_that_another_process_is_writing_is_waited_for(
-    tmp_path: Path, counting: Noting
-) -> None:
+def test_answers_of_an_earlier_version_are_taken_over(tmp_path: Path, counting: Noting) -> None:
     path = tmp_path / "cache.sqlite"
-    other = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    done = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
-    done.start()
-    assert CachedAnswerer(counting, path).generate(PROMPTS[:1])
-    done.join()
-    other.close()
+    cached = CachedAnswerer(counting, tmp_path / "new.sqlite")
+    said = cached.generate(PROMPTS[:2])
+    columns = "setup TEXT, query INTEGER, shots TEXT, asked TEXT, said TEXT"
+    rows = [
+        (json.dumps([counting.fingerprint, "", {}]), 70, "0 1", "generate", json.dumps(said[0])),
+        (json.dumps([counting.fingerprint, "", {}]), 70, "0 2", "generate", json.dumps(said[1])),
+    ]
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"CREATE TABLE answers ({columns}, PRIMARY KEY (setup, query, shots, asked))")
+        db.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+    for _ in range(2):
+        again = CachedAnswerer(counting, path)
+        assert again.generate(PROMPTS[:2]) == said
+        assert (again.calls, again.hits) == (0, 2)
 
 
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path, counting: Noting) -> None:
     path = tmp_path / "cache.sqlite"
     path.write_text("this is a text and not a data base, " * 100)
-    with pytest.raises(ValueError, match="not an answer cache"):
+    with pytest.raises(ValueError, match=r"expected a file of answers .*answerer\.cache"):
         CachedAnswerer(counting, path)
     with pytest.raises(ValueError, match="batch_size=0: expected at least 1"):
         CachedAnswerer(counting, tmp_path / "other.sqlite", batch_size=0)

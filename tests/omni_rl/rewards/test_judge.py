@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
-import subprocess
-import sys
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from omni_rl.rewards.judge import Judge, ReplyCache, api_wanted
+from omni_rl.rewards.judge import Judge, api_wanted
 from omni_rl.rewards.judged import score_parser
 from tests.omni_rl.judge_server import JudgeServer, Script, reply, serving
 
@@ -143,23 +144,41 @@ def test_a_full_cache_needs_no_endpoint(
     assert ask(Judge("m", cache=cache), "p") == [0.5]
 
 
-def test_the_cache_survives_a_kill(tmp_path: Path) -> None:
+def test_replies_of_an_earlier_version_are_taken_over(serve: Serve, tmp_path: Path) -> None:
+    server = serve(lambda n, prompt: (200, reply("Score: 5")))
     path = tmp_path / "judge.sqlite"
-    program = (
-        "import os, signal, sys; from pathlib import Path\n"
-        "from omni_rl.rewards.judge import ReplyCache\n"
-        "ReplyCache(Path(sys.argv[1])).put('k', 'v'); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=root, check=False)
-    assert done.returncode == -9
-    assert ReplyCache(path).get("k") == "v"
+    key = hashlib.sha256(json.dumps(["m", "p"]).encode()).hexdigest()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT)")
+        db.execute("INSERT INTO replies VALUES (?, ?)", (key, 'It is "good".\nScore: 7'))
+    for _ in range(2):
+        assert ask(Judge("m", cache=path), "p") == [0.7]
+    assert not server.prompts
+
+
+def test_a_cache_that_is_damaged_during_the_run_costs_a_warning(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(lambda n, prompt: (200, reply("Score: 5")))
+    path = tmp_path / "judge.sqlite"
+    judge = Judge("m", cache=path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE entries")
+    assert ask(judge, "p") == [0.5]
+    assert caplog.text.count("expected a file of judge replies (no such table") == 2
+
+
+def test_half_a_character_in_a_reply_is_kept(serve: Serve, tmp_path: Path) -> None:
+    server = serve(lambda n, prompt: (200, reply("\ud83d Score: 5")))
+    for _ in range(2):
+        assert ask(Judge("m", cache=tmp_path / "judge.sqlite"), "p") == [0.5]
+    assert len(server.prompts) == 1
 
 
 def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, and long enough to be read as one\n" * 30)
-    with pytest.raises(ValueError, match=r"notes\.txt: expected a cache of judge replies"):
+    with pytest.raises(ValueError, match=r"notes\.txt: expected a file of judge replies"):
         Judge("m", cache=path)
 
 
