@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from omni_rl.rewards.lexicon import units
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ _TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")
 _LABEL_END = re.compile("[,;\uff0c\u3001\uff1b]")
 _YES = {"yes", "true", "\u662f"}
 _NO = {"no", "false", "\u5426", "\u4e0d"}
-# Thresholds of mean relative accuracy: .5 to .95 in steps of .05 (VSI-Bench).
-_CONFIDENCES = tuple(k / 100 for k in range(50, 100, 5))
+# Bounds of mean relative accuracy, 1 - c for c = .5 to .95 in steps of .05, as IntentBench has them.
+_ERROR_BOUNDS = np.float32(1) - np.array([k / 100 for k in range(50, 100, 5)], dtype=np.float32)
 
 Scorer = Callable[[str, str, "Record"], float | None]
 
@@ -168,10 +170,17 @@ def _regression(given: str, truth: str, record: Record) -> float:
 
 
 def mean_relative_accuracy(given: str, truth: str, record: Record) -> float:
-    """Share of confidences c in .5, .55, ... .95 with a relative error below 1 - c."""
-    error = _relative_error(given, truth)
-    # The small term keeps an error of .05 from counting as below 1 - .95 by rounding.
-    return sum(error + 1e-9 < 1 - c for c in _CONFIDENCES) / len(_CONFIDENCES)
+    """Share of confidences c in .5, .55, ... .95 with a relative error below 1 - c.
+
+    In the benchmark's own float32 arithmetic: it decides whether an error of .05 is below 1 - .95.
+    """
+    ours, theirs = number(given), number(truth)
+    if ours is None or theirs is None:
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers beyond float32 are wrong answers
+        right = np.float32(theirs)
+        error = np.abs(np.float32(ours) - right) / (np.abs(right) + np.float32(1e-8))
+    return float((error < _ERROR_BOUNDS).mean())
 
 
 def _ocr(given: str, truth: str, record: Record) -> float:

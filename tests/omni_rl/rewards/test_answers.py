@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from omni_rl.data.record_files import Record
 from omni_rl.rewards.answers import (
@@ -99,6 +100,45 @@ def test_mean_relative_accuracy(given: str, score: float) -> None:
     text = f"<answer>{given}</answer>"
     found = score_answer(question("regression", "10"), text, BENCHMARK_SCORERS)
     assert found == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("truth", "given", "score"),
+    [
+        # Errors of exactly .05, .1, .15, .35: where IntentBench's script rounds them to.
+        ("20", "19", 1.0),
+        ("20", "21", 1.0),
+        ("10", "9", 0.9),
+        ("20", "17", 0.7),
+        ("20", "13", 0.4),
+        ("40", "46", 0.7),
+        ("0", "0", 1.0),
+        ("0", "0.5", 0.0),
+        ("1e40", "1", 0.0),
+    ],
+)
+def test_mean_relative_accuracy_at_the_thresholds(truth: str, given: str, score: float) -> None:
+    text = f"<answer>{given}</answer>"
+    found = score_answer(question("regression", truth), text, BENCHMARK_SCORERS)
+    assert found == pytest.approx(score)
+
+
+def as_intentbench_counts(given: float, truth: float) -> float:
+    """Mean relative accuracy as the benchmark defines it, in float32 tensors."""
+    ours, theirs = torch.tensor(given), torch.tensor(truth)
+    error = (ours - theirs).abs() / (theirs.abs() + 1e-8)
+    return (error < 1 - torch.arange(0.5, 0.975, 0.05)).float().mean().item()
+
+
+def test_mean_relative_accuracy_is_the_benchmarks_on_a_grid() -> None:
+    pairs = [(given, truth) for truth in range(1, 41) for given in range(1, 43)]
+    found = [
+        score_answer(
+            question("regression", str(truth)), f"<answer>{given}</answer>", BENCHMARK_SCORERS
+        )
+        for given, truth in pairs
+    ]
+    assert found == pytest.approx([as_intentbench_counts(float(g), float(t)) for g, t in pairs])
 
 
 def test_an_answer_outside_the_tag_is_wrong() -> None:
