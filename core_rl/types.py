@@ -122,7 +122,7 @@ class RewardTable:
     Attributes:
         names: the R functions, in order.
         values_RBG: their values; NaN where a function could not judge.
-        total_BG: the weighted sum over the functions that could judge.
+        total_BG: the weighted sum; a missing judgement counts as the function's mean there.
     """
 
     names: tuple[str, ...]

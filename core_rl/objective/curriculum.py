@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core_rl.config import CurriculumConfig, PhaseConfig, Subset
-from core_rl.objective.advantages import is_mixed
+from core_rl.objective.advantages import FLAT_SPREAD, is_mixed
 from core_rl.types import Actions, RewardTable
 
 log = logging.getLogger(__name__)
@@ -190,12 +190,15 @@ def choose(
     """Choose C candidates a query by total reward.
 
     Returns:
-        Indices BC into G, best first (equal ones in their order), and a mask BC that is False where
-        a query had no further candidate to choose.
+        Indices BC into G, best first, and a mask BC that is False where a query had no further
+        candidate to choose.  Equal ones stand in random order (torch's own generator, which a run
+        seeds): a store keeps its candidates by kind, and its order would favour the first kind.
     """
-    order_BG = total_BG.masked_fill(~judged_BG, -torch.inf).argsort(
-        dim=-1, descending=True, stable=True
-    )
+    # Whole numbers of the smallest spread: what floating point leaves of a tie is a tie.
+    key_BG = (total_BG.double() / FLAT_SPREAD).round().masked_fill(~judged_BG, -torch.inf)
+    shuffle_BG = torch.rand_like(key_BG).argsort(dim=-1)
+    by_key_BG = key_BG.gather(1, shuffle_BG).argsort(dim=-1, descending=True, stable=True)
+    order_BG = shuffle_BG.gather(1, by_key_BG)
     count_B1 = judged_BG.sum(dim=-1, keepdim=True)
     if subset is Subset.top_k:
         place_BC = torch.arange(min(top_k, total_BG.shape[1]), device=total_BG.device)

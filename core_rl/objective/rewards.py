@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from core_rl.config import RewardConfig
+from core_rl.objective.advantages import moments
 from core_rl.types import Actions, Query, Reward, RewardTable, masked_mean
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,10 @@ class WeightedReward:
 
         Returns:
             Values RBG in float32, NaN where a function said None or the candidate is padding;
-            total BG, the weighted sum over the functions that judged, NaN only where none of those
-            with a weight did.  Totals with a part missing are for logs and ranking; the advantages
-            centre each reward first, so a missing part there adds 0
-            (`core_rl.objective.advantages`).
+            total BG, the weighted sum.  In it a missing judgement counts as the mean of what the
+            function said of the query's other candidates, so it is neither a bonus nor a penalty,
+            as in the advantages; a function that judged none of them adds 0.  NaN only where no
+            function with a weight judged the candidate.
 
         Raises:
             ValueError: a function returned another shape than B x G, or an infinite number.
@@ -118,9 +119,11 @@ class WeightedReward:
 
     def _total(self, values_RBG: Tensor) -> Tensor:
         weights_R11 = torch.tensor(list(self.weights.values())).view(-1, 1, 1)
-        counts_RBG = ~values_RBG.isnan() & (weights_R11 != 0)
-        total_BG = torch.where(counts_RBG, weights_R11 * values_RBG, 0.0).sum(dim=0)
-        return torch.where(counts_RBG.any(dim=0), total_BG, torch.nan)
+        judged_RBG = ~values_RBG.isnan()
+        mean_RB1, _ = moments(values_RBG, judged_RBG)
+        total_BG = (weights_R11 * torch.where(judged_RBG, values_RBG, mean_RB1)).sum(dim=0)
+        counts_BG = (judged_RBG & (weights_R11 != 0)).any(dim=0)
+        return torch.where(counts_BG, total_BG, torch.nan)
 
     def _warn_of_unjudged(self, table: RewardTable, real_BG: Tensor) -> None:
         for name, values_BG in zip(table.names, table.values_RBG, strict=True):

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from core_rl.config import RewardConfig
+from core_rl.config import RewardConfig, Subset
+from core_rl.loss_config import AdvantageConfig
+from core_rl.objective.advantages import group_advantages
+from core_rl.objective.curriculum import CandidateSubset
+from core_rl.objective.losses import rce_weights
 from core_rl.objective.rewards import ShuffledReward, WeightedReward, reward_stats
 from core_rl.types import Actions, Query, RewardTable
 
@@ -68,7 +72,52 @@ def test_totals_weigh_what_was_judged() -> None:
     assert table.names == ("length", "judge")
     assert table.values_RBG[0].tolist() == [[1.0, 2.0], [3.0, 0.0]]
     assert table.values_RBG[1].isnan().tolist() == [[False, True], [True, True]]
-    assert table.total_BG.tolist() == [[2.5, 1.0], [1.5, 0.0]]
+    # The judge's one word on query 0 is its mean there; of query 1 it says nothing at all.
+    assert table.total_BG.tolist() == [[2.5, 3.0], [1.5, 0.0]]
+
+
+# Right and wrong beams, whose log-likelihoods are known, then right and wrong retrieved ones.
+RIGHT = [[1.0, 0.0, 1.0, 0.0]]
+SCORE: list[list[float | None]] = [[-0.4, -1.2, None, None]]
+
+
+def group_of_four() -> tuple[Actions, RewardTable]:
+    ids_BGT = torch.arange(4).view(1, 4, 1)
+    actions = Actions(ids_BGT, torch.ones_like(ids_BGT, dtype=torch.bool))
+    functions = {"right": saying(RIGHT), "score": saying(SCORE)}
+    return actions, WeightedReward(functions, {"right": 1.0, "score": 1.0}).score([0], actions)
+
+
+def test_a_missing_judgement_is_no_bonus_where_judgements_are_negative() -> None:
+    """Plain sums: .6, -1.2, 1.0, 0: the right retrieved one would be best because unjudged."""
+    _, table = group_of_four()
+    assert table.total_BG[0].tolist() == pytest.approx([0.6, -1.2, 0.2, -0.8])
+
+
+def test_weights_and_subsets_order_candidates_as_the_advantages_do() -> None:
+    actions, table = group_of_four()
+    advantages_BGT, _, _ = group_advantages(
+        table, {"right": 1.0, "score": 1.0}, AdvantageConfig(), {}, actions
+    )
+    order = advantages_BGT[0, :, 0].argsort(descending=True).tolist()
+    assert order == [0, 2, 3, 1]
+    weights_BG = rce_weights(table.total_BG, tau=0.5)
+    # RCE z-scores the totals, so its logits are the advantages over tau.
+    torch.testing.assert_close(weights_BG[0], (advantages_BGT[0, :, 0] / 0.5).softmax(0))
+    chosen, _ = CandidateSubset(Subset.contrast)(actions, table)
+    assert chosen.ids_BGT.flatten().tolist() == [order[0], order[2], order[3]]
+
+
+def test_a_judge_that_fails_once_does_not_take_the_weight_away() -> None:
+    ids_BGT = torch.arange(4).view(1, 4, 1)
+    actions = Actions(ids_BGT, torch.ones_like(ids_BGT, dtype=torch.bool))
+
+    def weights(judged: list[float | None]) -> list[float]:
+        functions = {"right": saying([[1.0, 1.0, 0.0, 0.0]]), "judge": saying([judged])}
+        reward = WeightedReward(functions, {"right": 1.0, "judge": 1.0})
+        return rce_weights(reward.score([0], actions).total_BG, tau=0.5)[0].tolist()
+
+    assert weights([0.8, None, 0.8, 0.8]) == pytest.approx(weights([0.8] * 4))
 
 
 def test_a_total_is_missing_only_where_nothing_of_weight_was_judged() -> None:
