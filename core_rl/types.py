@@ -41,6 +41,8 @@ class Actions:
             of `</context>`; a reward may be confined to one.
         engine_logp_BGT: log-probability under the engine that drew the candidate in place of the
             policy, see `core_rl.objective.mismatch`; None = the policy drew it itself.
+        share_BG: weight of each candidate, up to a factor a group, where candidates are no
+            independent draws, see `core_rl.objective.inclusion`; None = all alike.
     """
 
     ids_BGT: Tensor
@@ -50,6 +52,7 @@ class Actions:
     texts: tuple[tuple[str, ...], ...] = ()
     spans: dict[str, Tensor] = field(default_factory=dict)
     engine_logp_BGT: Tensor | None = None
+    share_BG: Tensor | None = None
 
     @property
     def num_queries(self) -> int:
@@ -71,6 +74,7 @@ class Actions:
             engine_logp_BGT=None
             if self.engine_logp_BGT is None
             else self.engine_logp_BGT.to(device),
+            share_BG=None if self.share_BG is None else self.share_BG.to(device),
         )
 
 

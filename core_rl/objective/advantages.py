@@ -12,12 +12,18 @@ How this differs from the papers:
 * a reward that could not judge a candidate (NaN) is centred over the candidates it judged and adds
   0 to the others.  A missing judgement is therefore neither a bonus nor a penalty, as it would be
   if the plain sums of unequal sets of rewards were compared;
-* a reward may be confined to a span of the candidate: it then moves only the span's tokens.
+* a reward may be confined to a span of the candidate: it then moves only the span's tokens;
+* the clip bounds an advantage before its weight: with weights that sum to 4, a lone winner of eight
+  has 4 * 2.47 = 9.9, which a clip of 5 must not cut;
+* candidates that were not drawn independently carry weights (`Actions.share_BG`): means, deviations
+  and advantages are then weighted, see `core_rl.objective.inclusion`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,10 +58,10 @@ def group_advantages(
         actions: the candidates; one without a single real step is padding and takes no part.
 
     Returns:
-        Advantages BGT in [-clip, clip], 0 on masked steps and in flat groups; `mixed_B`, True where
-        a group's rewards differ by more than `FLAT_SPREAD`; and the statistics `mixed_share`,
-        `advantage_abs` (mean over real steps of mixed groups), `advantage_max`,
-        `advantage_clipped` (share of those steps).
+        Advantages BGT, 0 on masked steps and in flat groups; `mixed_B`, True where a group's
+        rewards differ by more than `FLAT_SPREAD` (their sum, or with spans the sum of any span);
+        and the statistics `mixed_share`, `advantage_abs` (mean over real steps of mixed groups),
+        `advantage_max`, `advantage_clipped` (share of those steps that the clip changed).
 
     Raises:
         ValueError: a weight names no reward, a span is not in `actions.spans`, or ranks of a sum
@@ -65,32 +71,48 @@ def group_advantages(
     mask_BGT = actions.mask_BGT
     values_RBG = rewards.values_RBG.to(mask_BGT.device)
     real_BG = mask_BGT.any(dim=-1)
+    share_BG = torch.ones_like(values_RBG[0]) if actions.share_BG is None else actions.share_BG
     terms = [
-        (name, weights[name], spans.get(name, WHOLE), values_BG, real_BG & ~values_BG.isnan())
+        _Term(name, weights[name], spans.get(name, WHOLE), _Values(values_BG, judged_BG, share_BG))
         for name, values_BG in zip(rewards.names, values_RBG, strict=True)
         if weights.get(name, 0.0) != 0.0
+        for judged_BG in [real_BG & ~values_BG.isnan()]
     ]
     combine = _of_sum if cfg.normalise is Normalise.sum else _of_each
-    parts, mixed_B = combine(terms, cfg, real_BG, values_RBG.new_zeros(real_BG.shape))
 
-    raw_BGT = values_RBG.new_zeros(mask_BGT.shape)
-    for scope, part_BG in parts.items():
-        where_BGT = mask_BGT if scope == WHOLE else mask_BGT & actions.spans[scope].bool()
-        raw_BGT = raw_BGT + part_BG.unsqueeze(-1) * where_BGT
-    raw_BGT = raw_BGT * mixed_B.view(-1, 1, 1)
-    advantages_BGT = raw_BGT.clamp(-cfg.clip, cfg.clip)
-    return advantages_BGT, mixed_B, _statistics(raw_BGT, mask_BGT, mixed_B, cfg.clip)
+    def on_steps(cfg: AdvantageConfig) -> tuple[Tensor, Tensor]:
+        parts, mixed_B = combine(terms, cfg, share_BG)
+        sum_BGT = torch.zeros_like(mask_BGT, dtype=share_BG.dtype)
+        for scope, part_BG in parts.items():
+            where_BGT = mask_BGT if scope == WHOLE else mask_BGT & actions.spans[scope].bool()
+            sum_BGT = sum_BGT + part_BG.unsqueeze(-1) * where_BGT
+        weight_BG1 = _mean_one(share_BG, real_BG).unsqueeze(-1)
+        return sum_BGT * weight_BG1 * mixed_B.view(-1, 1, 1), mixed_B
+
+    advantages_BGT, mixed_B = on_steps(cfg)
+    free_BGT, _ = on_steps(replace(cfg, clip=math.inf))
+    return advantages_BGT, mixed_B, _statistics(advantages_BGT, free_BGT, mask_BGT, mixed_B)
 
 
-def moments(values_BG: Tensor, valid_BG: Tensor) -> tuple[Tensor, Tensor]:
+def moments(
+    values_BG: Tensor, valid_BG: Tensor, share_BG: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean and unbiased standard deviation of each group's valid values, both B1.
 
     The deviation of fewer than two values is 0; so is the mean of none.
+
+    Args:
+        values_BG: any numbers where valid.
+        valid_BG: which values count.
+        share_BG: weights of the values, up to a factor a group; None = all alike.
     """
     count_B1 = valid_BG.sum(dim=-1, keepdim=True)
+    weight_BG = valid_BG.to(values_BG.dtype)
+    if share_BG is not None:
+        weight_BG = _mean_one(share_BG, valid_BG)
     kept_BG = torch.where(valid_BG, values_BG, 0.0)
-    mean_B1 = kept_BG.sum(dim=-1, keepdim=True) / count_B1.clamp(min=1)
-    squares_BG = torch.where(valid_BG, kept_BG - mean_B1, 0.0).square()
+    mean_B1 = (weight_BG * kept_BG).sum(dim=-1, keepdim=True) / count_B1.clamp(min=1)
+    squares_BG = weight_BG * torch.where(valid_BG, kept_BG - mean_B1, 0.0).square()
     variance_B1 = squares_BG.sum(dim=-1, keepdim=True) / (count_B1 - 1).clamp(min=1)
     return mean_B1, variance_B1.sqrt()
 
@@ -110,68 +132,118 @@ def mid_ranks(values_BG: Tensor, valid_BG: Tensor) -> Tensor:
     return 0.5 * torch.where(pairs_BGG, sign_BGG, 0.0).sum(dim=-1)
 
 
-_Term = tuple[str, float, str, Tensor, Tensor]  # name, weight, scope, values BG, judged BG
+@dataclass(frozen=True)
+class _Values:
+    """One number a candidate, which of them count, and the candidates' weights."""
+
+    values_BG: Tensor
+    valid_BG: Tensor
+    share_BG: Tensor
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        return moments(self.values_BG, self.valid_BG, self.share_BG)
+
+    def centred(self) -> _Values:
+        mean_B1, _ = self.moments()
+        return replace(self, values_BG=torch.where(self.valid_BG, self.values_BG - mean_B1, 0.0))
+
+    def is_mixed(self) -> Tensor:
+        return is_mixed(self.values_BG, self.valid_BG)
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One reward with its weight and the span that it may steer."""
+
+    name: str
+    weight: float
+    scope: str
+    judged: _Values
+
+
 _Parts = dict[str, Tensor]  # scope -> its share of the advantage, BG
 
 
-def _of_sum(
-    terms: list[_Term], cfg: AdvantageConfig, real_BG: Tensor, zero_BG: Tensor
-) -> tuple[_Parts, Tensor]:
-    """Normalise the weighted sum; every scope gets its share, on the scale of the whole sum."""
-    parts: _Parts = {}
-    total_BG, judged_BG = zero_BG, torch.zeros_like(real_BG)
-    for _, weight, scope, values_BG, valid_BG in terms:
-        centred_BG = weight * _centre(values_BG, valid_BG)
-        parts[scope] = parts.get(scope, zero_BG) + centred_BG
-        total_BG, judged_BG = total_BG + centred_BG, judged_BG | valid_BG
+def _of_sum(terms: list[_Term], cfg: AdvantageConfig, share_BG: Tensor) -> tuple[_Parts, Tensor]:
+    """Normalise the weighted sum; the scopes share one scale.
+
+    The scale is the largest deviation among the whole sum and the scopes' own sums: rewards of
+    different scopes that cancel in the sum do not cancel on the steps.
+    """
+    judged_BG = torch.zeros_like(share_BG, dtype=torch.bool)
+    for term in terms:
+        judged_BG = judged_BG | term.judged.valid_BG
+    scopes: dict[str, list[_Term]] = {}
+    for term in terms:
+        scopes.setdefault(term.scope, []).append(term)
+    sums = {scope: _sum(own, judged_BG, share_BG) for scope, own in scopes.items()}
+    every = [_sum(terms, judged_BG, share_BG), *sums.values()]
+    mixed_B = torch.stack([one.is_mixed() for one in every]).any(dim=0)
+    if cfg.kind in (AdvantageKind.mean, AdvantageKind.leave_one_out):
+        # Linear: of the sum or of each is the same, centred over what each reward judged.
+        return _of_each(terms, cfg, share_BG)[0], mixed_B
     if cfg.kind is AdvantageKind.rank:
-        parts = {scope: _normalise(total_BG, judged_BG, cfg, "total") for scope in parts}
+        parts = {scope: _ranks(one) for scope, one in sums.items()}
     else:
-        scale_B1 = _scale(total_BG, judged_BG, cfg, "total")
-        parts = {scope: part_BG * scale_B1 for scope, part_BG in parts.items()}
-    return parts, is_mixed(total_BG, judged_BG)
+        assert cfg.kind is AdvantageKind.zscore, cfg.kind
+        std_B1 = torch.stack([one.moments()[1] for one in every]).amax(dim=0)
+        scale_B1 = std_B1.clamp(min=_floor(cfg, "total"))
+        parts = {scope: one.values_BG / scale_B1 for scope, one in sums.items()}
+    return {scope: part_BG.clamp(-cfg.clip, cfg.clip) for scope, part_BG in parts.items()}, mixed_B
 
 
-def _of_each(
-    terms: list[_Term], cfg: AdvantageConfig, real_BG: Tensor, zero_BG: Tensor
-) -> tuple[_Parts, Tensor]:
-    """Normalise every reward inside its group, then weigh and add."""
+def _sum(terms: list[_Term], judged_BG: Tensor, share_BG: Tensor) -> _Values:
+    """Weighted sum of centred rewards; a missing judgement adds 0."""
+    total_BG = torch.zeros_like(share_BG)
+    for term in terms:
+        total_BG = total_BG + term.weight * term.judged.centred().values_BG
+    return _Values(total_BG, judged_BG, share_BG)
+
+
+def _of_each(terms: list[_Term], cfg: AdvantageConfig, share_BG: Tensor) -> tuple[_Parts, Tensor]:
+    """Normalise every reward inside its group and clip it, then weigh and add."""
     parts: _Parts = {}
-    mixed_B = torch.zeros_like(real_BG[:, 0])
-    for name, weight, scope, values_BG, valid_BG in terms:
-        differs_B = is_mixed(values_BG, valid_BG)
-        own_BG = _normalise(_centre(values_BG, valid_BG), valid_BG, cfg, name)
-        parts[scope] = parts.get(scope, zero_BG) + weight * own_BG * differs_B.unsqueeze(-1)
+    mixed_B = torch.zeros_like(share_BG[:, 0], dtype=torch.bool)
+    for term in terms:
+        differs_B = term.judged.is_mixed()
+        own_BG = _normalise(term.judged.centred(), cfg, term.name).clamp(-cfg.clip, cfg.clip)
+        own_BG = term.weight * own_BG * differs_B.unsqueeze(-1)
+        parts[term.scope] = parts.get(term.scope, torch.zeros_like(share_BG)) + own_BG
         mixed_B = mixed_B | differs_B
     return parts, mixed_B
 
 
-def _centre(values_BG: Tensor, valid_BG: Tensor) -> Tensor:
-    mean_B1, _ = moments(values_BG, valid_BG)
-    return torch.where(valid_BG, values_BG - mean_B1, 0.0)
-
-
-def _normalise(centred_BG: Tensor, valid_BG: Tensor, cfg: AdvantageConfig, name: str) -> Tensor:
-    """Advantage of centred values of one reward, before any weight."""
+def _normalise(centred: _Values, cfg: AdvantageConfig, name: str) -> Tensor:
+    """Advantage BG of the centred values of one reward, before any weight."""
     if cfg.kind is AdvantageKind.rank:
-        ranks_BG = mid_ranks(centred_BG, valid_BG)
-        _, std_B1 = moments(ranks_BG, valid_BG)
-        # Ranks have no unit, so no floor; two unequal values already have a deviation of .7.
-        return ranks_BG / torch.where(std_B1 > 0, std_B1, 1.0)
-    return centred_BG * _scale(centred_BG, valid_BG, cfg, name)
-
-
-def _scale(centred_BG: Tensor, valid_BG: Tensor, cfg: AdvantageConfig, name: str) -> Tensor:
-    """Factor B1 that turns centred rewards into advantages of the linear kinds."""
+        return _ranks(centred)
     if cfg.kind is AdvantageKind.zscore:
-        _, std_B1 = moments(centred_BG, valid_BG)
-        return 1.0 / std_B1.clamp(min=_floor(cfg, name))
-    count_B1 = valid_BG.sum(dim=-1, keepdim=True).to(centred_BG.dtype)
+        return centred.values_BG / centred.moments()[1].clamp(min=_floor(cfg, name))
     if cfg.kind is AdvantageKind.leave_one_out:
-        # r_i - mean of the others = n / (n - 1) * (r_i - mean of all)
-        return count_B1 / (count_B1 - 1).clamp(min=1)
+        return centred.values_BG * _without_itself(centred)
     assert cfg.kind is AdvantageKind.mean, cfg.kind
-    return torch.ones_like(count_B1)
+    return centred.values_BG
+
+
+def _ranks(values: _Values) -> Tensor:
+    ranks = replace(values, values_BG=mid_ranks(values.values_BG, values.valid_BG)).centred()
+    _, std_B1 = ranks.moments()
+    # Ranks have no unit, so no floor; two unequal values already have a deviation of .7.
+    return ranks.values_BG / torch.where(std_B1 > 0, std_B1, 1.0)
+
+
+def _without_itself(values: _Values) -> Tensor:
+    """Factor BG from r_i - mean of all to r_i - mean of the others: 1 / (1 - own share)."""
+    count_B1 = values.valid_BG.sum(dim=-1, keepdim=True)
+    rest_BG = count_B1 - _mean_one(values.share_BG, values.valid_BG)
+    return torch.where(rest_BG > 0, count_B1 / rest_BG.clamp(min=1e-6), 1.0)
+
+
+def _mean_one(share_BG: Tensor, valid_BG: Tensor) -> Tensor:
+    """Weights of mean 1 over each group's valid candidates, 0 elsewhere."""
+    kept_BG = torch.where(valid_BG, share_BG, 0.0)
+    total_B1 = kept_BG.sum(dim=-1, keepdim=True)
+    return kept_BG * valid_BG.sum(dim=-1, keepdim=True) / torch.where(total_B1 > 0, total_B1, 1.0)
 
 
 def _floor(cfg: AdvantageConfig, name: str) -> float:
@@ -213,14 +285,15 @@ def _check_names(
 
 
 def _statistics(
-    raw_BGT: Tensor, mask_BGT: Tensor, mixed_B: Tensor, clip: float
+    advantages_BGT: Tensor, free_BGT: Tensor, mask_BGT: Tensor, mixed_B: Tensor
 ) -> dict[str, float]:
     used_BGT = mask_BGT & mixed_B.view(-1, 1, 1)
-    size_BGT = raw_BGT.abs() * used_BGT
+    size_BGT = advantages_BGT.abs() * used_BGT
+    clipped_BGT = (advantages_BGT != free_BGT) & used_BGT
     count = used_BGT.sum().clamp(min=1)
     return {
         "mixed_share": mixed_B.float().mean().item(),
-        "advantage_abs": (size_BGT.clamp(max=clip).sum() / count).item(),
-        "advantage_max": size_BGT.clamp(max=clip).max().item(),
-        "advantage_clipped": ((size_BGT > clip).sum() / count).item(),
+        "advantage_abs": (size_BGT.sum() / count).item(),
+        "advantage_max": size_BGT.max().item(),
+        "advantage_clipped": (clipped_BGT.sum() / count).item(),
     }

@@ -233,4 +233,5 @@ def take_candidates(actions: Actions, index_BC: Tensor, keep_BC: Tensor) -> Acti
         texts=texts,
         spans={name: take(span_BGT) for name, span_BGT in actions.spans.items()},
         engine_logp_BGT=None if actions.engine_logp_BGT is None else take(actions.engine_logp_BGT),
+        share_BG=None if actions.share_BG is None else actions.share_BG.gather(1, index_BC),
     )

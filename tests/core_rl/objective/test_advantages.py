@@ -116,6 +116,28 @@ def test_the_clip_bounds_both_sides() -> None:
     }
 
 
+def test_the_clip_bounds_each_reward_before_its_weight() -> None:
+    """A lone winner of eight with all four rewards has 4 * 7 / sqrt(8) = 9.9."""
+    lone = [[1.0] + [0.0] * 7]
+    rewards = table(a=lone, b=lone)
+    cfg = AdvantageConfig(normalise=Normalise.each)
+    got_BG, _ = advantages(rewards, {"a": 1.0, "b": 3.0}, cfg)
+    assert got_BG[0, 0].item() == pytest.approx(4 * 7 / math.sqrt(8))
+    assert got_BG.sum().item() == pytest.approx(0.0, abs=1e-5)  # a cut winner would leave -4.9
+    tight = AdvantageConfig(normalise=Normalise.each, clip=2.0)
+    clipped_BG, _ = advantages(rewards, {"a": 1.0, "b": 3.0}, tight)
+    assert clipped_BG[0, 0].item() == pytest.approx(4 * 2.0)
+
+
+@pytest.mark.parametrize("normalise", list(Normalise))
+def test_leave_one_out_of_a_reward_that_judged_some_counts_those(normalise: Normalise) -> None:
+    """`b` judged three: its values are compared with the mean of the two others it judged."""
+    rewards = table(a=[[1.0, 0.0, 0.0, 0.0]], b=[[3.0, 0.0, 0.0, NAN]])
+    cfg = AdvantageConfig(kind=AdvantageKind.leave_one_out, normalise=normalise)
+    got_BG, _ = advantages(rewards, {"a": 1.0, "b": 1.0}, cfg)
+    close(got_BG[0], [1 + 3, -1 / 3 - 1.5, -1 / 3 - 1.5, -1 / 3])
+
+
 # -- several rewards -----------------------------------------------------------------------------
 
 
@@ -223,12 +245,36 @@ def test_a_reward_confined_to_a_span_moves_only_its_steps() -> None:
 
 def test_spans_share_the_scale_of_the_whole_sum() -> None:
     # Where both reach, the parts add up to the advantage of the unconfined sum.
-    rewards = table(a=[[1.0, 0.0]], b=[[0.0, 3.0]])
+    rewards = table(a=[[0.0, 1.0]], b=[[0.0, 3.0]])
     weights, cfg, actions = {"a": 1.0, "b": 1.0}, AdvantageConfig(), spanned_actions()
     confined_BGT, _, _ = group_advantages(rewards, weights, cfg, {"b": "context"}, actions)
     whole_BGT, _, _ = group_advantages(rewards, weights, cfg, {}, actions)
     both_BGT = actions.mask_BGT & actions.spans["context"]
     torch.testing.assert_close(confined_BGT[both_BGT], whole_BGT[both_BGT])
+
+
+def test_rewards_of_different_spans_that_cancel_in_the_sum_still_teach() -> None:
+    """The sum is flat; on the steps outside the span only `a` steers, inside both do."""
+    rewards = table(a=[[1.0, 0.0]], b=[[0.0, 1.0]])
+    weights, cfg = {"a": 1.0, "b": 1.0}, AdvantageConfig()
+    got_BGT, mixed_B, _ = group_advantages(
+        rewards, weights, cfg, {"b": "context"}, spanned_actions()
+    )
+    half = math.sqrt(0.5)  # z-score of one of a pair
+    expected = torch.tensor([[[0, 0, half, half], [0, -half, -half, 0]]])
+    torch.testing.assert_close(got_BGT, expected)
+    assert mixed_B.item()
+    # Inside one scope there is nothing to learn from two rewards that cancel.
+    assert not group_advantages(rewards, weights, cfg, {}, spanned_actions())[1].item()
+
+
+def test_rewards_that_nearly_cancel_are_not_blown_up() -> None:
+    """By the deviation of the sum alone, .01 over a floor of .1, either part would be 5 or more."""
+    rewards = table(a=[[1.0, 0.0]], b=[[0.0, 1.01]])
+    got_BGT, _, _ = group_advantages(
+        rewards, {"a": 1.0, "b": 1.0}, AdvantageConfig(), {"b": "context"}, spanned_actions()
+    )
+    assert got_BGT.abs().max() < 0.72
 
 
 def test_padding_candidates_take_no_part() -> None:
