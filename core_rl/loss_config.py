@@ -75,6 +75,8 @@ class FlatGroups(Enum):
     """What to do with groups whose rewards are all equal."""
 
     drop = "drop"
+    # Draw the whole batch again while all its groups are flat, at most `max_resamples` times.  The
+    # questions stay the same: DAPO's dynamic sampling goes on to others until the batch is full.
     resample = "resample"
 
 
@@ -86,7 +88,7 @@ class AdvantageConfig:
     normalise: Normalise = Normalise.sum
     # Smallest standard deviation divided by, per reward type; `default` for those not named.
     std_floor: dict[str, float] = field(default_factory=lambda: {"default": 0.1})
-    clip: float = 5.0
+    clip: float = 5.0  # of the advantage by one reward before its weight, or of the sum's z-score
     flat_groups: FlatGroups = FlatGroups.drop
     max_resamples: int = 2
 
@@ -105,21 +107,30 @@ class KLConfig:
 
     kind: KLKind = KLKind.k3
     weight: float = 0.04
-    adaptive: bool = False
+    adaptive: bool = False  # the weight follows KL
     low: float = 0.01
     high: float = 0.1
     factor: float = 1.5
     ema: float = 0.9
     every: int = 10  # optimiser steps between two changes of the weight
+    # Limits of the weight, and of the temperature below; a start beyond one is the limit instead.
     weight_min: float = 1e-3
     weight_max: float = 10.0
     # Sampling temperature that follows KL: lower when the policy drifts, higher when it stalls.
+    # KL is then measured at temperature 1, which costs two more scorings a step.
     follow_temperature: bool = False
     temperature_min: float = 0.7
     temperature_max: float = 1.3
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "loss.kl.weight", self.weight, "0 or more")
+        require(
+            self.weight > 0 or not (self.adaptive or self.follow_temperature),
+            "loss.kl.weight",
+            self.weight,
+            "above 0 with loss.kl.adaptive or loss.kl.follow_temperature: without the KL term "
+            "nothing measures KL",
+        )
         require(0 < self.low < self.high, "loss.kl.low", self.low, f"between 0 and {self.high}")
         require(self.factor > 1, "loss.kl.factor", self.factor, "above 1")
         require(0 <= self.ema < 1, "loss.kl.ema", self.ema, "from 0 to below 1")
@@ -158,7 +169,7 @@ class LossConfig:
     ratio_level: RatioLevel = RatioLevel.token
     eps_low: float = 0.2
     eps_high: float = 0.2
-    dual_clip: float | None = None  # bound on -A*ratio for A < 0; 3 is usual
+    dual_clip: float | None = None  # bound on the ratio for A < 0; 3 is usual
     reduction: Reduction = Reduction.bnpo
     mask_truncated: bool = False  # leave out candidates that the length limit cut
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)

@@ -176,7 +176,11 @@ class GroupPolicyModule(L.LightningModule):
         if self.phase.config.kind is PhaseKind.rce:
             loss, stats = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
         else:
-            loss, stats = self.phase_loss.grpo(rollout.group, scores, temperature)
+            at_one = None
+            if self.phase_loss.measures_at_one(temperature):
+                with torch.no_grad():
+                    at_one = self.policy.log_probs(rollout.prompt, rollout.group.actions)
+            loss, stats = self.phase_loss.grpo(rollout.group, scores, temperature, at_one)
         stats = {**stats, "loss": loss.detach()}
         self._note({f"train/{name}": float(value) for name, value in stats.items()})
         self._log_noted()

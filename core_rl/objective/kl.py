@@ -96,6 +96,9 @@ def _exact(logp_BGTK: Tensor, ref_BGTK: Tensor, mask_BGT: Tensor | None) -> Tens
 class KLController(nn.Module):
     """Weight of the KL term, and optionally the sampling temperature, following the measured KL.
 
+    Where the temperature follows, KL has to be measured at a fixed one: KL of colder distributions
+    is larger, so a temperature that falls with KL would raise what it follows.
+
     The smoothed KL decides every `cfg.every` optimiser steps: above `high` the weight grows by
     `factor` (and the temperature falls), below `low` it shrinks (and the temperature rises); both
     are clamped.  `observe` belongs into a training step and moves nothing; `step` belongs between
@@ -104,7 +107,7 @@ class KLController(nn.Module):
     State lives in buffers, so checkpoints and DistributedDataParallel carry it.
 
     Args:
-        cfg: band, factor, smoothing, limits.  `weight` 0 means no KL term and stays 0.
+        cfg: band, factor, smoothing, limits.  `weight` 0 means no KL term.
         temperature: sampling temperature to start from.
     """
 
@@ -117,6 +120,7 @@ class KLController(nn.Module):
     def __init__(self, cfg: KLConfig, temperature: float = 1.0) -> None:
         super().__init__()
         self.cfg = cfg
+        self.first_temperature = temperature
         self.register_buffer("weight", torch.tensor(cfg.weight))
         self.register_buffer("ema", torch.tensor(0.0))
         self.register_buffer("temperature", torch.tensor(temperature))
@@ -194,18 +198,20 @@ class KLController(nn.Module):
         self._observed = torch.zeros(2)
 
     def _move_weight(self, direction: int) -> bool:
-        if not self.cfg.adaptive or self.cfg.weight == 0:
+        if not self.cfg.adaptive:
             return False
-        before = float(self.weight)
-        after = before * self.cfg.factor**direction
-        self.weight.fill_(min(max(after, self.cfg.weight_min), self.cfg.weight_max))
-        return float(self.weight) != before
+        limits = self.cfg.weight_min, self.cfg.weight_max
+        return _move(self.weight, self.cfg.factor**direction, limits, self.cfg.weight)
 
     def _move_temperature(self, direction: int) -> bool:
         if not self.cfg.follow_temperature:
             return False
-        before = float(self.temperature)
-        after = before * TEMPERATURE_STEP**-direction
         limits = self.cfg.temperature_min, self.cfg.temperature_max
-        self.temperature.fill_(min(max(after, limits[0]), limits[1]))
-        return float(self.temperature) != before
+        return _move(self.temperature, TEMPERATURE_STEP**-direction, limits, self.first_temperature)
+
+
+def _move(value: Tensor, factor: float, limits: tuple[float, float], first: float) -> bool:
+    """Multiply in place, within limits that hold the first value; tell whether it changed."""
+    before = float(value)
+    value.fill_(min(max(before * factor, min(limits[0], first)), max(limits[1], first)))
+    return float(value) != before

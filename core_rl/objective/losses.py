@@ -8,6 +8,7 @@ objective bears a name that TRL uses, it gives TRL 1.16's number for the same te
 * `eps_high` bounds CISPO's ratio at 1 + eps_high, as arXiv 2506.13585 writes it and as the clipped
   objective means it; TRL bounds it at `epsilon_high` itself, so its 5.0 is 4.0 here;
 * CISPO takes any reduction (TRL: always that of dapo);
+* `dual_clip` acts on A < 0 alone; TRL's `delta` below 1 + eps_high also cuts A > 0;
 * log-ratios are held within +-20 before they are exponentiated, so that one broken step cannot
   make the loss infinite.
 """
@@ -127,8 +128,8 @@ def surrogate(ratio: Tensor, logp_BGT: Tensor, advantages_BGT: Tensor, cfg: Loss
     """Loss of every step; `ratio` is BGT or BG1.
 
     clip: -min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) (PPO, arXiv 1707.06347, equation 7; the
-    wider upper bound is DAPO's, arXiv 2503.14476).  With `dual_clip` c, r is held at c in the first
-    branch, so that a step with A < 0 never costs more than c |A| (arXiv 1912.09729, equation 5).
+    wider upper bound is DAPO's, arXiv 2503.14476).  With `dual_clip` c, a step with A < 0 never
+    costs more than c |A| (arXiv 1912.09729, equation 5); steps with A > 0 are left alone.
 
     cispo: -min(r, 1 + eps_high).detach() A log pi: the ratio only weighs, no step's gradient is cut
     off (arXiv 2506.13585, equation 4).
@@ -136,8 +137,11 @@ def surrogate(ratio: Tensor, logp_BGT: Tensor, advantages_BGT: Tensor, cfg: Loss
     if cfg.objective is Objective.cispo:
         return -ratio.clamp(max=1 + cfg.eps_high).detach() * advantages_BGT * logp_BGT
     clipped = ratio.clamp(1 - cfg.eps_low, 1 + cfg.eps_high)
-    free = ratio if cfg.dual_clip is None else ratio.clamp(max=cfg.dual_clip)
-    return -torch.minimum(free * advantages_BGT, clipped * advantages_BGT)
+    gain_BGT = torch.minimum(ratio * advantages_BGT, clipped * advantages_BGT)
+    if cfg.dual_clip is not None:
+        floor_BGT = cfg.dual_clip * advantages_BGT
+        gain_BGT = torch.where(advantages_BGT < 0, torch.maximum(gain_BGT, floor_BGT), gain_BGT)
+    return -gain_BGT
 
 
 def reduce_steps(

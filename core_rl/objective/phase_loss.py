@@ -60,13 +60,24 @@ class PhaseLoss:
         )
         return rce_loss(scores.logp_BGT, group.actions.mask_BGT, weights_BG), {"tau": tau}
 
-    def grpo(self, group: Group, scores: StepLogProbs, temperature: float) -> tuple[Tensor, Stats]:
+    def measures_at_one(self, temperature: float) -> bool:
+        """Whether `grpo` needs scores at temperature 1: the temperature follows KL and is not 1."""
+        return self.reference is not None and self.config.kl.follow_temperature and temperature != 1
+
+    def grpo(
+        self,
+        group: Group,
+        scores: StepLogProbs,
+        temperature: float,
+        at_one: StepLogProbs | None = None,
+    ) -> tuple[Tensor, Stats]:
         """Follow the advantages, near the reference where there is one.
 
         Args:
             group: of candidates with the log-probs they were drawn at.
             scores: of the candidates under the policy, with a graph.
             temperature: of these scores, for those of the reference.
+            at_one: scores at temperature 1, without a graph, where `measures_at_one`.
         """
         actions = group.actions
         assert actions.logp_BGT is not None, "GRPO needs the log-probs its candidates were drawn at"
@@ -94,8 +105,21 @@ class PhaseLoss:
         )
         stats |= more
         if self.reference is not None:
-            term, seen = self._kl_term(group, scores, mask_BGT, temperature, normalizer)
-            loss, stats = loss + term, stats | seen
+            with torch.no_grad():
+                prompt = self.reference.encode(group.queries)
+            kl_BGT = self._kl(prompt, group, scores, temperature)
+            at_one_BGT = None if at_one is None else self._kl(prompt, group, at_one, 1.0)
+            kl = self._observe(kl_BGT if at_one_BGT is None else at_one_BGT, group, mask_BGT)
+            weight = self.controller.weight.clone()
+            reduced = reduce_steps(
+                kl_BGT,
+                mask_BGT,
+                group.mixed_B,
+                self.config.reduction,
+                self.max_completion,
+                normalizer,
+            )
+            loss, stats = loss + weight * reduced, {**stats, "kl": kl, "kl_weight": weight}
         return loss, stats
 
     def normalizer(self, steps: float, device: torch.device) -> float:
@@ -104,42 +128,33 @@ class PhaseLoss:
             return steps
         return mean_over_ranks(steps, device)
 
-    def _kl_term(
-        self,
-        group: Group,
-        scores: StepLogProbs,
-        mask_BGT: Tensor,
-        temperature: float,
-        normalizer: float,
-    ) -> tuple[Tensor, Stats]:
-        """Weigh the KL to the policy at the start of the phase; reduced as the policy loss is."""
-        assert group.actions.logp_BGT is not None
+    def _kl(
+        self, ref_prompt: Any, group: Group, scores: StepLogProbs, temperature: float
+    ) -> Tensor:
+        """KL BGT to the policy at the start of the phase, both at the temperature of the scores."""
+        actions, kind = group.actions, self.config.kl.kind
+        assert actions.logp_BGT is not None
         with torch.no_grad():
-            prompt = self.reference.encode(group.queries)
-            ref = self.reference.log_probs(prompt, group.actions, temperature)
-        kind = self.config.kl.kind
-        kl_BGT = kl_per_step(
+            ref = self.reference.log_probs(ref_prompt, actions, temperature)
+        ratio_BGT: Tensor | None = None
+        if kind in (KLKind.k1, KLKind.k3):
+            # With the ratio's graph the estimators have the gradient of KL(pi || ref).
+            ratio_BGT = importance_ratio(
+                scores.logp_BGT, actions.logp_BGT, actions.mask_BGT, RatioLevel.token
+            )
+        return kl_per_step(
             scores.logp_BGT,
             ref.logp_BGT,
             kind,
             scores.all_logp_BGTK,
             ref.all_logp_BGTK,
-            mask_BGT,
-            # With the ratio's graph the estimators have the gradient of KL(pi || ref).
-            importance_ratio(scores.logp_BGT, group.actions.logp_BGT, mask_BGT, RatioLevel.token)
-            if kind in (KLKind.k1, KLKind.k3)
-            else None,
+            actions.mask_BGT,
+            ratio_BGT,
         )
+
+    def _observe(self, kl_BGT: Tensor, group: Group, mask_BGT: Tensor) -> Tensor:
+        """Show the controller the mean KL of the steps that learn, and return it."""
         learning_BGT = mask_BGT & group.mixed_B.view(-1, 1, 1)
         measured = masked_mean(kl_BGT.detach(), learning_BGT)
         self.controller.observe(measured, learning_BGT.any().float())
-        weight = self.controller.weight.clone()
-        reduced = reduce_steps(
-            kl_BGT,
-            mask_BGT,
-            group.mixed_B,
-            self.config.reduction,
-            self.max_completion,
-            normalizer,
-        )
-        return weight * reduced, {"kl": measured, "kl_weight": weight}
+        return measured

@@ -223,13 +223,40 @@ def test_a_step_without_any_observation_changes_nothing() -> None:
 
 
 def test_a_fixed_weight_stays_and_zero_stays_zero() -> None:
-    fixed = KLController(KLConfig(weight=0.04, every=1))
-    none = KLController(adaptive(weight=0.0))
+    fixed, none = (KLController(KLConfig(weight=weight, every=1)) for weight in (0.04, 0.0))
     for kl in (9.0, 0.0):
         assert not fixed.update(kl)
         assert not none.update(kl)
     assert fixed.weight.item() == pytest.approx(0.04)
     assert none.weight.item() == 0.0
+
+
+@pytest.mark.parametrize("switch", ["adaptive", "follow_temperature"])
+def test_what_follows_kl_needs_a_kl_term(switch: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"loss.kl.weight=0.0: expected above 0 with loss.kl.adapt"
+    ):
+        KLConfig(weight=0.0, **{switch: True})  # type: ignore[arg-type]
+
+
+def test_a_weight_below_its_limit_does_not_jump_to_it() -> None:
+    controller = KLController(adaptive(weight=1e-4))  # weight_min is 1e-3
+    assert not controller.update(0.05)  # inside the band
+    assert controller.weight.item() == pytest.approx(1e-4)
+    assert not controller.update(0.001)  # below it: already at its lowest
+    assert controller.weight.item() == pytest.approx(1e-4)
+    assert controller.update(0.5)
+    assert controller.weight.item() == pytest.approx(1.5e-4)
+
+
+def test_a_temperature_below_its_limit_does_not_jump_to_it() -> None:
+    cfg = KLConfig(follow_temperature=True, every=1, ema=0.0)
+    controller = KLController(cfg, temperature=0.5)  # temperature_min is 0.7
+    assert not controller.update(0.05)
+    assert not controller.update(0.5)
+    assert controller.temperature.item() == pytest.approx(0.5)
+    assert controller.update(0.001)
+    assert controller.temperature.item() == pytest.approx(0.5 * 1.05)
 
 
 def test_a_broken_kl_is_reported_and_ignored(caplog: pytest.LogCaptureFixture) -> None:

@@ -147,6 +147,9 @@ def test_one_broken_step_cannot_make_the_ratio_infinite() -> None:
         (-1.0, 0.5, 3.0, 0.8, False),
         (1.0, 5.0, 3.0, -1.3, False),
         (1.0, 1.2, 3.0, -1.2, True),
+        # Also where it lies below 1 + eps_high.
+        (1.0, 1.2, 1.1, -1.2, True),
+        (-1.0, 1.2, 1.1, 1.1, False),
     ],
 )
 def test_clip_and_dual_clip(

@@ -148,6 +148,37 @@ def test_fresh_candidates_say_which_were_cut() -> None:
     assert actions.truncated_BG.any() and not actions.truncated_BG.all()
 
 
+# -- KL where the sampling temperature follows it ------------------------------------------------
+
+
+def measured_kl(temperature: float, kl: KLConfig) -> float:
+    """KL that the controller sees of 40,000 candidates drawn at a temperature, all groups mixed."""
+    torch.manual_seed(0)
+    policy, reward = ToyPolicy(steps=1), PathReward([0.0, 1.0, 2.0])
+    module = module_of(policy, reward, phases(grpo(1)), LossConfig(kl=kl), candidates=200)
+    module.begin_phase(module.phase)
+    with torch.no_grad():
+        policy.logits.mul_(1.6)  # sharper than the reference
+    module.controller.temperature.fill_(temperature)
+    module.training_step([0] * 200, 0)
+    return float(module.controller.observed()[0])
+
+
+@pytest.mark.parametrize("kind", [KLKind.k1, KLKind.k3, KLKind.exact])
+def test_the_temperature_follows_a_kl_that_does_not_follow_the_temperature(kind: KLKind) -> None:
+    policy = ToyPolicy(steps=1)
+    logp, ref_logp = (
+        (scale * policy.logits.detach()[0, -1]).log_softmax(-1) for scale in (1.6, 1.0)
+    )
+    exact = float((logp.exp() * (logp - ref_logp)).sum())
+    for temperature in (0.7, 1.0, 1.3):
+        following = KLConfig(weight=0.1, kind=kind, follow_temperature=True)
+        assert measured_kl(temperature, following) == pytest.approx(exact, rel=0.05)
+    # Measured at the sampling temperature, colder means more: the temperature would fall again.
+    plain = KLConfig(weight=0.1, kind=kind)
+    assert measured_kl(0.7, plain) > 1.2 * measured_kl(1.0, plain)
+
+
 # -- accumulation --------------------------------------------------------------------------------
 
 
