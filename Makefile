@@ -70,7 +70,7 @@ doctor: $(STAMP) ## is the main job well?  ARGS='model=... data_mix=...' as for 
 	$(BIN)/python -m experiments.run +exp=omni_doctor $(ARGS)
 
 doctor-selftest: $(STAMP) ## plant each known fault, and show the doctor healthy runs
-	$(BIN)/python -m experiments.run +exp=omni_doctor_selftest $(ARGS)
+	$(BIN)/python -m tests.omni_rl.doctor.selftest $(ARGS)
 
 bench: $(STAMP) ## speed, memory and cost against others, as ratios; into outputs/bench
 	set -e; for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name $(ARGS); done

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from core_rl import hardware
 from core_rl.config import HardwareConfig, RewardConfig
+from core_rl.run.strategies import build_strategy
 from experiments import schema
 from omni_rl.config import OmniDataConfig, OmniModelConfig
 
@@ -173,7 +173,7 @@ def test_every_hardware_builds_its_strategy(name: str) -> None:
     assert isinstance(machine, HardwareConfig)
     if machine.strategy == "deepspeed":
         pytest.importorskip("deepspeed", reason="DeepSpeed is an extra, not installed here")
-    assert hardware.build_strategy(machine) is not None
+    assert build_strategy(machine) is not None
 
 
 def test_nodes_arrive_as_the_packages_own_dataclasses() -> None:

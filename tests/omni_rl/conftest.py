@@ -19,15 +19,12 @@ from core_rl.config import (
     TrainerConfig,
 )
 from core_rl.loss_config import LossConfig
-from omni_rl.config import MediaConfig, OmniDataConfig, OmniModelConfig, SourceConfig
+from omni_rl.config import OmniDataConfig, OmniModelConfig
 from omni_rl.data.record_files import Record
 from omni_rl.data.splits import Splits, load_splits
 from omni_rl.policy.policy import OmniPolicy, untrained_policy
 from omni_rl.settings import Settings
-from tests.omni_rl.sizes import SMALL
-
-FAMILIES = {"social_iq": "social", "emer": "emotion", "video_r1": "general"}
-RATIOS = {"social_iq": 0.5, "emer": 0.3, "video_r1": 0.2}
+from tests.omni_rl.small_world import small_data, small_model
 
 
 @pytest.fixture
@@ -39,8 +36,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def world() -> OmniDataConfig:
     """The embedded mix, ten records of it."""
-    sources = {name: SourceConfig(family=family) for name, family in FAMILIES.items()}
-    return OmniDataConfig(sources=sources, ratios=dict(RATIOS), size=10, general=["video_r1"])
+    return small_data()
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +63,7 @@ def records(splits: Splits) -> list[Record]:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> OmniModelConfig:
-    return OmniModelConfig(
-        tiny=SMALL,
-        media=MediaConfig(fps=8.0, max_frames=8, min_pixels=3136, max_pixels=3136),
-        max_prompt=512,
-        max_completion=10,
-    )
+    return small_model()
 
 
 @pytest.fixture(scope="session")

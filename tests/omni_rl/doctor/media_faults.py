@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from core_rl.hf.policy import Inputs
 from omni_rl.config import Blank
 from omni_rl.data.record_files import Record
-from omni_rl.doctor.faults.faulty_policies import (
+from omni_rl.doctor.media_calls import thinker_of
+from omni_rl.policy.patches import PatchSpec
+from omni_rl.policy.policy import OmniPolicy
+from tests.omni_rl.doctor.faulty_policies import (
     Expands,
     ForwardLosesFlag,
     Generates,
@@ -30,9 +33,6 @@ from omni_rl.doctor.faults.faulty_policies import (
     turned_into,
     without,
 )
-from omni_rl.doctor.media_calls import thinker_of
-from omni_rl.policy.patches import PatchSpec
-from omni_rl.policy.policy import OmniPolicy
 
 
 @dataclass(frozen=True)
