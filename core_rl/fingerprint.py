@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 
-def fingerprint(*parts: Any, code: Sequence[ModuleType] = ()) -> str:
+def fingerprint(*parts: Any) -> str:
     """Digest settings: dataclasses, mappings, sequences, enums, paths and plain values.
 
     Args:
-        parts: what an output depends on; the order counts, that of a mapping's keys does not.
-        code: modules whose source text belongs to it.
+        parts: what an output depends on, among it the version constants of the code that makes it
+            (`tests/test_versions.py` holds them to the code).  The order counts, that of a
+            mapping's keys does not.
 
     Returns:
         Twelve hexadecimal digits.
     """
     text = json.dumps([_plain(part) for part in parts], sort_keys=True)
-    text += "".join(inspect.getsource(module) for module in code)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -1,7 +1,7 @@
 """Stages of a pipeline in order; one that was done with the same settings is not done again.
 
 A stage's folder is named after a fingerprint of everything its output depends on: its settings, the
-stages it reads and, where given, the source of the modules that make it.  A stage that was killed
+stages it reads and the versions of the code that makes it.  A stage that was killed
 finds its folder as it left it, so that it can go on there.
 """
 

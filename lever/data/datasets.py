@@ -20,13 +20,10 @@ from torch import Tensor
 from core_rl.config import PathsConfig
 from core_rl.fingerprint import fingerprint
 from lever.config import DataKind, EncodingConfig, LeverDataConfig, SamplerKind
-from lever.data import pools as samplers
-from lever.data import world as synthetic
-from lever.data import world_reader as kernel
-from lever.data.pools import draw_pools
+from lever.data.pools import POOLS_VERSION, draw_pools
 from lever.data.sources import Item, Splits, most_common, read_easyvqa, read_files, split_items
 from lever.data.vqa_files import Question
-from lever.data.world import World, make_world, shifted_settings
+from lever.data.world import WORLD_VERSION, World, make_world, shifted_settings
 from lever.features.encoders import Seen, encode_pictures, encode_questions
 from lever.features.pictures import written
 from lever.features.slate_features import SlateQuery
@@ -233,11 +230,11 @@ def generated_data(config: LeverDataConfig, seed: int) -> LeverData:
         tuple(SlateQuery(query, tuple(world.pool_of(query).tolist())) for query in ids)
         for ids in (world.train, world.val, world.test)
     ]
-    drawn = fingerprint(settings, seed, code=(synthetic, kernel))
+    drawn = fingerprint(settings, seed, WORLD_VERSION)
     return LeverData(
         name=config.name,
         fingerprint=fingerprint(
-            drawn, config.sampler, config.candidate_num, config.encoding, code=(samplers,)
+            drawn, config.sampler, config.candidate_num, config.encoding, POOLS_VERSION
         ),
         items_fingerprint=drawn,
         items=tuple(_world_item(world, item) for item in range(len(world.gold))),

@@ -17,6 +17,7 @@ from lever.config import LeverDataConfig, SamplerKind
 from lever.data.world import Floats, Ints
 
 # Shares of a pool: nearest by question, nearest by picture; the rest is random.
+POOLS_VERSION = 1  # raise when a pool changes
 SHARES = {
     SamplerKind.rand: (0.0, 0.0),
     SamplerKind.text_sim: (1.0, 0.0),

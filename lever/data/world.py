@@ -32,6 +32,9 @@ Embeddings = NDArray[np.float32]
 TOPIC_D, ENTITY_D, KIND_D, ATTRIBUTE_D, NUISANCE_D = 12, 20, 8, 6, 24
 
 
+WORLD_VERSION = 1  # raise when a generated world changes
+
+
 @dataclass(frozen=True)
 class World:
     """N items: the demonstrations, then the training, validation and test queries.

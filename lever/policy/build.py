@@ -25,10 +25,9 @@ from lever.features.slate_features import (
     side_by_side,
 )
 from lever.model_config import FeatureConfig, FeatureKind, LeverModelConfig, SelectorKind
-from lever.policy import neighbours
 from lever.policy.earlier_selectors import Gpt2Selector, TwoTowerSelector
 from lever.policy.live_features import LiveFeatures
-from lever.policy.neighbours import neighbour_rows
+from lever.policy.neighbours import NEIGHBOURS_VERSION, neighbour_rows
 from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.policy.slate_policy import SlatePolicy
 
@@ -52,7 +51,7 @@ def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig
         return pca_features(image, text, data.demos, features.dims, features.power, encoding)
     rows_ND = cached_rows(
         Path(paths.cache) / "lever" / "features",
-        fingerprint(data.fingerprint, features, code=(neighbours,)),
+        fingerprint(data.fingerprint, features, NEIGHBOURS_VERSION),
         lambda: neighbour_rows(
             image, text, [data.items[item].answer for item in data.demos], features
         ),

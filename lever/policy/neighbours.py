@@ -27,6 +27,7 @@ from lever.model_config import FeatureConfig
 
 log = logging.getLogger(__name__)
 
+NEIGHBOURS_VERSION = 1  # raise when a feature changes
 _SHARPNESS = 10.0  # s at the start; it is learned
 
 

@@ -26,6 +26,7 @@ from omni_rl.data.record_files import Record, read_records, write_records
 
 log = logging.getLogger(__name__)
 
+SCENES_VERSION = 1  # raise when a generated clip or record changes
 VOICES = ("calm", "cheerful", "angry")
 GESTURES = ("waves", "points", "bows")
 EXPRESSIONS = ("smiles", "frowns", "gasps")

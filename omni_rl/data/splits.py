@@ -6,17 +6,16 @@ are split by file.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from core_rl.config import PathsConfig, TrainerConfig, require
+from core_rl.fingerprint import fingerprint
 from omni_rl.config import OmniDataConfig, OnBadRecord
-from omni_rl.data import drawing, media, scenes
+from omni_rl.data import drawing, scenes
 from omni_rl.data.mix import counts_for, mix
 from omni_rl.data.record_files import Record, Skips, keep_decodable, read_file
 from omni_rl.data.sources import read_source
@@ -103,9 +102,7 @@ def load_test(
 
 def scene_folder(paths: PathsConfig, seed: int, settings: drawing.Settings) -> Path:
     """Folder of generated clips; another generator or seed has another one."""
-    modules = (drawing, scenes, media)
-    code = "".join(map(inspect.getsource, modules)) + repr(astuple(settings))
-    digest = hashlib.sha256(code.encode()).hexdigest()[:10]
+    digest = fingerprint(scenes.SCENES_VERSION, settings)
     return Path(paths.cache) / "scenes" / f"{digest}-seed{seed}"
 
 

@@ -8,12 +8,9 @@ perception.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -21,11 +18,12 @@ import numpy as np
 import pandas as pd
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.fingerprint import fingerprint
 from core_rl.hardware import is_main_process
 from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.objective.curriculum import Phase
 from omni_rl.config import TinyConfig
-from omni_rl.data import drawing, scenes
+from omni_rl.data import scenes
 from omni_rl.data.record_files import Record
 from omni_rl.data.splits import generated_split, with_instructions
 from omni_rl.learning.fit_policy import learn_by_example, wait_for_all
@@ -41,6 +39,7 @@ log = logging.getLogger(__name__)
 STYLES = {"honest": scenes.HONEST, "weak": scenes.WEAK}
 INSTRUCTION_SHARE = 0.08
 PACKAGED = "assets/warm_start"
+WARM_START_VERSION = 1  # raise when the policy that is trained here changes
 
 
 def start_policy(settings: Settings, seed: int, spans: Sequence[str] = ()) -> OmniPolicy:
@@ -88,10 +87,9 @@ def learning_policy(settings: Settings, seed: int) -> OmniPolicy:
 def cached_folder(settings: Settings, seed: int) -> Path:
     """Folder of the warm start with these settings: another recipe or generator has another one."""
     model, data = settings.model, settings.data_mix
-    recipe = [asdict(model.tiny), asdict(model.media), asdict(model.warm), model.system_prompt]
-    code = "".join(inspect.getsource(module) for module in (drawing, scenes, tiny))
-    text = json.dumps([recipe, dict(data.ratios), seed], sort_keys=True, default=str) + code
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    recipe = [model.tiny, model.media, model.warm, model.system_prompt]
+    versions = [scenes.SCENES_VERSION, tiny.TINY_VERSION, WARM_START_VERSION]
+    digest = fingerprint(recipe, data.ratios, seed, versions)
     return Path(settings.paths.cache) / "warm_start" / digest
 
 

@@ -24,6 +24,7 @@ from transformers import (
 from omni_rl.config import TinyConfig
 
 # Attribute of the tokenizer -> token, in the order of Qwen2.5-Omni's ids.
+TINY_VERSION = 1  # raise when the untrained thinker or its tokens change
 SPECIAL_TOKENS = {
     "pad_token": "<|endoftext|>",
     "im_start_token": "<|im_start|>",

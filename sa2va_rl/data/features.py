@@ -45,6 +45,9 @@ FEATURES = (*STATISTICS, *GRADIENTS, *BANDS, *RIDGES)
 CLIP = 5.0  # standard deviations beyond which a feature says no more
 
 
+FEATURES_VERSION = 1  # raise when a feature changes
+
+
 def features_of(image_HWC: NDArray[np.uint8]) -> Floats:
     """Describe a picture by `FEATURES`, in that order; not yet standardised.
 

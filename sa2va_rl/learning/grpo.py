@@ -32,6 +32,9 @@ from sa2va_rl.settings import Settings
 VAL_BATCH = 256
 
 
+GRPO_VERSION = 1  # raise when a trained policy changes
+
+
 @dataclass(frozen=True)
 class SelectorRun:
     """What a run learns from; as `ppo.PPORun`."""

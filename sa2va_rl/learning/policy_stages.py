@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 
 from core_rl.config import TrainerConfig
 from core_rl.fingerprint import fingerprint
@@ -14,17 +13,13 @@ from core_rl.hardware import prepare
 from core_rl.run.run_folder import cpu_seconds
 from core_rl.run.stages import run_stage
 from sa2va_rl.config import PPOConfig
-from sa2va_rl.data import features
-from sa2va_rl.data.features import Standardiser
+from sa2va_rl.data.features import FEATURES_VERSION, Standardiser
 from sa2va_rl.data.files import Splits
 from sa2va_rl.data.splits import load_bare, without_films_of
-from sa2va_rl.learning import grpo, ppo, ppo_callbacks
-from sa2va_rl.learning.grpo import SelectorRun, fit_selector
-from sa2va_rl.learning.ppo import PPORun, fit_ppo
+from sa2va_rl.learning.grpo import GRPO_VERSION, SelectorRun, fit_selector
+from sa2va_rl.learning.ppo import PPO_VERSION, PPORun, fit_ppo
 from sa2va_rl.learning.stages import JudgedBy, digest_samples
-from sa2va_rl.policy import prompt_selector as selector
 from sa2va_rl.policy.saved import PromptPolicy, load_policy
-from sa2va_rl.rewards import verdicts as env
 from sa2va_rl.rewards.verdicts import Verdict, Verdicts
 from sa2va_rl.segmenters.mask_cache import MaskCache
 from sa2va_rl.settings import Settings
@@ -74,7 +69,7 @@ class Task:
             Verdicts(splits.val, prompts, self.masks, judge, val),
         )
 
-    def key(self, how: object, code: Sequence[ModuleType]) -> str:
+    def key(self, *how: object) -> str:
         """Fingerprint of all that a policy trained in this way depends on."""
         splits = self.learnt_from
         return fingerprint(
@@ -82,9 +77,9 @@ class Task:
             self.masks.segmenter.fingerprint,
             self.settings.prompts,
             None if self.judged is None else self.judged.key,
-            how,
+            *how,
+            FEATURES_VERSION,
             self.seed,
-            code=(*code, features),
         )
 
 
@@ -127,7 +122,7 @@ def train_ppo(task: Task, config: PPOConfig, folder: Path, resume: Path | None =
 
 def learn_ppo(task: Task, config: PPOConfig) -> Learnt:
     """Train PPO once: a policy that was trained the same way is taken from its stage."""
-    key = task.key(config, (ppo, ppo_callbacks, env))
+    key = task.key(config, PPO_VERSION)
     return _once(f"ppo_{config.name}", task, key, lambda into: train_ppo(task, config, into))
 
 
@@ -156,7 +151,7 @@ def learn_selector(task: Task) -> Learnt:
         task = replace(task, settings=replace(task.settings, trainer=fresh))
     settings = task.settings
     how = (settings.selector, settings.curriculum, settings.loss, settings.rollout)
-    key = task.key((*how, _steady(settings.trainer)), (grpo, selector, env))
+    key = task.key(*how, _steady(settings.trainer), GRPO_VERSION)
     return _once("grpo", task, key, lambda into: train_selector(task, into))
 
 

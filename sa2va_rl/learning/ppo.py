@@ -38,6 +38,9 @@ STATE = "state.json"
 LOG_FORMATS = {"tensorboard": ["tensorboard"], "csv": ["csv"], "wandb": ["tensorboard"], "none": []}
 
 
+PPO_VERSION = 1  # raise when a trained policy changes
+
+
 @dataclass(frozen=True)
 class PPORun:
     """What a run learns from and where it leaves things.

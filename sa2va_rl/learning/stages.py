@@ -19,7 +19,7 @@ from core_rl.fingerprint import fingerprint
 from core_rl.run.stages import run_stage
 from sa2va_rl.config import Sa2VAModelConfig, SegmenterKind, Source
 from sa2va_rl.data.files import Sample, Splits
-from sa2va_rl.rewards import reward_fit, reward_net, reward_pairs
+from sa2va_rl.rewards import reward_net
 from sa2va_rl.rewards.prompt_table import PromptTable, measure_prompts
 from sa2va_rl.rewards.reward_fit import evaluate_reward_net, fit_reward_net
 from sa2va_rl.rewards.reward_net import RewardNet, RewardNetJudge, load_reward_net, save_reward_net
@@ -136,7 +136,7 @@ def learn_reward_net(
         replace(fit, path=None),
         settings.trainer.grad_clip,
         seed,
-        code=(reward_net, reward_fit, reward_pairs),
+        reward_net.REWARD_NET_VERSION,
     )
 
     def make(into: Path) -> dict[str, float]:
@@ -174,7 +174,7 @@ def _brought_along(path: Path, settings: Settings) -> JudgedBy:
     net = load_reward_net(path)
     files = [path / name for name in (reward_net.WEIGHTS, reward_net.SETTINGS)]
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return JudgedBy(net, fingerprint(digests, code=(reward_net,)), {})
+    return JudgedBy(net, fingerprint(digests, reward_net.REWARD_NET_VERSION), {})
 
 
 def _reward_trainer(settings: Settings) -> TrainerConfig:

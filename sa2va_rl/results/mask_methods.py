@@ -38,6 +38,9 @@ from sa2va_rl.segmenters.postprocess import (
 log = logging.getLogger(__name__)
 
 
+MASK_METHODS_VERSION = 1  # raise when a row of the comparison changes
+
+
 def postprocess_masks(arena: Arena) -> tuple[list[Found], int]:
     """Experiment 2 on the best fixed prompt: tuned threshold, one recipe, a recipe a picture.
 

@@ -42,6 +42,9 @@ FIXED = "fixed"
 TEST, SHIFTED = "test", "shifted"
 
 
+METHODS_VERSION = 1  # raise when a row of the comparison changes
+
+
 @dataclass(frozen=True)
 class Arena:
     """What the methods of one seed and size share.

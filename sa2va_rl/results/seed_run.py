@@ -18,19 +18,17 @@ from sa2va_rl.config import PPOConfig, RewardMode, Source
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.data.files import Sample, Splits
 from sa2va_rl.data.splits import load_shifted, load_splits, smaller
-from sa2va_rl.learning import differentiable_segmenter as small_segmenter
-from sa2va_rl.learning import finetune
 from sa2va_rl.learning.finetune import Curve
 from sa2va_rl.learning.policy_stages import Learnt, Task, learn_ppo, learn_selector
 from sa2va_rl.learning.stages import JudgedBy, digest_samples, learn_reward_net, measure, open_masks
-from sa2va_rl.policy import baselines
-from sa2va_rl.results import mask_methods as compare_masks
-from sa2va_rl.results import methods as compare
-from sa2va_rl.results.mask_methods import finetune_segmenter, postprocess_masks
-from sa2va_rl.results.methods import SHIFTED, TEST, Arena, choose_prompts
+from sa2va_rl.results.mask_methods import (
+    MASK_METHODS_VERSION,
+    finetune_segmenter,
+    postprocess_masks,
+)
+from sa2va_rl.results.methods import METHODS_VERSION, SHIFTED, TEST, Arena, choose_prompts
 from sa2va_rl.results.table import grouped, rows_of
 from sa2va_rl.rewards.prompt_table import PromptTable
-from sa2va_rl.segmenters import postprocess
 from sa2va_rl.segmenters.mask_cache import MaskCache
 from sa2va_rl.settings import Settings
 
@@ -187,7 +185,7 @@ def _postprocess_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Par
         rows_of(found).to_parquet(into / ROWS)
         return {ASKED: float(asked)}
 
-    own = fingerprint(key, entry.config.postprocess, code=(postprocess, compare_masks))
+    own = fingerprint(key, entry.config.postprocess, MASK_METHODS_VERSION)
     return run_stage("compare-postprocess", entry.settings.cache, own, make)
 
 
@@ -198,7 +196,7 @@ def _finetune_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
         curve_table(curves).to_parquet(into / CURVES)
         return {ASKED: 0.0}
 
-    own = fingerprint(key, entry.config.finetune, code=(finetune, small_segmenter, compare_masks))
+    own = fingerprint(key, entry.config.finetune, MASK_METHODS_VERSION)
     return run_stage("compare-finetune", entry.settings.cache, own, make)
 
 
@@ -217,7 +215,7 @@ def _key(entry: Entry, judged: JudgedBy) -> str:
         entry.settings.prompts,
         judged.key,
         entry.seed,
-        code=(compare, baselines),
+        METHODS_VERSION,
     )
 
 

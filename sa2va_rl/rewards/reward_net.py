@@ -32,6 +32,9 @@ SHADES = 0.2  # width, of the picture's, over which shades are averaged
 CONTRAST = 5.0  # brings what is left of a picture to about the size of a mask
 
 
+REWARD_NET_VERSION = 1  # raise when a trained reward network or a score changes
+
+
 class RewardNet(nn.Module):
     """Predict the quality of masks.
 

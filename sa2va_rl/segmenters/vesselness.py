@@ -22,6 +22,7 @@ from sa2va_rl.segmenters.models import Prediction, digest
 REFERENCE_SIDE = 160  # pixels of the shorter side at which `Controls` are meant
 BACKGROUND = 16.0  # smoothing, in pixels at that size, that leaves no vessel
 
+VESSELNESS_VERSION = 1  # raise when a mask changes
 Floats = NDArray[np.float32]
 
 
@@ -38,7 +39,7 @@ class VesselnessSegmenter:
     def fingerprint(self) -> str:
         """Changes with any number that a mask depends on."""
         settings = [astuple(BASE), SCALES, [astuple(line) for line in LEXICON]]
-        return digest("vesselness 1", REFERENCE_SIDE, BACKGROUND, settings)
+        return digest(f"vesselness {VESSELNESS_VERSION}", REFERENCE_SIDE, BACKGROUND, settings)
 
     def predict_forward(self, image: Image.Image, text: str, **_: Any) -> Prediction:
         """Segment a picture.
