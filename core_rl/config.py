@@ -254,6 +254,7 @@ class HardwareConfig:
     threads: int = 1  # torch threads a process on CPU; 0 = leave as it is
     accumulation: int = 1
     activation_checkpointing: bool = False
+    one_process: bool = False  # set by experiments that use one device, whatever is asked for
     # Run this preset's strategy, precision and accumulation on CPU, with two processes where it
     # asks for more than one: a rehearsal of a GPU run on any machine.
     rehearse: bool = False
@@ -263,6 +264,8 @@ class HardwareConfig:
         if self.rehearse:
             self.accelerator, self.num_nodes, self.threads = "cpu", 1, 1
             self.devices = min(self.devices, 2)
+        if self.one_process:
+            self.devices = self.num_nodes = 1
         for name, known in (("accelerator", ACCELERATORS), ("precision", PRECISIONS)):
             value = getattr(self, name)
             require(value in known, f"hardware.{name}", value, f"one of {', '.join(known)}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 
 from core_rl.config import HardwareConfig
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 # Set by torchrun, by Lightning for the processes it starts, and by Slurm.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
@@ -20,10 +25,15 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 WHOLE_WEIGHTS = "use hardware=gpu8_zero2, and model.lora.r=16 where that does not fit"
 
 
+def process_rank() -> int:
+    """Number of this process among those of the run."""
+    ranks = (os.environ[name] for name in RANK_VARIABLES if name in os.environ)
+    return int(next(ranks, "0"))
+
+
 def is_main_process() -> bool:
     """True in the one process of a run that writes files."""
-    ranks = (os.environ[name] for name in RANK_VARIABLES if name in os.environ)
-    return next(ranks, "0") == "0"
+    return process_rank() == 0
 
 
 def _is_alone() -> bool:
@@ -35,6 +45,30 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if not _is_alone():
         dist.all_reduce(values)
     return values
+
+
+def over_ranks(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
+    """Share items out over the processes of the run and gather their results in order.
+
+    Args:
+        items: the same on every process; all of them must ask.
+        work: from items to one result each, which must be picklable.
+    """
+    if _is_alone():
+        return list(work(items))
+    rank, world = dist.get_rank(), dist.get_world_size()
+    parts: list[Sequence[U]] = [()] * world
+    dist.all_gather_object(parts, list(work(items[rank::world])))
+    results: list[U] = []
+    for index in range(len(items)):
+        results.append(parts[index % world][index // world])
+    return results
+
+
+def wait_for_all() -> None:
+    """Let the processes of a run meet, where there are several."""
+    if not _is_alone():
+        dist.barrier()
 
 
 def mean_over_ranks(value: float, device: torch.device) -> float:

@@ -9,6 +9,7 @@ Only Hydra is imported before the configuration has passed its checks.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from core_rl.config import HardwareConfig
 from experiments import errors, schema
 from experiments import malloc as heap
+
+log = logging.getLogger(__name__)
 
 RESUMED = "PEOPLE_FOCUS_RESUMED"  # what `trainer.resume` named when the command began
 
@@ -41,27 +44,35 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     """Run the task of a checked configuration; its run folder is `folder`."""
     from core_rl import hardware
     from core_rl.preflight import checks as preflight
+    from core_rl.run import processes
     from core_rl.run import run_folder as artifacts
 
     # A bar is for a terminal: in a file it is one long line.
     cfg.trainer.progress = cfg.trainer.progress and sys.stderr.isatty()
     values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
-    if hardware.is_main_process() and preflight.before_run(values, folder):
+    if hardware.is_main_process():
+        if preflight.before_run(values, folder):
+            return None
+    elif cfg.preflight == "only":
         return None
+    asked = cfg.hardware.devices * cfg.hardware.num_nodes
+    if cfg.hardware.one_process and asked > 1:
+        log.warning("this experiment runs on one device: hardware.devices=%d is not used", asked)
     machine = OmegaConf.to_object(cfg.hardware)
     assert isinstance(machine, HardwareConfig)
     hardware.prepare(machine, cfg.seed)
-    task = hydra.utils.instantiate(
-        cfg.task, folder=folder, _partial_=True, _recursive_=False, _convert_="object"
-    )
-    if not hardware.is_main_process():  # a further process of the same run
-        return task().get(cfg.objective)
-    started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
-    # At the start: a run that is killed is the one to go on from.
-    artifacts.link_latest(Path(cfg.paths.output), folder)
-    metrics = task()
-    artifacts.finish_run(folder, metrics, cfg.seed, started)
+    with processes.together(machine, folder) as folder:
+        task = hydra.utils.instantiate(
+            cfg.task, folder=folder, _partial_=True, _recursive_=False, _convert_="object"
+        )
+        if not hardware.is_main_process():  # a further process of the same run
+            return task().get(cfg.objective)
+        started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
+        # At the start: a run that is killed is the one to go on from.
+        artifacts.link_latest(Path(cfg.paths.output), folder)
+        metrics = task()
+        artifacts.finish_run(folder, metrics, cfg.seed, started)
     if cfg.objective is None:
         return None
     if cfg.objective not in metrics:

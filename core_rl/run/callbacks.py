@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from core_rl.files import write_json
+from core_rl.hardware import process_rank
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.run.run_folder import SampleWriter
 from core_rl.types import Describe, RewardTable
@@ -69,7 +70,7 @@ class Samples(Callback):
     """
 
     def __init__(self, folder: Path, describe: Describe, text_path: Path | None = None) -> None:
-        self.writer = SampleWriter(folder)
+        self.writer = SampleWriter(folder, rank=process_rank())
         self.describe = describe
         self.text_path = text_path
         self._step = 0
@@ -83,7 +84,7 @@ class Samples(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
         group = pl_module.last_group
-        if group is None or not trainer.is_global_zero:
+        if group is None:
             return
         if self._written.get(id(group.rewards)) is group.rewards:
             return
@@ -112,7 +113,7 @@ class Samples(Callback):
                     }
                 )
         self.writer.add(rows)
-        if self.text_path is not None:
+        if self.text_path is not None and trainer.is_global_zero:
             self._write_text(rows)
 
     def _write_text(self, rows: list[dict[str, Any]]) -> None:

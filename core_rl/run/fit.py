@@ -84,9 +84,17 @@ def fit(
         callbacks=watching,
         default_root_dir=folder,
     )
+    if runner.world_size != hardware.world_size:
+        raise ValueError(
+            f"hardware.devices={hardware.devices} on hardware.num_nodes={hardware.num_nodes}: "
+            f"Lightning counts {runner.world_size} processes; start them by experiments.run, "
+            "torchrun or srun with one task a device"
+        )
     batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
     with _interruptible():
-        runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
+        runner.fit(
+            module, batches, _loader(_share(held_out, runner)), ckpt_path=resumed, weights_only=True
+        )
     return runner
 
 
@@ -161,6 +169,13 @@ def debug_path(logger: LoggerConfig, folder: Path) -> Path | None:
         return None
     path = logger.log_path or os.environ.get("LOG_PATH")
     return Path(path) if path else folder / "samples.log"
+
+
+def _share(held_out: Sequence[Any], runner: L.Trainer) -> Sequence[Any]:
+    """This process's batches; all of them where there are fewer than processes: none may idle."""
+    if len(held_out) < runner.world_size:
+        return held_out
+    return held_out[runner.global_rank :: runner.world_size]
 
 
 def _loader(batches: Sequence[Any]) -> DataLoader[Any]:

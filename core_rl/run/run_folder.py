@@ -149,13 +149,15 @@ class SampleWriter:
     Args:
         folder: of the run; parts of an earlier, resumed run are kept.
         every: rows a part.
+        rank: of the process; each writes parts of its own.
     """
 
-    def __init__(self, folder: Path, every: int = 512) -> None:
+    def __init__(self, folder: Path, every: int = 512, rank: int = 0) -> None:
         self.folder = folder / "samples.parquet"
+        self.prefix = f"part-{rank}-" if rank else "part-"
         self.every = every
         self._rows: list[dict[str, Any]] = []
-        self._part = len(list(self.folder.glob("part-*.parquet")))
+        self._part = len(list(self.folder.glob(f"{self.prefix}?????.parquet")))
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows; a full part is written at once."""
@@ -170,6 +172,6 @@ class SampleWriter:
         import pandas as pd
 
         # Readers of the folder ignore the hidden file that it is written to first.
-        with atomically(self.folder / f"part-{self._part:05d}.parquet") as beside:
+        with atomically(self.folder / f"{self.prefix}{self._part:05d}.parquet") as beside:
             pd.DataFrame(self._rows).to_parquet(beside, index=False)
         self._rows, self._part = [], self._part + 1

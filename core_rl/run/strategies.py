@@ -17,6 +17,7 @@ from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.plugins.precision import (
     DeepSpeedPrecision,
     DoublePrecision,
@@ -64,12 +65,16 @@ class _DeepSpeedPrecision(DeepSpeedPrecision):
 def trainer_kwargs(hardware: HardwareConfig) -> dict[str, Any]:
     """Keyword arguments of `lightning.Trainer` that the hardware decides."""
     plugin = precision_plugin(hardware)
+    plugins: list[Any] = [plugin] if plugin else []
+    if "RANK" in os.environ:  # the processes are there: `core_rl.run.processes`, torchrun or Slurm
+        plugins.append(TorchElasticEnvironment())
     return {
         "accelerator": hardware.accelerator,
         "devices": hardware.devices,
         "num_nodes": hardware.num_nodes,
         "strategy": build_strategy(hardware),
-        **({"plugins": [plugin]} if plugin else {"precision": hardware.precision}),
+        "plugins": plugins,
+        **({} if plugin else {"precision": hardware.precision}),
     }
 
 

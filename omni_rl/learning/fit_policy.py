@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from transformers.utils.logging import disable_progress_bar
 
 from core_rl.config import CurriculumConfig, EngineKind, PhaseKind, TrainerConfig
-from core_rl.hardware import is_main_process
+from core_rl.hardware import is_main_process, wait_for_all
 from core_rl.loop.batches import shuffled_batches
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import KLKind, LossConfig
@@ -193,14 +192,8 @@ def save_final(policy: OmniPolicy, checkpoints: Path, name: str) -> None:
     wait_for_all()
 
 
-def wait_for_all() -> None:
-    """Let the processes of a run meet, where there are several."""
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
-
-
 def _world(settings: Settings) -> int:
-    return settings.hardware.devices
+    return settings.hardware.world_size
 
 
 def quiet(trainer: TrainerConfig) -> TrainerConfig:

@@ -19,14 +19,14 @@ import pandas as pd
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.fingerprint import fingerprint
-from core_rl.hardware import is_main_process
+from core_rl.hardware import is_main_process, wait_for_all
 from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.objective.curriculum import Phase
 from omni_rl.config import TinyConfig
 from omni_rl.data import scenes
 from omni_rl.data.record_files import Record
 from omni_rl.data.splits import generated_split, with_instructions
-from omni_rl.learning.fit_policy import learn_by_example, wait_for_all
+from omni_rl.learning.fit_policy import learn_by_example
 from omni_rl.learning.perception import perceived
 from omni_rl.policy import tiny
 from omni_rl.policy.policy import OmniPolicy, load_policy, placed, untrained_policy

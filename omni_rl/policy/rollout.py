@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from core_rl.hardware import over_ranks
 from omni_rl.data.record_files import Record
 from omni_rl.policy.policy import OmniPolicy
 
@@ -21,12 +22,16 @@ def batched(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
 
 @torch.no_grad()
 def greedy_texts(policy: OmniPolicy, records: Sequence[Record], batch_size: int = 24) -> list[str]:
-    """Complete every record with the most probable tokens."""
-    texts: list[str] = []
-    for batch in batched(records, batch_size):
-        actions = policy.sample(policy.encode(batch), 1, temperature=0.0)
-        texts.extend(group[0] for group in actions.texts)
-    return texts
+    """Complete every record with the most probable tokens, each process of the run its share."""
+
+    def complete(share: Sequence[Record]) -> list[str]:
+        texts: list[str] = []
+        for batch in batched(share, batch_size):
+            actions = policy.sample(policy.encode(batch), 1, temperature=0.0)
+            texts.extend(group[0] for group in actions.texts)
+        return texts
+
+    return over_ranks(records, complete)
 
 
 @torch.no_grad()
