@@ -86,7 +86,6 @@ def started_outside(hardware: HardwareConfig) -> bool:
         name, started = "WORLD_SIZE", int(os.environ.get("WORLD_SIZE", "1"))
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         name, started = "SLURM_NTASKS", int(os.environ["SLURM_NTASKS"])
-        _place_by_slurm()
     else:  # also a Slurm job of one task: its processes are started here
         return False
     if started != hardware.world_size:
@@ -95,13 +94,18 @@ def started_outside(hardware: HardwareConfig) -> bool:
             f"{hardware.world_size} processes, and {name}={started}: start as many tasks as there "
             "are devices, or give the numbers that were started"
         )
+    if name == "SLURM_NTASKS":
+        _place_by_slurm()
     return True
 
 
 def _place_by_slurm() -> None:
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    slurm = SLURMEnvironment()
+    try:
+        slurm = SLURMEnvironment()
+    except RuntimeError as error:  # it knows which options of sbatch do not do
+        raise ValueError(str(error)) from error
     os.environ |= {
         "RANK": str(slurm.global_rank()),
         "LOCAL_RANK": str(slurm.local_rank()),
