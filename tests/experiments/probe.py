@@ -42,7 +42,7 @@ def fit(hardware: HardwareConfig) -> int:
     from lightning import Trainer
     from lightning.pytorch.demos.boring_classes import BoringModel
 
-    from core_rl.hardware import trainer_kwargs
+    from core_rl.run.strategies import trainer_kwargs
 
     trainer = Trainer(
         **trainer_kwargs(hardware),
