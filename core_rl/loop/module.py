@@ -25,6 +25,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
 from core_rl.config import PhaseKind, TrainerConfig
@@ -248,6 +249,9 @@ class GroupPolicyModule(L.LightningModule):
         if self.global_step == self._stepped:  # more batches to accumulate
             return
         self._stepped = self.global_step
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # its gradients are in shards
+            norm = self.trainer.strategy.deepspeed_engine.get_global_grad_norm()
+            self.log("train/grad_norm", float(norm), prog_bar=False, batch_size=1)
         self._noted.clear()
         # Or the gradients would lie there while the next candidates are drawn and scored.
         for optimizer in self.trainer.optimizers:
@@ -303,7 +307,12 @@ class GroupPolicyModule(L.LightningModule):
             self.log(name, total / count, prog_bar=name in shown, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.policy, self.settings.lr, self.settings.weight_decay)
+        optimizer = build_optimizer(
+            self.policy,
+            self.settings.lr,
+            self.settings.weight_decay,
+            masters=not isinstance(self.trainer.strategy, DeepSpeedStrategy),
+        )
         schedule = build_schedule(
             optimizer, self.curriculum, self.settings.warmup, self.settings.schedule
         )

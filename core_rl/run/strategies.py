@@ -66,7 +66,9 @@ def trainer_kwargs(hardware: HardwareConfig) -> dict[str, Any]:
     """Keyword arguments of `lightning.Trainer` that the hardware decides."""
     plugin = precision_plugin(hardware)
     plugins: list[Any] = [plugin] if plugin else []
-    if "RANK" in os.environ:  # the processes are there: `core_rl.run.processes`, torchrun or Slurm
+    if (
+        hardware.world_size > 1 and "RANK" in os.environ
+    ):  # the processes are there: `core_rl.run.processes`, torchrun or Slurm
         plugins.append(TorchElasticEnvironment())
     return {
         "accelerator": hardware.accelerator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from core_rl.config import CurriculumConfig, PhaseConfig
-from core_rl.loop.optim import build_optimizer, build_schedule, lr_factor
+from core_rl.loop.optim import MasterAdamW, build_optimizer, build_schedule, lr_factor
 from core_rl.objective.curriculum import Curriculum
 
 
@@ -76,3 +77,58 @@ def test_the_schedule_sets_the_rate_of_each_step_and_may_look_past_the_end() -> 
         schedule.step()
     assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05])
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+# -- half-precision weights ----------------------------------------------------------------------
+
+
+def updates(dtype: torch.dtype, masters: bool, steps: int = 23) -> tuple[torch.Tensor, nn.Linear]:
+    """What small steps make of N(0, .02) weights: what the optimiser holds, minus the start."""
+    torch.manual_seed(0)
+    model = nn.Linear(64, 64, bias=False)
+    nn.init.normal_(model.weight, std=0.02)
+    model.to(dtype)
+    start = model.weight.detach().float().clone()
+    optimizer = build_optimizer(model, lr=5e-7, masters=masters)
+    for seed in range(steps):
+        x = torch.randn(8, 64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        optimizer.zero_grad()
+        model(x).float().square().sum().backward()
+        optimizer.step()
+    held = optimizer.masters[model.weight] if isinstance(optimizer, MasterAdamW) else model.weight
+    return (held.detach().float() - start).flatten(), model
+
+
+def test_masters_keep_the_steps_that_bfloat16_loses() -> None:
+    wanted, _ = updates(torch.float32, masters=True)
+    kept, model = updates(torch.bfloat16, masters=True)
+    lost, _ = updates(torch.bfloat16, masters=False)
+    assert float(torch.cosine_similarity(kept, wanted, 0)) > 0.99
+    assert float(torch.cosine_similarity(lost, wanted, 0)) < 0.2
+    assert float((lost != 0).float().mean()) < 0.02
+    assert float((kept != 0).float().mean()) > 0.99
+    assert model.weight.dtype is torch.bfloat16
+
+
+def test_masters_go_on_where_they_were() -> None:
+    """Two steps, and a step, a checkpoint and a step, are the same to the bit."""
+
+    def step(model: nn.Linear, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        optimizer.zero_grad()
+        x = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed)).bfloat16()
+        model(x).float().square().sum().backward()
+        optimizer.step()
+
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4).bfloat16()
+    optimizer = build_optimizer(model, lr=1e-4)
+    step(model, optimizer, 0)
+    resumed = copy.deepcopy(model)
+    again = build_optimizer(resumed, lr=1.0)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert again.param_groups[0]["lr"] == 1e-4
+    step(model, optimizer, 1)
+    step(resumed, again, 1)
+    assert isinstance(optimizer, MasterAdamW) and isinstance(again, MasterAdamW)
+    for mine, theirs in zip(optimizer.masters.values(), again.masters.values(), strict=True):
+        assert torch.equal(mine, theirs)
