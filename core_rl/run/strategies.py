@@ -66,9 +66,8 @@ def trainer_kwargs(hardware: HardwareConfig) -> dict[str, Any]:
     """Keyword arguments of `lightning.Trainer` that the hardware decides."""
     plugin = precision_plugin(hardware)
     plugins: list[Any] = [plugin] if plugin else []
-    if (
-        hardware.world_size > 1 and "RANK" in os.environ
-    ):  # the processes are there: `core_rl.run.processes`, torchrun or Slurm
+    # The processes are there already: `core_rl.run.processes`, torchrun or Slurm started them.
+    if hardware.world_size > 1 and "RANK" in os.environ:
         plugins.append(TorchElasticEnvironment())
     return {
         "accelerator": hardware.accelerator,

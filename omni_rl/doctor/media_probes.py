@@ -31,7 +31,9 @@ VALUES = {
     "audio": ("input_features",),
     "both": ("pixel_values_videos", "pixel_values", "input_features"),
 }
-MOVED = 1e-4  # nats; a policy that sees moves by far more, one that does not by nothing
+# Nats.  Forwards of the same shape repeat to the bit, so a model that does not see moves by 0; one
+# that is nearly certain of what it says moves by as little as 1e-5.
+MOVED = 1e-6
 PROBE_TOKENS = 8  # of a candidate at most: what media change shows in the first ones
 FORCED = 80.0  # added to a logit, it is drawn for certain unless it is masked
 
