@@ -14,15 +14,18 @@ A candidate is a sequence of discrete choices, whatever the domain: the tokens o
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Query = Any  # A record of the domain: `omni_rl.data.record_files.Record`, a lever query, an image.
-Prompt = Any  # What `Policy.encode` returns; only the policy that made it looks inside.
+Prompt = TypeVar("Prompt")  # What `Policy.encode` returns; only that policy looks inside.
+PromptIn = TypeVar("PromptIn", contravariant=True)
 Describe = Callable[[Query], dict[str, Any]]  # a query -> columns that name it
 
 
@@ -91,31 +94,51 @@ class StepLogProbs:
     all_logp_BGTK: Tensor | None = None
 
 
-class Policy(Protocol):
-    """The three seams between the loop and a model.  Implementations are `torch.nn.Module`s."""
+class Reference(Protocol[Prompt]):
+    """What the KL term compares with: a policy as it was at the start of a phase."""
 
+    def encode(self, queries: Sequence[Query]) -> Prompt: ...
+
+    def log_probs(
+        self, prompt: Prompt, actions: Actions, temperature: float = 1.0
+    ) -> StepLogProbs: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> object: ...
+
+
+class Policy(nn.Module, ABC, Generic[Prompt]):
+    """The methods through which the loop uses a model.
+
+    Attributes:
+        is_language_model: True for a `core_rl.hf.policy.HFPolicy`; the doctor then checks more.
+    """
+
+    is_language_model: ClassVar[bool] = False
+
+    @abstractmethod
     def encode(self, queries: Sequence[Query]) -> Prompt:
         """Encode each query once; may keep a cache and, with gradients enabled, its graph."""
-        ...
 
+    @abstractmethod
     def sample(self, prompt: Prompt, num_candidates: int, temperature: float = 1.0) -> Actions:
         """Draw candidates without gradient; temperature 0 takes the most probable option."""
-        ...
 
+    @abstractmethod
     def log_probs(self, prompt: Prompt, actions: Actions, temperature: float = 1.0) -> StepLogProbs:
         """Score candidates under logits / temperature, as `sample` would have drawn them."""
-        ...
 
-    def frozen_copy(self) -> Policy:
+    def frozen_copy(self) -> Reference[Prompt]:
         """Return a copy that never trains: the reference of the KL term."""
-        ...
+        return copy.deepcopy(self).requires_grad_(False).eval()
 
 
-class Sampler(Protocol):
-    """Where candidates come from: the policy itself, or a store."""
+class Sampler(Protocol[PromptIn]):
+    """Where candidates come from: the policy itself, an engine, or a store."""
 
     def __call__(
-        self, policy: Policy, prompt: Prompt, queries: Sequence[Query], temperature: float
+        self, policy: Policy, prompt: PromptIn, queries: Sequence[Query], temperature: float
     ) -> Actions: ...
 
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core_rl.doctor.findings import Finding, finding, skipped
-from core_rl.types import Actions, Policy, Query
+from core_rl.types import Actions, Policy, Query, Reference
 
 AGREES = 1e-3  # nats, largest gap; float32 log-probs of the same tokens agree to 1e-6 or so
 # nats, mean gap: among thousands of tokens in bfloat16 a few are always far off.
@@ -35,9 +34,9 @@ def mean_gap(one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor) -> float:
     return float(torch.where(mask_BGT, gap_BGT, 0.0).sum() / mask_BGT.sum().clamp(min=1))
 
 
-def is_half(policy: Any) -> bool:
+def is_half(policy: Policy) -> bool:
     """Tell whether a policy computes in bfloat16 or float16, autocast included."""
-    first = next(iter(policy.parameters()), None) if isinstance(policy, nn.Module) else None
+    first = next(iter(policy.parameters()), None)
     if first is None:
         return False
     halved = first.dtype in (torch.bfloat16, torch.float16)
@@ -45,7 +44,7 @@ def is_half(policy: Any) -> bool:
 
 
 def disagreement(
-    policy: Any, one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor
+    policy: Policy, one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor
 ) -> tuple[float, float]:
     """Gap of two scorings by one policy, and the largest that its precision explains.
 
@@ -60,7 +59,7 @@ def disagreement(
 @torch.no_grad()
 def kl_findings(
     policy: Policy,
-    reference: Policy,
+    reference: Reference,
     queries: Sequence[Query],
     actions: Actions,
     temperature: float,

@@ -75,8 +75,7 @@ def examine_policy(
         temperature: of the run.
         limits: how much to draw.
     """
-    # By name: importing transformers costs seconds that other policies need not spend.
-    if any(base.__module__ == "core_rl.hf.policy" for base in type(policy).__mro__):
+    if policy.is_language_model:  # importing transformers takes seconds; others do not pay them
         from core_rl.doctor.hf.checks import check_policy
 
         return check_policy(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core_rl.doctor.findings import Finding, Verdict, finding, skipped
+from core_rl.types import Reference
 
 SAMPLED = 4096  # elements a tensor that are compared before and after a step
 UNTOUCHED = 0.1  # share of trainable tensors that a model may leave unused (special embeddings)
@@ -211,7 +211,7 @@ def change_findings(module: nn.Module, before: WeightSample) -> list[Finding]:
 # -- reference -----------------------------------------------------------------------------------
 
 
-def reference_findings(policy: nn.Module, reference: Any) -> list[Finding]:
+def reference_findings(policy: nn.Module, reference: Reference) -> list[Finding]:
     """Check that the reference is a copy of its own that does not train.
 
     Args:
@@ -250,7 +250,7 @@ def reference_findings(policy: nn.Module, reference: Any) -> list[Finding]:
 
 
 @torch.no_grad()
-def stays_findings(policy: nn.Module, reference: Any) -> list[Finding]:
+def stays_findings(policy: nn.Module, reference: Reference) -> list[Finding]:
     """Check, after updates that had a signal, that the reference stayed where it was.
 
     Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ from core_rl.hf.shared_prompt import (
     score_candidates,
     why_not_shared,
 )
-from core_rl.types import Actions, Query, StepLogProbs
+from core_rl.types import Actions, Policy, Query, StepLogProbs
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class EncodedPrompt:
     prefixes: tuple[Prefix, ...] | None = None
 
 
-class HFPolicy(nn.Module, ABC):
+class HFPolicy(Policy[EncodedPrompt]):
     """Encode, sample and score with any causal model; subclasses say how a query becomes inputs.
 
     Args:
@@ -74,6 +74,7 @@ class HFPolicy(nn.Module, ABC):
             token; see `core_rl.hf.encoded_prompt.PER_TOKEN`.
     """
 
+    is_language_model = True
     per_token: ClassVar[Mapping[str, int]] = PER_TOKEN
     model: Any
     stop_ids: Tensor
@@ -157,7 +158,7 @@ class HFPolicy(nn.Module, ABC):
         reference.model.requires_grad_(False)
         return reference.eval()
 
-    # -- the three seams ---------------------------------------------------------------------
+    # -- what the loop uses ------------------------------------------------------------------
 
     def encode(self, queries: Sequence[Query]) -> EncodedPrompt:
         """Encode each query by itself, without padding; with its graph where gradients are on."""

@@ -53,9 +53,9 @@ class AdapterReference:
     def state_dict(self) -> dict[str, Tensor]:
         return self.kept
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         device = self.policy.device
-        self.kept = {name: tensor.to(device) for name, tensor in state.items()}
+        self.kept = {name: tensor.to(device) for name, tensor in state_dict.items()}
 
     def _adapters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return (pair for pair in self.policy.model.named_parameters() if "lora_" in pair[0])

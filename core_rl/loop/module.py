@@ -37,7 +37,7 @@ from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.kl import KLController
 from core_rl.objective.phase_loss import PhaseLoss
 from core_rl.objective.rewards import WeightedReward, rollout_stats
-from core_rl.types import Actions, Group, Policy, Query, Sampler
+from core_rl.types import Actions, Group, Policy, Prompt, Query, Reference, Sampler
 
 Batch = Sequence[Query] | Group
 
@@ -49,7 +49,7 @@ class FreshSampler:
         self.num_candidates = num_candidates
 
     def __call__(
-        self, policy: Policy, prompt: Any, queries: Sequence[Query], temperature: float
+        self, policy: Policy[Prompt], prompt: Prompt, queries: Sequence[Query], temperature: float
     ) -> Actions:
         return policy.sample(prompt, self.num_candidates, temperature)
 
@@ -66,7 +66,7 @@ class GroupPolicyModule(L.LightningModule):
     """RCE and GRPO phases over stored or sampled candidates, with automatic optimisation.
 
     Args:
-        policy: the model that learns; an `nn.Module` with the seams of `core_rl.types.Policy`.
+        policy: the model that learns.
         reward: judges candidates.
         curriculum: the phases, resolved to optimiser steps.
         loss: objective, advantages and KL.
@@ -78,7 +78,7 @@ class GroupPolicyModule(L.LightningModule):
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         reward: WeightedReward,
         curriculum: Curriculum,
         loss: LossConfig,
@@ -154,7 +154,7 @@ class GroupPolicyModule(L.LightningModule):
         self.phase_loss.reference = self.policy.frozen_copy() if needed else None
 
     @property
-    def references(self) -> Sequence[Any]:
+    def references(self) -> Sequence[Reference]:
         """The reference of the KL term, where the phase has one."""
         return () if self.phase_loss.reference is None else (self.phase_loss.reference,)
 

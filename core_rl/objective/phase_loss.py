@@ -21,7 +21,7 @@ from core_rl.objective.losses import (
     reduce_steps,
 )
 from core_rl.objective.mismatch import mismatch_weights
-from core_rl.types import Group, StepLogProbs, masked_mean
+from core_rl.types import Group, Reference, StepLogProbs, masked_mean
 
 Stats = dict[str, Any]  # figures to log, by name
 
@@ -45,7 +45,7 @@ class PhaseLoss:
         self.config = config
         self.controller = controller
         self.max_completion = max_completion
-        self.reference: Any = None
+        self.reference: Reference | None = None
 
     def rce(
         self, group: Group, scores: StepLogProbs, phase: Phase, step: int
@@ -129,11 +129,11 @@ class PhaseLoss:
         return mean_over_ranks(steps, device)
 
     def _kl(
-        self, ref_prompt: Any, group: Group, scores: StepLogProbs, temperature: float
+        self, ref_prompt: object, group: Group, scores: StepLogProbs, temperature: float
     ) -> Tensor:
         """KL BGT to the policy at the start of the phase, both at the temperature of the scores."""
         actions, kind = group.actions, self.config.kl.kind
-        assert actions.logp_BGT is not None
+        assert actions.logp_BGT is not None and self.reference is not None
         with torch.no_grad():
             ref = self.reference.log_probs(ref_prompt, actions, temperature)
         ratio_BGT: Tensor | None = None

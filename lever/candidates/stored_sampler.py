@@ -28,7 +28,7 @@ class StoredSampler:
 
     def __call__(
         self,
-        policy: Policy,
+        policy: Policy[Prompt],
         prompt: Prompt,
         queries: Sequence[SlateQuery],
         temperature: float,
@@ -38,7 +38,7 @@ class StoredSampler:
         Raises:
             ValueError: a query is not in the store, or has another pool there.
         """
-        device = next(policy.parameters()).device  # type: ignore[attr-defined]
+        device = next(policy.parameters()).device
         groups = [self._pointers(query) for query in queries]
         size, shots = max(map(len, groups)), len(groups[0][0])
         ids_BGT = torch.zeros(len(groups), size, shots, dtype=torch.long)

@@ -231,7 +231,9 @@ class HighestDrawn(Callback):
         if trainer.sanity_checking:
             return
         assert isinstance(pl_module, GroupPolicyModule)
-        drawn = drawn_reward(pl_module.policy, pl_module.reward, self.val, self.draws)
+        policy = pl_module.policy
+        assert isinstance(policy, SlatePolicy)
+        drawn = drawn_reward(policy, pl_module.reward, self.val, self.draws)
         pl_module.log("lever/val_drawn", drawn, batch_size=len(self.val))
         # A mean of nothing that could be judged is no figure.
         best = -math.inf if self.kept.figure is None else self.kept.figure

@@ -13,7 +13,7 @@ A slate is then 1 to S demonstrations; what follows the stop is padding of proba
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -21,7 +21,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from core_rl.types import Actions, StepLogProbs
+from core_rl.types import Actions, Policy, StepLogProbs
 from lever.features.slate_features import Features, SlateQuery
 
 
@@ -45,7 +45,7 @@ class SlatePrompt:
         return self.pool_BKD[query_B11, ids_BGt]
 
 
-class SlatePolicy(nn.Module, ABC):
+class SlatePolicy(Policy[SlatePrompt]):
     """Chooses `shots` demonstrations; a subclass encodes queries and scores the next choice.
 
     Args:

@@ -154,7 +154,8 @@ def _fit(
     trainer: TrainerConfig,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    policy: OmniPolicy = module.policy
+    policy = module.policy
+    assert isinstance(policy, OmniPolicy)
     name = settings.model.name
     disable_progress_bar()  # one for every checkpoint would break the training bar
     fit(

@@ -6,7 +6,6 @@ entropy are exact.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ class Look:
     features_D: Floats
 
 
-class PromptSelector(nn.Module):
+class PromptSelector(Policy[Tensor]):
     """Probabilities of K prompts from a picture's features.
 
     Args:
@@ -74,10 +73,6 @@ class PromptSelector(nn.Module):
         logp_BG = all_BK.gather(1, actions.ids_BGT.squeeze(-1))
         all_BGTK = all_BK[:, None, None].expand(*actions.ids_BGT.shape, -1)
         return StepLogProbs(logp_BG.unsqueeze(-1), all_BGTK)
-
-    def frozen_copy(self) -> PromptSelector:
-        """Return a copy that never trains."""
-        return copy.deepcopy(self).requires_grad_(False)
 
 
 def every_prompt(

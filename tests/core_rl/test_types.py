@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from core_rl.types import Actions, masked_mean
+from core_rl.types import Actions, Policy, masked_mean
+from tests.core_rl.toy import ToyPolicy
 
 
 def test_moving_keeps_every_field() -> None:
@@ -37,3 +39,22 @@ def test_masked_mean_of_nothing_is_zero_with_a_graph() -> None:
     mean.backward()
     assert mean.item() == 0.0
     assert values.grad is not None and values.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_policy_that_cannot_score_is_refused() -> None:
+    class Mute(ToyPolicy):
+        log_probs = Policy.log_probs
+
+    with pytest.raises(TypeError, match=r"abstract method '?log_probs"):
+        Mute()
+
+
+def test_a_frozen_copy_stays_where_it_was() -> None:
+    policy = ToyPolicy().train()
+    frozen = policy.frozen_copy()
+    assert isinstance(frozen, ToyPolicy)
+    before = policy.logits.detach().clone()
+    with torch.no_grad():
+        policy.logits += 1
+    assert torch.equal(frozen.logits, before)
+    assert not frozen.logits.requires_grad and not frozen.training

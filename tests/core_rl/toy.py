@@ -6,7 +6,6 @@ before, so every candidate's probability and every gradient is exact.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,10 +32,10 @@ from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import fit
-from core_rl.types import Actions, Group, RewardTable, StepLogProbs
+from core_rl.types import Actions, Group, Policy, RewardTable, StepLogProbs
 
 
-class ToyPolicy(nn.Module):
+class ToyPolicy(Policy[Tensor]):
     """Logits by query, previous option (row K before the first) and option.
 
     Args:
@@ -100,9 +99,6 @@ class ToyPolicy(nn.Module):
         all_BGTK = (prompt[query_B11, before_BGT] / temperature).log_softmax(-1)
         logp_BGT = all_BGTK.gather(-1, actions.ids_BGT.unsqueeze(-1)).squeeze(-1)
         return StepLogProbs(torch.where(actions.mask_BGT, logp_BGT, 0.0), all_BGTK)
-
-    def frozen_copy(self) -> ToyPolicy:
-        return copy.deepcopy(self).requires_grad_(False)
 
 
 def paths(policy: ToyPolicy) -> Actions:
