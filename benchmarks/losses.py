@@ -117,14 +117,14 @@ def ours(data: dict[str, Tensor], loss: str, level: str, delta: float | None, kl
         dual_clip=delta,
         reduction=Reduction.dapo if cispo else Reduction(loss),
     )
-    mixed, steps = torch.ones(QUERIES, dtype=torch.bool), float(mask.sum())
     advantages = data["advantages"].view(QUERIES, GROUP, 1).expand(shape)
-    found, _ = policy_loss(logp, old, advantages, mask, mixed, config, LONGEST, steps)
+    per_step, _ = policy_loss(logp, old, advantages, mask, config)
+    found = reduce_steps(per_step, mask, config.reduction, LONGEST)
     if kl == "off":
         return found
     ratio = importance_ratio(logp, old, mask, RatioLevel(level)) if "corrected" in kl else None
     per_step = kl_per_step(logp, ref, KLKind.k3, mask_BGT=mask, ratio_BGT=ratio)
-    reduced = reduce_steps(per_step, mask, mixed, config.reduction, LONGEST, steps)
+    reduced = reduce_steps(per_step, mask, config.reduction, LONGEST)
     return found + BETA * reduced
 
 

@@ -9,12 +9,16 @@ from core_rl.config import require
 
 
 class Reduction(Enum):
-    """How token losses become one number; names as in the literature."""
+    """How token losses become one number; names as in the literature.
+
+    Candidates and tokens are those that learn in the whole optimiser step, over its micro-batches
+    and processes.
+    """
 
     grpo = "grpo"  # mean over tokens of a candidate, then over candidates
-    bnpo = "bnpo"  # mean over all tokens of the batch
+    bnpo = "bnpo"  # mean over all tokens
     dr_grpo = "dr_grpo"  # sum over tokens / (candidates * maximal length)
-    dapo = "dapo"  # mean over all tokens of the whole (accumulated, global) batch
+    dapo = "dapo"  # mean over all tokens, as bnpo
 
 
 class RatioLevel(Enum):

@@ -174,8 +174,6 @@ class Group:
 
     Attributes:
         mixed_B: the group's rewards differ, so it carries a signal.
-        normalizer: of `dapo`: learning steps of the whole accumulated batch, divided by its number
-            of micro-batches; None = this group is the whole batch.
         temperature: at which the candidates were drawn and are scored; None = the loop's own.
     """
 
@@ -184,7 +182,6 @@ class Group:
     rewards: RewardTable
     advantages_BGT: Tensor
     mixed_B: Tensor
-    normalizer: float | None = None
     temperature: float | None = None
 
     def to(self, device: torch.device) -> Group:

@@ -51,7 +51,7 @@ from core_rl.doctor.weights import (
 )
 from core_rl.hardware import mean_over_ranks, own_randomness
 from core_rl.loop.module import Batch, GroupPolicyModule
-from core_rl.objective.losses import loss_mask
+from core_rl.objective.losses import learning_steps
 from core_rl.types import Describe, Group, Query, RewardTable
 
 log = logging.getLogger(__name__)
@@ -277,7 +277,7 @@ class Doctor(Callback):
             return []
         temperature = module.temperature_of(group)
         with _as_in_training(trainer, module):
-            mask_BGT = loss_mask(group.actions, module.loss.mask_truncated)
+            mask_BGT = learning_steps(group.actions, group.mixed_B, module.loss.mask_truncated)
             return direction_findings(module.policy, group, mask_BGT, temperature)
 
     # -- what is done about it ---------------------------------------------------------------

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from core_rl.config import PhaseKind
 from core_rl.loop.module import Batch, GroupPolicyModule
-from core_rl.loss_config import Reduction
 from core_rl.objective.curriculum import Curriculum, Phase
-from core_rl.objective.losses import count_steps, loss_mask
 from core_rl.types import Group, Query
 
 Stream = Callable[[Phase], Iterator[Batch]]
@@ -80,20 +76,11 @@ class PhaseBatches:
                 continue
             skip = max(0, done - phase.start) * self.accumulation
             count = (phase.end - phase.start) * self.accumulation
-            if self._draws_inside_the_step(phase):
+            if phase.config.num_iterations == phase.config.minibatches == 1:
+                # Drawn inside the step.
                 yield from itertools.islice(self.stream(phase), skip, count)
             else:
                 yield from itertools.islice(self._reused(phase, skip), count - skip)
-
-    def _draws_inside_the_step(self, phase: Phase) -> bool:
-        config = phase.config
-        # `dapo` divides by the steps of the whole accumulated batch: they must be drawn first.
-        needs_window = (
-            self.module.loss.reduction is Reduction.dapo
-            and config.kind is PhaseKind.grpo
-            and self.accumulation > 1
-        )
-        return config.num_iterations == 1 and config.minibatches == 1 and not needs_window
 
     def _reused(self, phase: Phase, skip: int) -> Iterator[Batch]:
         """Draw the rollouts of several steps at once, then learn from each several times.
@@ -116,17 +103,4 @@ class PhaseBatches:
     ) -> Iterator[Group]:
         """Hand out the rollouts `num_iterations` times, each time in a new order."""
         for _ in range(num_iterations):
-            order = rng.permutation(len(rollouts))
-            for start in range(0, len(order), self.accumulation):
-                window = [rollouts[i] for i in order[start : start + self.accumulation]]
-                yield from self._with_normalizer(window)
-
-    def _with_normalizer(self, window: Sequence[Group]) -> Iterator[Group]:
-        mask_truncated = self.module.loss.mask_truncated
-        steps = sum(
-            int(count_steps(loss_mask(group.actions, mask_truncated), group.mixed_B))
-            for group in window
-        )
-        normalizer = self.module.normalizer(steps / len(window))
-        for group in window:
-            yield replace(group, normalizer=normalizer)
+            yield from (rollouts[i] for i in rng.permutation(len(rollouts)))

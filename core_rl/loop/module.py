@@ -3,7 +3,7 @@
 It follows GRPO (Shao et al. 2024, arXiv 2402.03300) and differs where practice has shown better:
 
 - Groups whose rewards are all equal carry no signal; they leave numerator and denominator, with
-  their KL.
+  their KL.  The denominator is that of the whole optimiser step (`core_rl.loop.denominator`).
 - Old log-probs come from the sampler, so the ratio before the first update is a real check, not 1
   by construction.  The reference is taken at the start of a phase, not of the run.
 - Drawing happens inside `training_step`: the prompt that was encoded for the draw is the one the
@@ -30,6 +30,12 @@ from torch import Tensor
 
 from core_rl.config import PhaseKind, TrainerConfig
 from core_rl.hardware import draw_apart, sum_over_ranks
+from core_rl.loop.denominator import (
+    Denominator,
+    restore_loss_scale,
+    scale_gradients,
+    scale_sharded_gradients,
+)
 from core_rl.loop.optim import build_optimizer, build_schedule
 from core_rl.loss_config import FlatGroups, LossConfig
 from core_rl.objective.advantages import group_advantages
@@ -96,6 +102,7 @@ class GroupPolicyModule(L.LightningModule):
         self.sampler = sampler
         self.controller = KLController(loss.kl, temperature)
         self.phase_loss = PhaseLoss(loss, self.controller, max_completion)
+        self.denominator = Denominator()
         self.phase: Phase = curriculum.phase_at(0)
         self._restored: dict[str, Tensor] | None = None
         self.last_group: Group | None = None
@@ -175,13 +182,15 @@ class GroupPolicyModule(L.LightningModule):
         temperature = self.temperature_of(rollout.group)
         scores = self.policy.log_probs(rollout.prompt, rollout.group.actions, temperature)
         if self.phase.config.kind is PhaseKind.rce:
-            loss, stats = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
+            found = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
         else:
             at_one = None
             if self.phase_loss.measures_at_one(temperature):
                 with torch.no_grad():
                     at_one = self.policy.log_probs(rollout.prompt, rollout.group.actions)
-            loss, stats = self.phase_loss.grpo(rollout.group, scores, temperature, at_one)
+            found = self.phase_loss.grpo(rollout.group, scores, temperature, at_one)
+        total, units, stats = found
+        loss = total / self.denominator.add(float(units), self.device)
         stats = {**stats, "loss": loss.detach()}
         self._note({f"train/{name}": float(value) for name, value in stats.items()})
         self._log_noted()
@@ -236,9 +245,16 @@ class GroupPolicyModule(L.LightningModule):
             queries, actions, rewards, advantages_BGT, mixed_B, temperature=self.temperature
         )
 
-    def normalizer(self, steps: float) -> float:
-        """See `core_rl.objective.phase_loss.PhaseLoss.normalizer`."""
-        return self.phase_loss.normalizer(steps, self.device)
+    def on_after_backward(self) -> None:
+        micro_batches = self.trainer.accumulate_grad_batches
+        if self.denominator.micro_batches < micro_batches:
+            return
+        factor = self.denominator.correction(self.device)
+        if self.trainer.strategy.handles_gradient_accumulation:
+            # DeepSpeed divides by the number of micro-batches once more than Lightning has.
+            scale_sharded_gradients(self.trainer.optimizers[0], factor * micro_batches)
+        elif factor != 1:
+            scale_gradients(self.policy.parameters(), factor)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         norms = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
@@ -253,6 +269,8 @@ class GroupPolicyModule(L.LightningModule):
             norm = self.trainer.strategy.deepspeed_engine.get_global_grad_norm()
             self.log("train/grad_norm", float(norm), prog_bar=False, batch_size=1)
         self._noted.clear()
+        if self.trainer.strategy.handles_gradient_accumulation:
+            restore_loss_scale(self.trainer.optimizers[0])
         # Or the gradients would lie there while the next candidates are drawn and scored.
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()

@@ -1,10 +1,15 @@
 """Objectives as pure functions of log-probabilities: reward-weighted CE and the clipped surrogate.
 
-Every loss is first one number a step, then reduced; see `reduce_steps`.  Where a reduction or an
-objective bears a name that TRL uses, it gives TRL 1.16's number for the same tensors, but for:
+Every loss is first one number a step, then added up (`sum_steps`) and divided by the units that
+learn (`count_units`).  The units are those of the whole optimiser step, over its micro-batches and
+processes (`core_rl.loop.denominator`), so that what a step learns does not depend on how its
+questions are cut up.  Where a reduction or an objective bears a name that TRL uses, it gives TRL
+1.16's number for the same tensors in one batch, but for:
 
-* groups without contrast (`mixed_B` False) and candidates without a real step leave the numerator
-  AND the denominator; TRL adds their zeros and divides by the full count;
+* groups without contrast and candidates without a real step leave the numerator AND the
+  denominator; TRL adds their zeros and divides by the full count;
+* bnpo and dapo are one and the same: both divide by the steps of the whole optimiser step, TRL's
+  bnpo by those of each micro-batch;
 * `eps_high` bounds CISPO's ratio at 1 + eps_high, as arXiv 2506.13585 writes it and as the clipped
   objective means it; TRL bounds it at `epsilon_high` itself, so its 5.0 is 4.0 here;
 * CISPO takes any reduction (TRL: always that of dapo);
@@ -54,15 +59,17 @@ def rce_weights(
     return logits_BG.softmax(dim=-1).nan_to_num(nan=0.0)
 
 
-def rce_loss(logp_BGT: Tensor, mask_BGT: Tensor, weights_BG: Tensor) -> Tensor:
+def rce_loss(logp_BGT: Tensor, mask_BGT: Tensor, weights_BG: Tensor) -> tuple[Tensor, Tensor]:
     """Reward-weighted cross entropy: L = 1/B sum_b sum_g w_bg sum_t -log pi(a_bgt | q_b, a_bg<t).
 
     Cross entropy is summed over a candidate's steps, as for one joint choice; queries whose weights
     are all 0 do not count in B.  A weight vector that is one-hot gives supervised training.
+
+    Returns:
+        The sum over queries, with a graph, and B.
     """
     ce_BG = -torch.where(mask_BGT, logp_BGT, 0.0).sum(dim=-1)
-    queries = (weights_BG.sum(dim=-1) > 0).sum().clamp(min=1)
-    return (weights_BG * ce_BG).sum() / queries
+    return (weights_BG * ce_BG).sum(), (weights_BG.sum(dim=-1) > 0).sum()
 
 
 def importance_ratio(
@@ -88,40 +95,32 @@ def policy_loss(
     logp_BGT: Tensor,
     old_logp_BGT: Tensor,
     advantages_BGT: Tensor,
-    mask_BGT: Tensor,
-    mixed_B: Tensor,
+    learning_BGT: Tensor,
     cfg: LossConfig,
-    max_length: int | None = None,
-    normalizer: float | None = None,
     weight_BGT: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Policy-gradient loss of B groups, without the KL term.
+    """Policy-gradient loss of every step, without the KL term.
 
     Args:
         logp_BGT: under the policy being trained, with a graph.
         old_logp_BGT: under the policy that drew the candidates, from the sampler.
         advantages_BGT: see `core_rl.objective.advantages.group_advantages`.
-        mask_BGT: True on the steps that learn; see `loss_mask`.
-        mixed_B: False on groups that carry no signal; they are left out altogether.
-        cfg: objective, ratio level, clip range, reduction.
-        max_length: longest candidate the sampler allows; `dr_grpo` divides by it.
-        normalizer: see `reduce_steps`; `dapo` divides by it.
+        learning_BGT: True on the steps that learn; see `learning_steps`.
+        cfg: objective, ratio level, clip range.
         weight_BGT: importance weights of steps that another engine drew; None = 1.
 
     Returns:
-        The loss (0, with a graph, where no group is mixed) and detached scalars over the steps that
-        learn: `ratio_mean`, `ratio_max`, `ratio_min`, `log_ratio_abs` (largest |log ratio| of a
-        step), `clip_fraction` and its parts `clip_low`, `clip_high`, and `dual_clip_fraction`.
+        BGT, to be added up by `sum_steps`; and detached scalars over the steps that learn:
+        `ratio_mean`, `ratio_max`, `ratio_min`, `log_ratio_abs` (largest |log ratio| of a step),
+        `clip_fraction` and its parts `clip_low`, `clip_high`, and `dual_clip_fraction`.
     """
-    ratio = importance_ratio(logp_BGT, old_logp_BGT, mask_BGT, cfg.ratio_level)
+    ratio = importance_ratio(logp_BGT, old_logp_BGT, learning_BGT, cfg.ratio_level)
     step_loss_BGT = surrogate(ratio, logp_BGT, advantages_BGT, cfg)
     if weight_BGT is not None:
         step_loss_BGT = step_loss_BGT * weight_BGT
-    loss = reduce_steps(step_loss_BGT, mask_BGT, mixed_B, cfg.reduction, max_length, normalizer)
-    used_BGT = mask_BGT & mixed_B.view(-1, 1, 1)
-    log_ratio_BGT = torch.where(used_BGT, logp_BGT.detach() - old_logp_BGT, 0.0)
-    stats = _ratio_statistics(ratio.detach(), advantages_BGT, used_BGT, cfg)
-    return loss, {**stats, "log_ratio_abs": log_ratio_BGT.abs().max()}
+    log_ratio_BGT = torch.where(learning_BGT, logp_BGT.detach() - old_logp_BGT, 0.0)
+    stats = _ratio_statistics(ratio.detach(), advantages_BGT, learning_BGT, cfg)
+    return step_loss_BGT, {**stats, "log_ratio_abs": log_ratio_BGT.abs().max()}
 
 
 def surrogate(ratio: Tensor, logp_BGT: Tensor, advantages_BGT: Tensor, cfg: LossConfig) -> Tensor:
@@ -144,61 +143,61 @@ def surrogate(ratio: Tensor, logp_BGT: Tensor, advantages_BGT: Tensor, cfg: Loss
     return -gain_BGT
 
 
-def reduce_steps(
-    values_BGT: Tensor,
-    mask_BGT: Tensor,
-    mixed_B: Tensor,
-    reduction: Reduction,
-    max_length: int | None = None,
-    normalizer: float | None = None,
-) -> Tensor:
-    """Turn one number a step into one number; the KL term goes through the same reduction.
-
-    Over the real steps of mixed groups: grpo is the mean over steps of each candidate, then over
-    candidates; bnpo the sum over steps / their count; dr_grpo the sum / (candidates * max_length),
-    arXiv 2503.20783; dapo the sum / `normalizer`.
+def sum_steps(values_BGT: Tensor, learning_BGT: Tensor, reduction: Reduction) -> Tensor:
+    """Add up one number a step; the KL term goes through the same reduction.
 
     Args:
-        values_BGT: any numbers, also where the mask is False; BG1 is broadcast.
-        mask_BGT: True on the steps that learn.
-        mixed_B: True on the groups that learn.
-        reduction: which of the four.
-        max_length: needed by `dr_grpo`.
-        normalizer: needed by `dapo`: the steps that learn (`count_steps`) in the whole batch behind
-            one optimiser step, divided by the number of micro-batches and ranks whose gradients
-            are averaged (not summed) into it.
+        values_BGT: any numbers, also on steps that do not learn; BG1 is broadcast.
+        learning_BGT: True on the steps that learn.
+        reduction: `grpo` takes the mean over the steps of each candidate first.
+
+    Returns:
+        A scalar, 0 with a graph where nothing learns; to be divided by `count_units`.
     """
-    used_BGT = mask_BGT & mixed_B.view(-1, 1, 1)
-    values_BGT = torch.where(used_BGT, values_BGT, 0.0)
-    steps_BG = used_BGT.sum(dim=-1)
-    candidates = (steps_BG > 0).sum().clamp(min=1)
+    values_BGT = torch.where(learning_BGT, values_BGT, 0.0)
     if reduction is Reduction.grpo:
-        return (values_BGT.sum(dim=-1) / steps_BG.clamp(min=1)).sum() / candidates
-    if reduction is Reduction.bnpo:
-        return values_BGT.sum() / steps_BG.sum().clamp(min=1)
+        values_BGT = values_BGT / learning_BGT.sum(dim=-1, keepdim=True).clamp(min=1)
+    return values_BGT.sum()
+
+
+def count_units(
+    learning_BGT: Tensor, reduction: Reduction, max_length: int | None = None
+) -> Tensor:
+    """Count what the sum is divided by: candidates (grpo), steps (bnpo, dapo), or what fits.
+
+    Args:
+        learning_BGT: True on the steps that learn.
+        reduction: dr_grpo counts candidates * `max_length`, arXiv 2503.20783.
+        max_length: longest candidate that the sampler allows.
+    """
+    candidates = learning_BGT.any(dim=-1).sum()
+    if reduction is Reduction.grpo:
+        return candidates
     if reduction is Reduction.dr_grpo:
         assert max_length is not None, "dr_grpo divides by the longest candidate allowed"
-        return values_BGT.sum() / (candidates * max_length)
-    assert reduction is Reduction.dapo, reduction
-    assert normalizer is not None, "dapo divides by the steps of the whole batch"
-    # No step learns anywhere: the sum is 0 as well.
-    return values_BGT.sum() / (normalizer if normalizer > 0 else 1.0)
+        return candidates * max_length
+    assert reduction in (Reduction.bnpo, Reduction.dapo), reduction
+    return learning_BGT.sum()
 
 
-def count_steps(mask_BGT: Tensor, mixed_B: Tensor) -> Tensor:
-    """Count the steps that learn, for `dapo`'s normalizer."""
-    return (mask_BGT & mixed_B.view(-1, 1, 1)).sum()
+def reduce_steps(
+    values_BGT: Tensor, learning_BGT: Tensor, reduction: Reduction, max_length: int | None = None
+) -> Tensor:
+    """Turn one number a step into one number, of a batch that is a whole optimiser step."""
+    units = count_units(learning_BGT, reduction, max_length)
+    return sum_steps(values_BGT, learning_BGT, reduction) / units.clamp(min=1)
 
 
-def loss_mask(actions: Actions, mask_truncated: bool) -> Tensor:
-    """Steps BGT that may learn: all real ones, without the candidates that the length limit cut.
+def learning_steps(actions: Actions, mixed_B: Tensor, mask_truncated: bool) -> Tensor:
+    """Steps BGT that learn: the real ones of groups that carry a signal.
 
-    A cut candidate gets its reward for a text it never finished; DAPO (arXiv 2503.14476, section
-    3.4) leaves it out.
+    With `mask_truncated` the candidates that the length limit cut are left out as well: a cut
+    candidate gets its reward for a text it never finished (DAPO, arXiv 2503.14476, section 3.4).
     """
+    learning_BGT = actions.mask_BGT & mixed_B.view(-1, 1, 1)
     if not mask_truncated or actions.truncated_BG is None:
-        return actions.mask_BGT
-    return actions.mask_BGT & ~actions.truncated_BG.unsqueeze(-1)
+        return learning_BGT
+    return learning_BGT & ~actions.truncated_BG.unsqueeze(-1)
 
 
 def _ratio_statistics(

@@ -7,18 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_rl.hardware import mean_over_ranks
-from core_rl.loss_config import KLKind, LossConfig, RatioLevel, Reduction
+from core_rl.loss_config import KLKind, LossConfig, RatioLevel
 from core_rl.objective.curriculum import Phase
 from core_rl.objective.kl import KLController, kl_per_step
 from core_rl.objective.losses import (
-    count_steps,
+    count_units,
     importance_ratio,
-    loss_mask,
+    learning_steps,
     policy_loss,
     rce_loss,
     rce_weights,
-    reduce_steps,
+    sum_steps,
 )
 from core_rl.objective.mismatch import mismatch_weights
 from core_rl.types import Group, Reference, StepLogProbs, masked_mean
@@ -49,8 +48,8 @@ class PhaseLoss:
 
     def rce(
         self, group: Group, scores: StepLogProbs, phase: Phase, step: int
-    ) -> tuple[Tensor, Stats]:
-        """Weigh the cross entropy of each candidate by its reward."""
+    ) -> tuple[Tensor, Tensor, Stats]:
+        """Weigh the cross entropy of each candidate by its reward; returns as `grpo` does."""
         tau = phase.tau(step)
         weights_BG = rce_weights(
             group.rewards.total_BG.to(scores.logp_BGT.device),
@@ -58,7 +57,8 @@ class PhaseLoss:
             zscore=phase.config.zscore_scores,
             valid_BG=group.actions.mask_BGT.any(-1),
         )
-        return rce_loss(scores.logp_BGT, group.actions.mask_BGT, weights_BG), {"tau": tau}
+        total, queries = rce_loss(scores.logp_BGT, group.actions.mask_BGT, weights_BG)
+        return total, queries, {"tau": tau}
 
     def measures_at_one(self, temperature: float) -> bool:
         """Whether `grpo` needs scores at temperature 1: the temperature follows KL and is not 1."""
@@ -70,7 +70,7 @@ class PhaseLoss:
         scores: StepLogProbs,
         temperature: float,
         at_one: StepLogProbs | None = None,
-    ) -> tuple[Tensor, Stats]:
+    ) -> tuple[Tensor, Tensor, Stats]:
         """Follow the advantages, near the reference where there is one.
 
         Args:
@@ -78,55 +78,39 @@ class PhaseLoss:
             scores: of the candidates under the policy, with a graph.
             temperature: of these scores, for those of the reference.
             at_one: scores at temperature 1, without a graph, where `measures_at_one`.
+
+        Returns:
+            The sum of the loss over the units that learn, with a graph; their number (see
+            `core_rl.objective.losses.count_units`); and figures to log.
         """
-        actions = group.actions
+        actions, reduction = group.actions, self.config.reduction
         assert actions.logp_BGT is not None, "GRPO needs the log-probs its candidates were drawn at"
-        mask_BGT = loss_mask(actions, self.config.mask_truncated)
-        normalizer = group.normalizer
-        if normalizer is None:
-            steps = float(count_steps(mask_BGT, group.mixed_B))
-            normalizer = self.normalizer(steps, scores.logp_BGT.device)
+        learning_BGT = learning_steps(actions, group.mixed_B, self.config.mask_truncated)
         weight_BGT: Tensor | None = None
         stats: Stats = {}
         if actions.engine_logp_BGT is not None:
             weight_BGT, stats = mismatch_weights(
                 actions.logp_BGT, actions.engine_logp_BGT, actions.mask_BGT, self.config.mismatch
             )
-        loss, more = policy_loss(
+        loss_BGT, more = policy_loss(
             scores.logp_BGT,
             actions.logp_BGT,
             group.advantages_BGT,
-            mask_BGT,
-            group.mixed_B,
+            learning_BGT,
             self.config,
-            self.max_completion,
-            normalizer,
             weight_BGT,
         )
-        stats |= more
+        total, stats = sum_steps(loss_BGT, learning_BGT, reduction), stats | more
         if self.reference is not None:
             with torch.no_grad():
                 prompt = self.reference.encode(group.queries)
             kl_BGT = self._kl(prompt, group, scores, temperature)
             at_one_BGT = None if at_one is None else self._kl(prompt, group, at_one, 1.0)
-            kl = self._observe(kl_BGT if at_one_BGT is None else at_one_BGT, group, mask_BGT)
+            kl = self._observe(kl_BGT if at_one_BGT is None else at_one_BGT, learning_BGT)
             weight = self.controller.weight.clone()
-            reduced = reduce_steps(
-                kl_BGT,
-                mask_BGT,
-                group.mixed_B,
-                self.config.reduction,
-                self.max_completion,
-                normalizer,
-            )
-            loss, stats = loss + weight * reduced, {**stats, "kl": kl, "kl_weight": weight}
-        return loss, stats
-
-    def normalizer(self, steps: float, device: torch.device) -> float:
-        """What `dapo` divides by: learning steps a micro-batch, over all processes."""
-        if self.config.reduction is not Reduction.dapo:
-            return steps
-        return mean_over_ranks(steps, device)
+            total = total + weight * sum_steps(kl_BGT, learning_BGT, reduction)
+            stats |= {"kl": kl, "kl_weight": weight}
+        return total, count_units(learning_BGT, reduction, self.max_completion), stats
 
     def _kl(
         self, ref_prompt: object, group: Group, scores: StepLogProbs, temperature: float
@@ -152,9 +136,8 @@ class PhaseLoss:
             ratio_BGT,
         )
 
-    def _observe(self, kl_BGT: Tensor, group: Group, mask_BGT: Tensor) -> Tensor:
+    def _observe(self, kl_BGT: Tensor, learning_BGT: Tensor) -> Tensor:
         """Show the controller the mean KL of the steps that learn, and return it."""
-        learning_BGT = mask_BGT & group.mixed_B.view(-1, 1, 1)
         measured = masked_mean(kl_BGT.detach(), learning_BGT)
-        self.controller.observe(measured, learning_BGT.any().float())
+        self.controller.observe(measured, learning_BGT.sum())
         return measured

@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from core_rl.config import HardwareConfig
+from core_rl.config import DoctorConfig, HardwareConfig
 from core_rl.loop.batches import shuffled_batches
 from core_rl.loop.module import Batch
 from core_rl.loss_config import KLConfig, LossConfig, Reduction
@@ -25,8 +26,10 @@ from tests.core_rl.toy import (
     one_query,
     phases,
     ragged,
+    rows,
     run,
     settings,
+    uneven,
 )
 
 KL = KLConfig(weight=0.3, adaptive=True, low=1e-6, high=1e-5, every=1, ema=0.0)
@@ -47,10 +50,33 @@ def alone(reduction: Reduction, folder: Path) -> Recorder:
     return recorder
 
 
+def uneven_gradients(
+    reduction: Reduction, cut: list[list[int]], folder: Path, **changes: Any
+) -> list[Any]:
+    """Gradients of two steps over the groups of `uneven`, in this process's micro-batches."""
+    four, recorder = ToyPolicy(4, 3, 3, stop=2), Recorder()
+    group = uneven(four)
+    loss = LossConfig(reduction=reduction, kl=KLConfig(weight=0.3))
+    trainer = settings(accumulation=len(cut))
+    module = module_of(four, REWARD, phases(grpo(2)), loss, trainer, max_completion=3)
+    stream = forever(*(rows(group, part) for part in cut))
+    # Each query has logits of its own here, so the doctor is right that a flat one never moves.
+    changes["doctor"] = DoctorConfig(enabled=False)
+    run(module, stream, folder, callbacks=[recorder], **changes)
+    return torch.stack(recorder.gradients).tolist()
+
+
 def main(folder: Path) -> None:
     rank = int(os.environ["RANK"])
     stored = one_query(ragged(policy()), rank)
-    told: dict[str, object] = {}
+    told: dict[str, Any] = {"uneven": {}}
+    hardware = HardwareConfig(devices=2, strategy="ddp")
+    for reduction in Reduction:
+        # The second process holds the two groups without contrast.
+        cut = [[[0], [1]], [[2], [3]]][rank]
+        told["uneven"][reduction.value] = uneven_gradients(
+            reduction, cut, folder / "uneven", hardware=hardware
+        )
     for reduction in (Reduction.dapo, Reduction.bnpo):
         recorder = Recorder()
         curriculum = phases(grpo(STORED_STEPS), grpo(4), grpo(2, num_iterations=2))
@@ -65,7 +91,6 @@ def main(folder: Path) -> None:
             yield from shuffled_batches([0, 1, 0, 1], 1, phase.index, rank, 2)
 
         torch.manual_seed(0)
-        hardware = HardwareConfig(devices=2, strategy="ddp")
         run(module, stream, folder, callbacks=[recorder], hardware=hardware, held_out=[[0, 1]])
         told[reduction.value] = {
             "gradients": torch.stack(recorder.gradients).tolist(),

@@ -6,10 +6,13 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 
-from core_rl.config import HardwareConfig
+from core_rl.config import DoctorConfig, HardwareConfig
 from core_rl.hardware import draw_apart
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.loss_config import KLConfig, LossConfig, Reduction
@@ -22,8 +25,10 @@ from tests.core_rl.toy import (
     one_query,
     phases,
     ragged,
+    rows,
     run,
     settings,
+    uneven,
 )
 
 STEPS = 4
@@ -47,6 +52,39 @@ def trained(folder: Path, shares: list[int], hardware: HardwareConfig) -> GroupP
     module = module_of(policy(), reward, phases(grpo(STEPS)), LOSS, trainer)
     run(module, forever(*(one_query(group, i) for i in shares)), folder, hardware=hardware)
     return module
+
+
+class Norms(Callback):
+    """The norm of the gradient of every optimiser step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+        self.steps = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step > self.steps and trainer.strategy.handles_gradient_accumulation:
+            self.seen.append(float(trainer.model.get_global_grad_norm()))
+        self.steps = trainer.global_step
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        if not trainer.strategy.handles_gradient_accumulation:
+            assert isinstance(pl_module, GroupPolicyModule)
+            self.seen.append(float(pl_module.policy.logits.grad.norm()))
+
+
+def norms(folder: Path, cut: list[list[int]], hardware: HardwareConfig) -> list[float]:
+    """Norms of the gradients over the groups of `uneven`, cut into micro-batches."""
+    four, seen = ToyPolicy(4, 3, 3, stop=2), Norms()
+    group = uneven(four)
+    reward = PathReward([float(i) for i in range(27)])
+    module = module_of(four, reward, phases(grpo(STEPS)), LOSS, settings(accumulation=len(cut)))
+    stream = forever(*(rows(group, part) for part in cut))
+    # Each query has logits of its own here, so the doctor is right that a flat one never moves.
+    doctor = DoctorConfig(enabled=False)
+    run(module, stream, folder, callbacks=[seen], hardware=hardware, doctor=doctor)
+    return seen.seen
 
 
 def logits(module: GroupPolicyModule) -> list[float]:

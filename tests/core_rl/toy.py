@@ -170,27 +170,43 @@ def ragged(policy: ToyPolicy) -> Group:
     )
 
 
+def uneven(policy: ToyPolicy) -> Group:
+    """Four stored groups: two of unlike lengths, then two without contrast; option 2 stops."""
+    return group_of(
+        [[[2], [0, 1, 2]], [[0, 0, 2], [1, 1, 2]], [[1, 2], [2]], [[0, 1, 1], [1, 0, 2]]],
+        [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]],
+        [[0.7, -0.7], [-1.5, 0.5], [0.0, 0.0], [0.0, 0.0]],
+        policy,
+        [0, 1, 2, 3],
+    )
+
+
 def one_query(group: Group, index: int) -> Group:
     """One of a stored group's queries."""
-    rows = slice(index, index + 1)
+    return rows(group, [index])
+
+
+def rows(group: Group, which: Sequence[int]) -> Group:
+    """Some of a stored group's queries."""
+    chosen = list(which)
     actions = group.actions
     assert actions.logp_BGT is not None
     return replace(
         group,
-        queries=group.queries[rows],
+        queries=[group.queries[row] for row in chosen],
         actions=replace(
             actions,
-            ids_BGT=actions.ids_BGT[rows],
-            mask_BGT=actions.mask_BGT[rows],
-            logp_BGT=actions.logp_BGT[rows],
+            ids_BGT=actions.ids_BGT[chosen],
+            mask_BGT=actions.mask_BGT[chosen],
+            logp_BGT=actions.logp_BGT[chosen],
         ),
         rewards=replace(
             group.rewards,
-            values_RBG=group.rewards.values_RBG[:, rows],
-            total_BG=group.rewards.total_BG[rows],
+            values_RBG=group.rewards.values_RBG[:, chosen],
+            total_BG=group.rewards.total_BG[chosen],
         ),
-        advantages_BGT=group.advantages_BGT[rows],
-        mixed_B=group.mixed_B[rows],
+        advantages_BGT=group.advantages_BGT[chosen],
+        mixed_B=group.mixed_B[chosen],
     )
 
 

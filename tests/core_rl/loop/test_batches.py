@@ -12,7 +12,6 @@ import pytest
 from core_rl.config import PhaseConfig
 from core_rl.loop.batches import PhaseBatches, shuffled_batches
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.loss_config import LossConfig, Reduction
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.types import Actions
 from tests.core_rl.toy import (
@@ -154,13 +153,6 @@ def test_reuse_ends_with_its_phase(tmp_path: Path) -> None:
     notes, drawn, _, _ = train(curriculum, tmp_path)
     assert drawn == [0, 2, 3, 4]
     assert [phase for phase, _ in notes] == [0, 0, 1, 1]
-
-
-def test_dapo_draws_the_whole_accumulated_batch_first(tmp_path: Path) -> None:
-    loss = LossConfig(reduction=Reduction.dapo)
-    _, drawn, recorder, _ = train(phases(grpo(2)), tmp_path, accumulation=3, loss=loss)
-    assert drawn == [0, 0, 0, 1, 1, 1]
-    assert len(recorder.metrics) == 6
 
 
 def test_stored_groups_pass_through_unjudged(tmp_path: Path) -> None:

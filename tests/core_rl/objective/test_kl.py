@@ -144,9 +144,8 @@ def test_masked_steps_are_zero_without_gradient(kind: KLKind, garbage: float) ->
 def test_flat_groups_carry_no_kl_either(reduction: Reduction) -> None:
     logp_BGT = torch.tensor([[[-0.5]], [[-0.9]]], requires_grad=True)
     kl_BGT = kl_per_step(logp_BGT, torch.full((2, 1, 1), -0.7), KLKind.k3)
-    mask_BGT = torch.ones(2, 1, 1, dtype=torch.bool)
-    mixed_B = torch.tensor([True, False])
-    reduce_steps(kl_BGT, mask_BGT, mixed_B, reduction, max_length=1, normalizer=1.0).backward()
+    learning_BGT = torch.tensor([True, False]).view(2, 1, 1)
+    reduce_steps(kl_BGT, learning_BGT, reduction, max_length=1).backward()
     assert logp_BGT.grad is not None
     assert logp_BGT.grad[0].item() != 0.0
     assert logp_BGT.grad[1].item() == 0.0

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from core_rl.loss_config import LossConfig, Objective, RatioLevel, Reduction
 from core_rl.objective.losses import (
-    count_steps,
+    count_units,
     importance_ratio,
-    loss_mask,
+    learning_steps,
     policy_loss,
     rce_loss,
     rce_weights,
@@ -84,7 +84,8 @@ def test_rce_loss_by_hand() -> None:
     )
     mask_BGT = torch.tensor([[[1, 1], [1, 0]], [[1, 0], [1, 0]], [[1, 1], [1, 1]]]).bool()
     weights_BG = torch.tensor([[0.8, 0.2], [1.0, 0.0], [0.0, 0.0]])
-    loss = rce_loss(logp_BGT, mask_BGT, weights_BG)
+    total, queries = rce_loss(logp_BGT, mask_BGT, weights_BG)
+    loss = total / queries
     assert loss.item() == pytest.approx((0.8 * 0.75 + 0.2 * 1.0 + 2.0) / 2)
 
 
@@ -93,7 +94,7 @@ def test_rce_gradient_pulls_the_policy_towards_the_weights() -> None:
     logits = torch.tensor([0.3, -0.2, 1.0], requires_grad=True)
     weights_BG = rce_weights(torch.tensor([[0.0, 1.0, 0.4]]), tau=0.7)
     logp_BGT = logits.log_softmax(-1).view(1, 3, 1)
-    rce_loss(logp_BGT, torch.ones(1, 3, 1, dtype=torch.bool), weights_BG).backward()
+    rce_loss(logp_BGT, torch.ones(1, 3, 1, dtype=torch.bool), weights_BG)[0].backward()
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, logits.softmax(-1).detach() - weights_BG[0])
 
@@ -190,14 +191,14 @@ def one_group(
     logp_BGT: Tensor, advantages_BGT: Tensor, cfg: LossConfig, old_BGT: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one group of which every step is real; old log-probs are 0 unless given."""
-    return policy_loss(
+    loss_BGT, stats = policy_loss(
         logp_BGT,
         torch.zeros_like(logp_BGT) if old_BGT is None else old_BGT,
         advantages_BGT,
         torch.ones_like(logp_BGT, dtype=torch.bool),
-        torch.ones(logp_BGT.shape[0], dtype=torch.bool),
         cfg,
     )
+    return loss_BGT.mean(), stats
 
 
 # -- reductions ----------------------------------------------------------------------------------
@@ -214,6 +215,7 @@ MASK_BGT = torch.tensor(
     [[[1, 1, 1], [1, 0, 0]], [[1, 1, 0], [0, 0, 0]], [[1, 1, 1], [1, 1, 1]]]
 ).bool()
 MIXED_B = torch.tensor([True, True, False])
+LEARNING_BGT = MASK_BGT & MIXED_B.view(-1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -222,48 +224,48 @@ MIXED_B = torch.tensor([True, True, False])
         (Reduction.grpo, (3 + 5 + 6) / 3),  # means 9/3, 5/1, 12/2 of the three real candidates
         (Reduction.bnpo, (9 + 5 + 12) / 6),
         (Reduction.dr_grpo, (9 + 5 + 12) / (3 * 10)),
-        (Reduction.dapo, (9 + 5 + 12) / 40),
+        (Reduction.dapo, (9 + 5 + 12) / 6),
     ],
 )
 def test_reductions_by_hand(reduction: Reduction, expected: float) -> None:
-    got = reduce_steps(VALUES_BGT, MASK_BGT, MIXED_B, reduction, max_length=10, normalizer=40.0)
+    got = reduce_steps(VALUES_BGT, LEARNING_BGT, reduction, max_length=10)
     assert got.item() == pytest.approx(expected)
-    assert count_steps(MASK_BGT, MIXED_B).item() == 6
 
 
-def test_dapo_over_micro_batches_is_the_mean_over_all_their_steps() -> None:
-    # Two micro-batches of 6 and 2 steps whose gradients are averaged: normalizer 8 / 2.
-    second_BGT, one = torch.tensor([[[3.0, 5.0]]]), torch.ones(1, dtype=torch.bool)
-    first = reduce_steps(VALUES_BGT, MASK_BGT, MIXED_B, Reduction.dapo, normalizer=8 / 2)
-    second = reduce_steps(second_BGT, second_BGT > 0, one, Reduction.dapo, normalizer=8 / 2)
-    assert ((first + second) / 2).item() == pytest.approx((26 + 8) / 8)
+@pytest.mark.parametrize(
+    ("reduction", "units"),
+    [(Reduction.grpo, 3), (Reduction.bnpo, 6), (Reduction.dr_grpo, 30), (Reduction.dapo, 6)],
+)
+def test_flat_groups_and_padding_are_no_units(reduction: Reduction, units: int) -> None:
+    assert count_units(LEARNING_BGT, reduction, max_length=10).item() == units
 
 
 @pytest.mark.parametrize("reduction", list(Reduction))
 def test_a_batch_without_contrast_gives_zero_with_a_graph(reduction: Reduction) -> None:
     values_BGT = VALUES_BGT.clone().requires_grad_()
-    none_B = torch.zeros(3, dtype=torch.bool)
-    loss = reduce_steps(values_BGT, MASK_BGT, none_B, reduction, max_length=10, normalizer=0.0)
+    loss = reduce_steps(values_BGT, torch.zeros_like(MASK_BGT), reduction, max_length=10)
     loss.backward()
     assert loss.item() == 0.0
     assert values_BGT.grad is not None
     assert not values_BGT.grad.any()
 
 
-@pytest.mark.parametrize("reduction", [Reduction.dr_grpo, Reduction.dapo])
-def test_a_reduction_without_its_divisor_is_refused(reduction: Reduction) -> None:
+def test_a_reduction_without_its_divisor_is_refused() -> None:
     with pytest.raises(AssertionError, match="divides by"):
-        reduce_steps(VALUES_BGT, MASK_BGT, MIXED_B, reduction)
+        reduce_steps(VALUES_BGT, LEARNING_BGT, Reduction.dr_grpo)
 
 
-def test_loss_mask_leaves_out_the_cut_candidates_only_when_told() -> None:
+def test_cut_candidates_are_left_out_only_when_told() -> None:
     cut = Actions(
         ids_BGT=torch.zeros(1, 2, 2),
         mask_BGT=torch.ones(1, 2, 2, dtype=torch.bool),
         truncated_BG=torch.tensor([[False, True]]),
     )
-    assert loss_mask(cut, mask_truncated=True).tolist() == [[[True, True], [False, False]]]
-    assert loss_mask(cut, mask_truncated=False).all()
+    mixed_B = torch.tensor([True])
+    without = learning_steps(cut, mixed_B, mask_truncated=True)
+    assert without.tolist() == [[[True, True], [False, False]]]
+    assert learning_steps(cut, mixed_B, mask_truncated=False).all()
+    assert not learning_steps(cut, ~mixed_B, mask_truncated=False).any()
 
 
 # -- the whole policy loss -----------------------------------------------------------------------
@@ -290,9 +292,8 @@ def loss_and_gradient(
     logp_BGT: Tensor, old_BGT: Tensor, advantages_BGT: Tensor, cfg: LossConfig
 ) -> tuple[Tensor, Tensor]:
     logp_BGT = logp_BGT.clone().requires_grad_()
-    loss, _ = policy_loss(
-        logp_BGT, old_BGT, advantages_BGT, MASK_BGT, MIXED_B, cfg, max_length=10, normalizer=6.0
-    )
+    loss_BGT, _ = policy_loss(logp_BGT, old_BGT, advantages_BGT, LEARNING_BGT, cfg)
+    loss = reduce_steps(loss_BGT, LEARNING_BGT, cfg.reduction, max_length=10)
     loss.backward()
     assert logp_BGT.grad is not None
     return loss.detach(), logp_BGT.grad
@@ -316,13 +317,13 @@ def test_masked_steps_and_flat_groups_never_matter(cfg: LossConfig) -> None:
 @pytest.mark.parametrize("cfg", EVERY_CFG, ids=label)
 def test_the_order_of_candidates_does_not_matter(cfg: LossConfig) -> None:
     logp_BGT, old_BGT, advantages_BGT = random_batch(1)
-    everything = torch.ones(3, dtype=torch.bool)
 
     def loss(order: list[int]) -> Tensor:
         logp, old, advantages, mask = (
             x[:, order] for x in (logp_BGT, old_BGT, advantages_BGT, MASK_BGT)
         )
-        return policy_loss(logp, old, advantages, mask, everything, cfg, 10, 6.0)[0]
+        loss_BGT, _ = policy_loss(logp, old, advantages, mask, cfg)
+        return reduce_steps(loss_BGT, mask, cfg.reduction, max_length=10)
 
     torch.testing.assert_close(loss([1, 0]), loss([0, 1]))
 

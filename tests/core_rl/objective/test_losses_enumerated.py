@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core_rl.loss_config import LossConfig, Objective, RatioLevel, Reduction
-from core_rl.objective.losses import policy_loss
+from core_rl.objective.losses import policy_loss, reduce_steps
 
 REWARDS_9 = torch.tensor([0.3, -1.0, 0.0, 2.0, 0.1, 0.7, -0.4, 0.9, 1.5], dtype=torch.float64)
 PATHS = torch.cartesian_prod(torch.arange(3), torch.arange(3))  # all 9 candidates, [9, 2]
@@ -48,8 +48,8 @@ def surrogate_gradient(logits: Tensor, old_logits: Tensor, cfg: LossConfig, scal
     advantages_BGT = (9 * old_9 * centred_9).view(1, 9, 1).expand(1, 9, 2)
     logp_BGT = path_log_probs(logits)
     mask_BGT = torch.ones(1, 9, 2, dtype=torch.bool)
-    one = torch.ones(1, dtype=torch.bool)
-    loss, _ = policy_loss(logp_BGT, old_BGT, advantages_BGT, mask_BGT, one, cfg, 1, 9.0)
+    loss_BGT, _ = policy_loss(logp_BGT, old_BGT, advantages_BGT, mask_BGT, cfg)
+    loss = reduce_steps(loss_BGT, mask_BGT, cfg.reduction, max_length=1)
     return torch.autograd.grad(-loss * scale, logits)[0]
 
 
@@ -58,7 +58,7 @@ def surrogate_gradient(logits: Tensor, old_logits: Tensor, cfg: LossConfig, scal
     [
         # A sum over steps is the log-prob of the candidate; a mean over its 2 steps is half of it.
         (LossConfig(reduction=Reduction.dr_grpo), 1.0),
-        (LossConfig(reduction=Reduction.dapo), 1.0),
+        (LossConfig(reduction=Reduction.dapo), 2.0),
         (LossConfig(reduction=Reduction.grpo), 2.0),
         (LossConfig(reduction=Reduction.bnpo), 2.0),
         (LossConfig(reduction=Reduction.grpo, ratio_level=RatioLevel.sequence), 2.0),

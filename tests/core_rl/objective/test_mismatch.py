@@ -57,14 +57,9 @@ def test_corrected_gradient_is_that_of_the_policy_whatever_drew_the_candidates()
         torch.ones(3, 1, 1, dtype=torch.bool),
         MismatchConfig(cap=100),
     )
-    mask, mixed = torch.ones(1, 1, 1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
-    drawn = [
-        policy_loss(
-            logp[i : i + 1], logp[i : i + 1].detach(), advantage[i : i + 1], mask, mixed,
-            LossConfig(), weight_BGT=weight[i : i + 1],
-        )[0]
-        for i in range(3)
-    ]  # fmt: skip
+    every = torch.ones(3, 1, 1, dtype=torch.bool)
+    drawn_BGT, _ = policy_loss(logp, logp.detach(), advantage, every, LossConfig(), weight)
+    drawn = drawn_BGT.flatten()
     estimate = torch.autograd.grad(
         sum(mu[i] * drawn[i] for i in range(3)), logits, retain_graph=True
     )[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from core_rl.config import DoctorConfig, PhaseConfig
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.loss_config import (
     AdvantageConfig,
@@ -29,13 +31,13 @@ from tests.core_rl.toy import (
     group_of,
     grpo,
     module_of,
-    one_query,
     paths,
     phases,
-    ragged,
     rce,
+    rows,
     run,
     settings,
+    uneven,
 )
 
 REWARDS = [0.3, -1.0, 0.0, 2.0, 0.1, 0.7, -0.4, 0.9, 1.5]
@@ -179,28 +181,51 @@ def test_the_temperature_follows_a_kl_that_does_not_follow_the_temperature(kind:
     assert measured_kl(0.7, plain) > 1.2 * measured_kl(1.0, plain)
 
 
-# -- accumulation --------------------------------------------------------------------------------
+# -- micro-batches -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("reduction", "equal"),
-    [(Reduction.dapo, True), (Reduction.dr_grpo, True), (Reduction.bnpo, False)],
-)
-def test_accumulated_dapo_is_one_big_batch(
-    reduction: Reduction, equal: bool, tmp_path: Path
+def gradients_of(
+    cut: Sequence[Sequence[int]], phase: PhaseConfig, loss: LossConfig, folder: Path
+) -> Tensor:
+    """Gradients of two optimiser steps over the groups of `uneven`, cut into micro-batches."""
+    recorder, policy = Recorder(), ToyPolicy(4, 3, 3, stop=2)
+    group = uneven(policy)
+    trainer = settings(accumulation=len(cut))
+    module = module_of(policy, PathReward(REWARDS), phases(phase), loss, trainer, max_completion=3)
+    stream = forever(*(rows(group, part) for part in cut))
+    # Each query has logits of its own here, so the doctor is right that a flat one never moves.
+    doctor = DoctorConfig(enabled=False)
+    run(module, stream, folder, callbacks=[recorder], doctor=doctor)
+    return torch.stack(recorder.gradients)
+
+
+@pytest.mark.parametrize("cut", [[[0], [1], [2], [3]], [[2], [3], [1], [0]], [[2, 3], [1, 0]]])
+@pytest.mark.parametrize("reduction", list(Reduction))
+def test_what_a_step_learns_does_not_depend_on_how_it_is_cut(
+    reduction: Reduction, cut: list[list[int]], tmp_path: Path
 ) -> None:
-    """A mean over the steps of each micro-batch (bnpo) weighs short ones more."""
-    group = ragged(ToyPolicy(2, 3, 3, stop=2))
     loss = LossConfig(reduction=reduction, kl=KLConfig(weight=0.3))
-    gradients = []
-    for accumulation, batches in ((1, [group]), (2, [one_query(group, 0), one_query(group, 1)])):
-        recorder = Recorder()
-        trainer = settings(accumulation=accumulation)
-        policy = ToyPolicy(2, 3, 3, stop=2)
-        module = module_of(
-            policy, PathReward(REWARDS), phases(grpo(2)), loss, trainer, max_completion=3
-        )
-        run(module, forever(*batches), tmp_path, callbacks=[recorder])
-        gradients.append(torch.stack(recorder.gradients))
-    close = torch.allclose(*gradients, atol=1e-6)
-    assert close is equal
+    whole = gradients_of([[0, 1, 2, 3]], grpo(2), loss, tmp_path)
+    torch.testing.assert_close(gradients_of(cut, grpo(2), loss, tmp_path), whole)
+    # The groups without contrast are not missed, neither whole nor in pieces.
+    mixed = gradients_of([[0, 1]], grpo(2), loss, tmp_path)
+    torch.testing.assert_close(mixed, whole)
+    assert whole.abs().max() > 0.01
+
+
+def test_reward_weighted_cross_entropy_does_not_depend_on_it_either(tmp_path: Path) -> None:
+    whole = gradients_of([[0, 1, 2, 3]], rce(2), LossConfig(), tmp_path)
+    cut = gradients_of([[0], [1], [2], [3]], rce(2), LossConfig(), tmp_path)
+    torch.testing.assert_close(cut, whole)
+
+
+def test_a_reused_rollout_does_not_depend_on_it_either(tmp_path: Path) -> None:
+    phase, loss = grpo(2, num_iterations=2), LossConfig(kl=NO_KL)
+    whole = gradients_of([[0, 1, 2, 3]], phase, loss, tmp_path)
+    cut = gradients_of([[0], [1], [2], [3]], phase, loss, tmp_path)
+    torch.testing.assert_close(cut, whole)
+
+
+def test_a_step_without_any_contrast_moves_nothing(tmp_path: Path) -> None:
+    gradient = gradients_of([[2], [3]], grpo(2), LossConfig(kl=KLConfig(weight=0.3)), tmp_path)
+    assert not gradient.any()

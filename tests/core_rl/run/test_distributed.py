@@ -44,6 +44,18 @@ def test_gradients_are_those_of_one_process_that_accumulates(
         torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("reduction", list(Reduction))
+def test_what_a_step_learns_does_not_depend_on_the_processes(
+    reduction: Reduction, ranks: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Two processes with two micro-batches each; all groups of the second are flat."""
+    wanted = torch.tensor(ddp_run.uneven_gradients(reduction, [[0, 1, 2, 3]], tmp_path))
+    assert wanted.abs().max() > 0.01
+    for rank in ranks:
+        got = torch.tensor(rank["uneven"][reduction.value])
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("reduction", ["dapo", "bnpo"])
 def test_processes_that_draw_for_themselves_stay_one_policy(
     reduction: str, ranks: list[dict[str, Any]]

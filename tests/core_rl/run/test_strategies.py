@@ -99,6 +99,19 @@ def test_a_run_learns_in_every_precision(precision: str, strategy: str, tmp_path
     assert float(state["weight"]) == pytest.approx(0.3, rel=1e-6)
 
 
+@needs_deepspeed
+@pytest.mark.parametrize("stage", [1, 2])
+def test_deepspeed_learns_from_micro_batches_what_it_learns_from_one_batch(
+    stage: int, tmp_path: Path
+) -> None:
+    """Norms, which Adam does not show and the clip acts on; two of the four groups are flat."""
+    wanted = strategy_run.norms(tmp_path / "whole", [[0, 1, 2, 3]], HardwareConfig())
+    machine = HardwareConfig(strategy="deepspeed", zero_stage=stage)
+    for cut in ([[0, 1, 2, 3]], [[0], [2], [1], [3]]):
+        got = strategy_run.norms(tmp_path / str(len(cut)), cut, machine)
+        assert got == pytest.approx(wanted, rel=1e-5)
+
+
 # -- two processes under each strategy -----------------------------------------------------------
 
 

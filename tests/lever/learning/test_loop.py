@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from core_rl.config import PhaseConfig, PhaseKind
 from core_rl.loss_config import AdvantageConfig, AdvantageKind, LossConfig, RatioLevel, Reduction
 from core_rl.objective.advantages import group_advantages
-from core_rl.objective.losses import policy_loss
+from core_rl.objective.losses import policy_loss, reduce_steps
 from core_rl.types import RewardTable
 from lever.features.slate_features import SlateQuery, pca_features
 from lever.policy.selectors import MetricSelector
@@ -52,9 +52,9 @@ def test_the_sampled_gradient_agrees_with_the_enumerated_one() -> None:
     loss = LossConfig(ratio_level=RatioLevel.sequence_sum, reduction=Reduction.dr_grpo)
     now = model.log_probs(prompt, drawn).logp_BGT
     assert drawn.logp_BGT is not None
-    value, stats = policy_loss(
-        now, drawn.logp_BGT, advantages_BGT, drawn.mask_BGT, mixed_B, loss, max_length=2
-    )
+    learning_BGT = drawn.mask_BGT & mixed_B.view(-1, 1, 1)
+    loss_BGT, stats = policy_loss(now, drawn.logp_BGT, advantages_BGT, learning_BGT, loss)
+    value = reduce_steps(loss_BGT, learning_BGT, loss.reduction, max_length=2)
     assert stats["log_ratio_abs"] < 1e-5
     # The loss is a mean over the candidates of mixed groups; the flat ones have no gradient, so the
     # share of mixed groups brings it to the scale of E[r].
