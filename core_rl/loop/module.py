@@ -250,7 +250,7 @@ class GroupPolicyModule(L.LightningModule):
         if self.denominator.micro_batches < micro_batches:
             return
         factor = self.denominator.correction(self.device)
-        if self.trainer.strategy.handles_gradient_accumulation:
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             # DeepSpeed divides by the number of micro-batches once more than Lightning has.
             scale_sharded_gradients(self.trainer.optimizers[0], factor * micro_batches)
         elif factor != 1:
@@ -269,7 +269,7 @@ class GroupPolicyModule(L.LightningModule):
             norm = self.trainer.strategy.deepspeed_engine.get_global_grad_norm()
             self.log("train/grad_norm", float(norm), prog_bar=False, batch_size=1)
         self._noted.clear()
-        if self.trainer.strategy.handles_gradient_accumulation:
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             restore_loss_scale(self.trainer.optimizers[0])
         # Or the gradients would lie there while the next candidates are drawn and scored.
         for optimizer in self.trainer.optimizers:
