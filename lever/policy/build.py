@@ -1,9 +1,10 @@
-"""Selectors by configuration: their features, their construction, their files."""
+"""Build a selector and its features from a configuration; save and load its weights."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,7 @@ from lever.features.slate_features import (
     pca_features,
     side_by_side,
 )
-from lever.model_config import FeatureConfig, FeatureKind, LeverModelConfig, SelectorKind
+from lever.model_config import FeatureKind, LeverModelConfig, SelectorKind
 from lever.policy.earlier_selectors import Gpt2Selector, TwoTowerSelector
 from lever.policy.live_features import LiveFeatures
 from lever.policy.neighbours import NEIGHBOURS_VERSION, neighbour_rows
@@ -32,19 +33,26 @@ from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.policy.slate_policy import SlatePolicy
 
 WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
+SELECTORS: Mapping[SelectorKind, Callable[[Features, LeverModelConfig], SlatePolicy]] = {
+    SelectorKind.metric: MetricSelector,
+    SelectorKind.pointer: PointerSelector,
+    SelectorKind.mlp: TwoTowerSelector,
+}
 
 
 def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig) -> Features:
-    """Make what a selector sees of the items of a data set; what was learned is kept in the cache.
+    """Make the features of the items of a data set; learned ones are cached.
 
     Raises:
         FileNotFoundError: there is no CLIP at `features.path`.
-        ValueError: an embedding is not finite, or fewer rows than principal components.
+        ValueError: an embedding is not finite, or there are fewer rows than principal components.
     """
     features, image, text = config.features, data.image_ND, data.text_ND
     encoding = data.encoding
     if features.kind is FeatureKind.clip:
-        return _live_features(data, features)
+        assert features.path is not None
+        clip = load_clip(features.path).adapted(features.lora_rank, features.lora_alpha)
+        return LiveFeatures(clip, data.items)
     if features.kind is FeatureKind.mean:
         return mean_features(image, text, encoding)
     if features.kind is FeatureKind.pca:
@@ -61,38 +69,25 @@ def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig
 
 
 def build_policy(config: LeverModelConfig, features: Features) -> SlatePolicy:
-    """Make an untrained selector; its random parts follow torch's seed.
+    """Make an untrained selector; its random parts depend on torch's seed.
 
     Raises:
-        ValueError: `gpt2`, which has a code for each id, on features without a table of ids.
+        ValueError: `gpt2`, which needs a table of ids, with features of another kind.
     """
-    if config.kind is SelectorKind.metric:
-        return MetricSelector(features, config.shots, config.scale)
-    if config.kind is SelectorKind.pointer:
-        return PointerSelector(
-            features,
-            config.shots,
-            config.width,
-            config.layers,
-            config.cosine_temperature,
-            config.update,
-            config.diversity,
-            config.stop,
-        )
     if config.kind is SelectorKind.gpt2:
         if not isinstance(features, FeatureTable):
             raise ValueError(
                 f"model.features.kind={config.features.kind.value}: expected another kind for "
                 "model.kind=gpt2, or model=lever_pointer_lora"
             )
-        return Gpt2Selector(features, config.shots, config.width, config.layers, config.heads)
-    return TwoTowerSelector(features, config.shots, config.width, config.cosine_temperature)
+        return Gpt2Selector(features, config)
+    return SELECTORS[config.kind](features, config)
 
 
 def save_policy(
     policy: SlatePolicy, config: LeverModelConfig, folder: Path, metrics: dict[str, float]
 ) -> None:
-    """Write weights and what they belong to; the features are made again from the data."""
+    """Write the weights, with model settings and metrics; features are not saved."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().contiguous() for name, value in _learned(policy).items()}
     save_file(weights, folder / WEIGHTS)
@@ -100,17 +95,17 @@ def save_policy(
 
 
 def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Path) -> SlatePolicy:
-    """Fill a selector from a checkpoint folder.
+    """Load the weights of a checkpoint folder into a selector.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: it is of another selector, or of one with other settings.
+        ValueError: it belongs to another selector, or to one with other settings.
     """
     folder = Path(folder)
     weights = load_file(_weights_file(folder))
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     made, wanted = about["model"], plain(config)
-    # How it learned may differ; what it is may not.
+    # Settings of the training may differ.
     names = [name for name in wanted if name not in ("name", "lr", "batch_size")]
     other = [name for name in names if made.get(name) != wanted[name]]
     if other:
@@ -133,7 +128,7 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
 
 
 def weights_digest(folder: str | Path) -> str:
-    """Name the weights of a checkpoint folder by what they are, wherever they lie.
+    """Digest the weights of a checkpoint folder; the digest does not depend on its path.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -142,7 +137,7 @@ def weights_digest(folder: str | Path) -> str:
 
 
 def plain(config: LeverModelConfig) -> dict[str, Any]:
-    """Spell a configuration with JSON's own types."""
+    """Convert a configuration to JSON types."""
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=lambda e: e.value)))
 
 
@@ -160,14 +155,8 @@ def _weights_file(folder: Path) -> Path:
     return path
 
 
-def _live_features(data: LeverData, config: FeatureConfig) -> Features:
-    assert config.path is not None
-    clip = load_clip(config.path).adapted(config.lora_rank, config.lora_alpha)
-    return LiveFeatures(clip, data.items)
-
-
 def _learned(policy: SlatePolicy) -> dict[str, Tensor]:
-    """Weights without those of a frozen encoder, which has a checkpoint of its own."""
+    """Return the weights without those of a frozen encoder, which has its own checkpoint."""
     return {
         name: value
         for name, value in policy.state_dict().items()

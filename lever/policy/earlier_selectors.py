@@ -1,4 +1,4 @@
-"""The two selectors that came before the pointer, as options to measure it against."""
+"""Two earlier selectors, for comparison with the pointer."""
 
 from __future__ import annotations
 
@@ -11,51 +11,43 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lever.features.slate_features import Features, FeatureTable, SlateQuery
+from lever.model_config import LeverModelConfig
 from lever.policy.slate_policy import SlatePolicy, SlatePrompt
 
-MAX_SHOTS = 8  # in a slate, also of one longer than those it learned from
+MAX_SHOTS = 8  # largest slate, which may be longer than those in training
 
 
 class Gpt2Selector(SlatePolicy):
     """A small GPT-2 over [start, query, first demonstration, ..], as in Lever-LM.
 
-    A demonstration is a word of the vocabulary: a learned embedding of its id plus a projection of
-    its features.  The next word's logits are the dot products of the last state with the words of
-    the query's pool; what is outside the pool cannot be said.  Ids never seen while learning keep
-    the small random embedding they started with.
+    The embedding of a demonstration is a learned embedding of its id plus a projection of its
+    features.  The logits of the next demonstration are the dot products of the last state with the
+    embeddings of the query's pool.  Ids that do not occur in training keep their small random
+    embedding.
 
     Args:
         features: of the items, whose ids are the vocabulary.
-        shots: demonstrations in a slate.
-        width: of the embeddings.
-        layers: of the transformer.
-        heads: of its attention.
+        model: `shots`, `width`, `layers` and `heads`.
     """
 
-    def __init__(
-        self,
-        features: FeatureTable,
-        shots: int = 2,
-        width: int = 256,
-        layers: int = 2,
-        heads: int = 4,
-    ) -> None:
+    def __init__(self, features: FeatureTable, model: LeverModelConfig) -> None:
         from transformers import GPT2Config, GPT2Model
 
-        super().__init__(features, shots)
+        super().__init__(features, model.shots)
+        width = model.width
         config = GPT2Config(
-            vocab_size=1,  # words are given as embeddings
+            vocab_size=1,  # inputs are embeddings
             n_positions=MAX_SHOTS + 2,
             n_embd=width,
-            n_layer=layers,
-            n_head=heads,
+            n_layer=model.layers,
+            n_head=model.heads,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
             use_cache=False,
         )
         self.transformer = GPT2Model(config)
-        # Its own word table is never read: out of the optimiser and of the parameter count.
+        # Its own table of embeddings is unused: keep it out of the optimiser.
         self.transformer.wte.requires_grad_(False)
         self.start = nn.Parameter(0.02 * torch.randn(width))
         self.ids = nn.Embedding(len(features.rows_ND), width)
@@ -86,27 +78,19 @@ class Gpt2Selector(SlatePolicy):
 class TwoTowerSelector(SlatePolicy):
     """Two perceptrons, one for the query and one for candidates, compared by cosine.
 
-    A choice moves the query's state by a fixed, learned mixture: q <- s(w) q + (1 - s(w)) c, of
-    unit length.  The published temperature is .5.
+    A choice c updates the query's state to s(w) q + (1 - s(w)) c, scaled to unit length; w is one
+    learned number and s the sigmoid.  The published temperature is .5.
 
     Args:
         features: see `lever.features.slate_features`.
-        shots: demonstrations in a slate.
-        width: of both towers.
-        cosine_temperature: of the logits.
+        model: `shots`, `width` of both towers, `cosine_temperature` of the logits.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        shots: int = 2,
-        width: int = 256,
-        cosine_temperature: float = 0.5,
-    ) -> None:
-        super().__init__(features, shots)
-        self.cosine_temperature = cosine_temperature
-        self.query_tower = _tower(features.width, width)
-        self.pool_tower = _tower(features.width, width)
+    def __init__(self, features: Features, model: LeverModelConfig) -> None:
+        super().__init__(features, model.shots)
+        self.cosine_temperature = model.cosine_temperature
+        self.query_tower = _tower(features.width, model.width)
+        self.pool_tower = _tower(features.width, model.width)
         self.keep = nn.Parameter(torch.tensor(0.6))
 
     def represent(self, query_BD: Tensor, pool_BKD: Tensor, valid_BK: Tensor) -> SlatePrompt:

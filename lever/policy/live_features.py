@@ -1,4 +1,4 @@
-"""Features of items made by CLIP at every look-up, so that its adapters can be trained."""
+"""Features of items, computed by CLIP at every look-up, so that its adapters can be trained."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from lever.features.clip import ClipEncoder
 
 
 class LiveFeatures(nn.Module):
-    """Features of items made by CLIP at every look-up: the mean of picture and question.
+    """Features of items: the mean of CLIP's embeddings of picture and question.
 
-    Stands where a `lever.features.slate_features.FeatureTable` does.  A step encodes every
-    candidate of every query, so it costs what CLIP costs; a frozen copy holds the adapters as they
-    were.
+    Replaces a `lever.features.slate_features.FeatureTable`.  A training step encodes every
+    candidate of every query with CLIP.  A frozen copy keeps the adapters of its moment.
 
     Args:
         clip: usually `adapted`.

@@ -1,7 +1,6 @@
-"""The selectors: a metric of a few hundred parameters, and the cross-attention pointer.
+"""The selectors: a metric with a few hundred parameters, and the cross-attention pointer.
 
-Before any training both prefer what is near the query: the metric is similarity search, the pointer
-close to it.
+Untrained, the metric is similarity search and the pointer is close to it.
 """
 
 from __future__ import annotations
@@ -13,37 +12,36 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from lever.features.slate_features import Features
-from lever.model_config import Update
+from lever.model_config import LeverModelConfig, Update
 from lever.policy.slate_policy import SlatePolicy, SlatePrompt
 
 
 class MetricSelector(SlatePolicy):
-    """A diagonal bilinear score a step, on features whose columns mean something.
+    """A diagonal bilinear score at each step, for features with meaningful columns.
 
-        logit_t(c) = s sum_d (w_td q_d + r_td m_d) c_d,     m = mean of what was chosen before
+        logit_t(c) = s sum_d (w_td q_d + r_td m_d) c_d,     m = mean of the earlier choices
 
     With 112 columns (56 principal components of image and text each) and two shots it has 337
-    parameters.  It can learn which columns matter for which step, and that the second demonstration
+    parameters.  It can learn which columns matter at which step, and that the second demonstration
     should differ from the first (r < 0).
 
     Args:
         features: see `lever.features.slate_features.pca_features`.
-        shots: demonstrations in a slate.
-        scale: s at the start; it is learned, and stays positive.
+        model: `shots`, and `scale`, the initial s; s is learned and stays positive.
     """
 
-    def __init__(self, features: Features, shots: int = 2, scale: float = 10.0) -> None:
-        super().__init__(features, shots)
-        self.to_query_TD = nn.Parameter(torch.ones(shots, features.width))
-        self.to_chosen_TD = nn.Parameter(torch.zeros(shots - 1, features.width))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+    def __init__(self, features: Features, model: LeverModelConfig) -> None:
+        super().__init__(features, model.shots)
+        self.to_query_TD = nn.Parameter(torch.ones(model.shots, features.width))
+        self.to_chosen_TD = nn.Parameter(torch.zeros(model.shots - 1, features.width))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(model.scale)))
 
     def represent(self, query_BD: Tensor, pool_BKD: Tensor, valid_BK: Tensor) -> SlatePrompt:
         return SlatePrompt(query_BD, pool_BKD, valid_BK)
 
     def next_logits(self, prompt: SlatePrompt, prefix_BGt: Tensor) -> Tensor:
         step = prefix_BGt.shape[-1]
-        # Past the steps it has parameters for, it goes on with those of the last.
+        # Steps beyond those in training use the parameters of the last.
         own = min(step, len(self.to_query_TD) - 1)
         wanted_BGD = (self.to_query_TD[own] * prompt.query_BD).unsqueeze(1)
         wanted_BGD = wanted_BGD.expand(-1, prefix_BGt.shape[1], -1)
@@ -56,58 +54,40 @@ class MetricSelector(SlatePolicy):
 class PointerSelector(SlatePolicy):
     """The cross-attention pointer: the query attends to its candidates, then points at one.
 
-    Features are projected, the query reads the pool through `layers` blocks of one-head attention
-    and a feed-forward part, and a step's logits are cosines over a temperature.  There is no code
-    for places, so permuting a pool permutes the logits.  The outputs of the blocks start at 0 and
-    the projection orthogonal, so that the untrained pointer is close to similarity search.
+    Features are projected; the query attends to the pool in `layers` blocks of one-head attention
+    and a feed-forward part; the logits of a step are cosines over a temperature.  There is no
+    positional code, so permuting a pool permutes the logits.  The blocks' outputs start at 0 and
+    the projection is orthogonal, so the untrained pointer is close to similarity search.
 
     Args:
         features: see `lever.features.slate_features.mean_features`.
-        shots: demonstrations in a slate.
-        width: of the projection.
-        layers: attention blocks.
-        cosine_temperature: of the logits.
-        update: how the state takes in a choice.
-        diversity: subtract softplus(lambda) times the largest cosine to a chosen candidate, lambda
-            learned.
-        stop: let the pointer end a slate early; see `lever.policy.slate_policy`.
+        model: `shots`, `width` of the projection, `layers`, `cosine_temperature` of the logits,
+            `update` of the state; `diversity` subtracts softplus(lambda) times the largest cosine
+            to a chosen candidate, with a learned lambda; `stop` allows a slate to end early (see
+            `lever.policy.slate_policy`).
     """
 
-    def __init__(
-        self,
-        features: Features,
-        shots: int = 2,
-        width: int = 256,
-        layers: int = 1,
-        cosine_temperature: float = 0.1,
-        update: Update = Update.gate,
-        diversity: bool = False,
-        stop: bool = False,
-    ) -> None:
-        super().__init__(features, shots)
-        if cosine_temperature <= 0:
-            raise ValueError(
-                f"model.cosine_temperature={cosine_temperature}: expected a number above 0"
-            )
-        self.cosine_temperature = cosine_temperature
-        self.update = update
+    def __init__(self, features: Features, model: LeverModelConfig) -> None:
+        super().__init__(features, model.shots)
+        width = model.width
+        self.cosine_temperature = model.cosine_temperature
         self.project = nn.Linear(features.width, width, bias=False)
         nn.init.orthogonal_(self.project.weight)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(layers))
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(model.layers))
         self.query_proj, self.pool_proj = _near_identity(width), _near_identity(width)
-        self.gate = nn.Linear(2 * width, width) if update is Update.gate else None
-        self.gru = nn.GRUCell(width, width) if update is Update.gru else None
-        self.stops = stop
-        self.stop = nn.Parameter(0.02 * torch.randn(width)) if stop else None
-        # softplus(-2.25) = .1, the published start.
-        self.diversity = nn.Parameter(torch.tensor(-2.25)) if diversity else None
+        self.gate = nn.Linear(2 * width, width) if model.update is Update.gate else None
+        self.gru = nn.GRUCell(width, width) if model.update is Update.gru else None
+        self.stops = model.stop
+        self.stop = nn.Parameter(0.02 * torch.randn(width)) if model.stop else None
+        # softplus(-2.25) = .1, the published initial value.
+        self.diversity = nn.Parameter(torch.tensor(-2.25)) if model.diversity else None
 
     def represent(self, query_BD: Tensor, pool_BKD: Tensor, valid_BK: Tensor) -> SlatePrompt:
         state_BD, pool_BKD = self.project(query_BD), self.project(pool_BKD)
         for block in self.blocks:
             state_BD = block(state_BD, pool_BKD, valid_BK)
         if self.stop is not None:
-            # Behind the attention: the query reads its pool, not the option to stop.
+            # Added after the attention: the query attends to its pool only.
             pool_BKD = torch.cat([pool_BKD, self.stop.expand(len(pool_BKD), 1, -1)], dim=1)
             valid_BK = torch.cat([valid_BK, valid_BK.new_ones(len(valid_BK), 1)], dim=1)
         return SlatePrompt(
@@ -120,14 +100,14 @@ class PointerSelector(SlatePolicy):
         chosen_BGtD = prompt.chosen(prefix_BGt)
         state_BGD = prompt.query_BD.unsqueeze(1).expand(-1, prefix_BGt.shape[1], -1)
         for chosen_BGD in chosen_BGtD.unbind(dim=-2):
-            state_BGD = self._take_in(state_BGD, chosen_BGD)
+            state_BGD = self._updated(state_BGD, chosen_BGD)
         cosine_BGK = state_BGD @ prompt.pool_BKD.transpose(1, 2)
         if self.diversity is not None and prefix_BGt.shape[-1] > 0:
             likeness_BGtK = chosen_BGtD @ prompt.pool_BKD.unsqueeze(1).transpose(-1, -2)
             cosine_BGK = cosine_BGK - softplus(self.diversity) * likeness_BGtK.amax(dim=-2)
         return cosine_BGK / self.cosine_temperature
 
-    def _take_in(self, state_BGD: Tensor, chosen_BGD: Tensor) -> Tensor:
+    def _updated(self, state_BGD: Tensor, chosen_BGD: Tensor) -> Tensor:
         if self.gate is not None:
             keep_BGD = self.gate(torch.cat([state_BGD, chosen_BGD], dim=-1)).sigmoid()
             return normalize(keep_BGD * state_BGD + (1 - keep_BGD) * chosen_BGD, dim=-1)

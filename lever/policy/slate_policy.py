@@ -1,13 +1,13 @@
-"""A policy over ordered sets of demonstrations, chosen one after another without repeats.
+"""A policy over slates: ordered sets of demonstrations, chosen one by one without replacement.
 
-    log pi(a | q) = sum_t log softmax(logits_t)[a_t],    logits_t = -inf on what was chosen before
+    log pi(a | q) = sum_t log softmax(logits_t)[a_t],    logits_t = -inf for earlier choices
 
-Plackett and Luce's model where logits do not depend on the prefix; here they may.  It is normalised
-exactly: the probabilities of all K (K - 1) .. (K - S + 1) slates sum to 1, and for small S they are
-cheap to enumerate, which gives exact expectations and gradients.
+This is the Plackett-Luce model if logits do not depend on the prefix; here they may.  It is
+normalised exactly: the probabilities of all K (K - 1) .. (K - S + 1) slates sum to 1.  For small S
+they can be enumerated, which gives exact expectations and gradients.
 
-A policy that `stops` has one option more, the last: from the second step on it may end the slate.
-A slate is then 1 to S demonstrations; what follows the stop is padding of probability 1.
+A policy that `stops` has one more option, the last, which ends the slate from the second step on.
+A slate then has 1 to S demonstrations; the steps after the stop are padding of probability 1.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class SlatePrompt:
 
     Attributes:
         query_BD: state of each query before the first choice.
-        pool_BKD: its candidates; anything where `valid_BK` is False.
-        valid_BK: False beyond the end of a pool shorter than the longest.
+        pool_BKD: its candidates; any value where `valid_BK` is False.
+        valid_BK: False beyond the end of a shorter pool.
     """
 
     query_BD: Tensor
@@ -58,24 +58,22 @@ class SlatePolicy(Policy[SlatePrompt]):
 
     def __init__(self, features: Features, shots: int) -> None:
         super().__init__()
-        if shots < 1:
-            raise ValueError(f"model.shots={shots}: expected at least 1")
         self.features = features
         self.shots = shots
 
     @abstractmethod
     def represent(self, query_BD: Tensor, pool_BKD: Tensor, valid_BK: Tensor) -> SlatePrompt:
-        """Encode features; must treat the places of a pool alike."""
+        """Encode features; the result must not depend on the order of a pool."""
 
     @abstractmethod
     def next_logits(self, prompt: SlatePrompt, prefix_BGt: Tensor) -> Tensor:
-        """Score every candidate as the choice after a prefix, [B, G, K], without any mask."""
+        """Score every candidate as the next choice after a prefix, [B, G, K], without a mask."""
 
     def encode(self, queries: Sequence[SlateQuery]) -> SlatePrompt:
         """Look up and encode queries.
 
         Raises:
-            ValueError: a pool holds fewer candidates than a slate, or an id has no features.
+            ValueError: a pool has fewer candidates than a slate, or an id has no features.
         """
         device = next(self.parameters()).device
         for item in queries:
@@ -93,7 +91,7 @@ class SlatePolicy(Policy[SlatePrompt]):
 
     @torch.no_grad()
     def sample(self, prompt: SlatePrompt, num_candidates: int, temperature: float = 1.0) -> Actions:
-        """Draw slates independently; temperature 0 takes the best next choice each time.
+        """Draw slates independently; temperature 0 takes the most probable choice at each step.
 
         The log-probabilities at temperature 0 are those at 1.
         """
@@ -140,10 +138,10 @@ class SlatePolicy(Policy[SlatePrompt]):
         return StepLogProbs(torch.where(actions.mask_BGT, logp_BGT, 0.0), all_BGTK)
 
     def enumerate(self, prompt: SlatePrompt, temperature: float = 1.0) -> Tensor:
-        """Log-probability of every slate, [B, K, .., K] with S axes; -inf where it repeats.
+        """Return the log-probability of every slate, [B, K, .., K] with S axes; -inf for repeats.
 
-        With a graph where gradients are enabled, so `(table.exp() * rewards).sum()` is the exact
-        expected reward.  Grows as K ** S.
+        Differentiable, so `(table.exp() * rewards).sum()` is the exact expected reward.  The size
+        grows as K ** S.
         """
         size = prompt.valid_BK.shape[1]
         table = prompt.query_BD.new_zeros(len(prompt.query_BD), 1)
@@ -161,10 +159,10 @@ class SlatePolicy(Policy[SlatePrompt]):
         return copy.deepcopy(self).requires_grad_(False).eval()
 
     def _step(self, prompt: SlatePrompt, prefix_BGt: Tensor, temperature: float) -> Tensor:
-        """Log-probabilities of the next choice, [B, G, K], -inf where it cannot be chosen.
+        """Return log-probabilities of the next choice, [B, G, K]; -inf where it is barred.
 
-        The mask comes after the temperature and before the softmax: a large negative number instead
-        of -inf would leave a chosen candidate a probability at high temperature.
+        The mask is applied after the temperature: with a large negative number in place of -inf a
+        chosen candidate would keep some probability at a high temperature.
         """
         logits_BGK = self.next_logits(prompt, prefix_BGt) / temperature
         barred_BGK = ~prompt.valid_BK.unsqueeze(1).expand_as(logits_BGK)
@@ -175,7 +173,7 @@ class SlatePolicy(Policy[SlatePrompt]):
         return logits_BGK.masked_fill(barred_BGK, -torch.inf).log_softmax(dim=-1)
 
     def _with_stop(self, prompt: SlatePrompt, prefix_BGt: Tensor, barred_BGK: Tensor) -> Tensor:
-        """Bar the stop before the first choice, and everything else after a stop."""
+        """Bar the stop at the first step, and everything but the stop after a stop."""
         stop = prompt.valid_BK.shape[1] - 1
         is_stop_K = torch.arange(stop + 1, device=barred_BGK.device) == stop
         if prefix_BGt.shape[-1] == 0:
@@ -184,7 +182,7 @@ class SlatePolicy(Policy[SlatePrompt]):
         return torch.where(stopped_BG1, ~is_stop_K, barred_BGK & ~is_stop_K)
 
     def _real(self, prompt: SlatePrompt, ids_BGT: Tensor) -> Tensor:
-        """Steps up to the stop, the stop included."""
+        """Return the mask of the steps up to and including the stop."""
         if not self.stops:
             return torch.ones_like(ids_BGT, dtype=torch.bool)
         stops_BGT = (ids_BGT == prompt.valid_BK.shape[1] - 1).long()
@@ -195,7 +193,7 @@ class SlatePolicy(Policy[SlatePrompt]):
     ) -> Actions:
         """Keep the `width` best prefixes of each query by (perturbed) log-probability.
 
-        Where there are fewer slates than `width`, the rest is padding (mask False).
+        If there are fewer slates than `width`, the rest is padding (mask False).
         """
         batch, size = prompt.valid_BK.shape
         ids_BWT = prompt.valid_BK.new_zeros((batch, 1, 0), dtype=torch.long)
@@ -216,14 +214,14 @@ class SlatePolicy(Policy[SlatePrompt]):
 
 
 def _perturbed(logp_BWK: Tensor, parent_BW1: Tensor) -> Tensor:
-    """Gumbel noise around log-probabilities, given that the largest of a parent's is its own.
+    """Add Gumbel noise to log-probabilities, given that the maximum over children is the parent's.
 
     arXiv 1903.06059, section 4.1 and appendix B.3 (the stable form).
     """
     uniform = torch.rand_like(logp_BWK).clamp(min=1e-20, max=1 - 1e-7)
     noisy_BWK = logp_BWK - (-uniform.log()).log()
     top_BW1 = noisy_BWK.amax(dim=-1, keepdim=True)
-    # log(1 - exp(noisy - top)); -inf at the top itself, which then takes its parent's value.
+    # log(1 - exp(noisy - top)); -inf at the top itself, which then gets its parent's value.
     gap_BWK = torch.log1p(-(noisy_BWK - top_BW1).exp())
     shift_BWK = parent_BW1 - noisy_BWK + gap_BWK
     moved_BWK = parent_BW1 - shift_BWK.clamp(min=0) - torch.log1p((-shift_BWK.abs()).exp())

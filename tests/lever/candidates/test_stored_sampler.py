@@ -6,6 +6,7 @@ import torch
 from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
 from lever.candidates.stored_sampler import StoredSampler
 from lever.features.slate_features import FeatureTable, SlateQuery
+from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector
 
 POOL = (3, 7, 1, 12)
@@ -18,7 +19,7 @@ QUERIES = [SlateQuery(18, POOL), SlateQuery(19, POOL)]
 
 def policy() -> MetricSelector:
     rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
-    return MetricSelector(FeatureTable(rows), shots=2, scale=1.0)
+    return MetricSelector(FeatureTable(rows), LeverModelConfig(scale=1.0))
 
 
 def test_stored_candidates_come_back_in_order_and_padded() -> None:

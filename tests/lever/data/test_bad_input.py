@@ -14,6 +14,7 @@ import torch
 from lever.candidates.beams import BeamRecord, check_embedded, read_beams
 from lever.candidates.rl_records import read_candidates
 from lever.features.slate_features import FeatureTable, SlateQuery
+from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector
 
 POOL = [10, 11, 12, 13]
@@ -58,7 +59,7 @@ def without_embedding(ids: range) -> None:
 
 
 def unseen(query: int, pool: tuple[int, ...]) -> None:
-    model = MetricSelector(FeatureTable(torch.ones(12, 3)))
+    model = MetricSelector(FeatureTable(torch.ones(12, 3)), LeverModelConfig())
     model.encode([SlateQuery(query, pool)])
 
 

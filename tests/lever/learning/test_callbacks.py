@@ -22,7 +22,7 @@ from lever.learning import callbacks as watch
 from lever.learning.callbacks import FreezeBackbone, HighestDrawn, Kept, LowestKL, drawn_reward
 from lever.learning.fit_selector import KEPT, kept_by, learn
 from lever.learning.stages import Workshop, reads
-from lever.model_config import Best, PhaseData
+from lever.model_config import Best, LeverModelConfig, PhaseData
 from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.policy.slate_policy import SlatePolicy, SlatePrompt
 from lever.rewards.build import build_judge, build_reward
@@ -246,7 +246,7 @@ def moved_by(model: SlatePolicy, kind: PhaseKind, folder: Path) -> set[str]:
 
 def pointer() -> PointerSelector:
     torch.manual_seed(1)
-    return PointerSelector(mean_features(DATA.image_ND, DATA.text_ND), width=16)
+    return PointerSelector(mean_features(DATA.image_ND, DATA.text_ND), LeverModelConfig(width=16))
 
 
 def test_grpo_moves_the_heads_alone_and_rce_everything(tmp_path: Path) -> None:
@@ -255,6 +255,6 @@ def test_grpo_moves_the_heads_alone_and_rce_everything(tmp_path: Path) -> None:
 
 
 def test_a_selector_without_a_backbone_is_an_error(tmp_path: Path) -> None:
-    model = MetricSelector(mean_features(DATA.image_ND, DATA.text_ND))
+    model = MetricSelector(mean_features(DATA.image_ND, DATA.text_ND), LeverModelConfig())
     with pytest.raises(ValueError, match="MetricSelector has no backbone"):
         moved_by(model, PhaseKind.grpo, tmp_path)

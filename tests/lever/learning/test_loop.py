@@ -17,6 +17,7 @@ from core_rl.objective.advantages import group_advantages
 from core_rl.objective.losses import policy_loss, reduce_steps
 from core_rl.types import RewardTable
 from lever.features.slate_features import SlateQuery, pca_features
+from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector
 from tests.lever.training import train
 from tests.lever.worlds import all_rewards, small_world
@@ -28,7 +29,9 @@ EXACT = torch.tensor(np.nan_to_num(all_rewards(WORLD, WORLD.train)), dtype=torch
 
 def policy(scale: float = 3.0) -> MetricSelector:
     image, text = torch.tensor(WORLD.image), torch.tensor(WORLD.text)
-    return MetricSelector(pca_features(image, text, range(60), dims=8), shots=2, scale=scale)
+    return MetricSelector(
+        pca_features(image, text, range(60), dims=8), LeverModelConfig(scale=scale)
+    )
 
 
 def expected_reward(model: MetricSelector) -> torch.Tensor:

@@ -25,6 +25,7 @@ from lever.data.vqa_accuracy import simple_match, vqa_accuracy
 from lever.features.slate_features import pca_features
 from lever.generation_config import BeamConfig, BeamsFrom, Matching, RlDataConfig
 from lever.learning.rl_data import RlDataJob, generate_rl_data, propose, retrieved, rl_data_key
+from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector
 from tests.lever.candidates.test_beam_search import small_data
 from tests.lever.counting import Noting
@@ -42,7 +43,7 @@ def beams(tmp_path_factory: pytest.TempPathFactory) -> dict[int, BeamRecord]:
 
 def selector(shots: int = 2) -> MetricSelector:
     features = pca_features(DATA.image_ND, DATA.text_ND, DATA.demos, dims=8)
-    return MetricSelector(features, shots=shots, scale=3.0)
+    return MetricSelector(features, LeverModelConfig(shots=shots, scale=3.0))
 
 
 def job(beams: dict[int, BeamRecord], **changes: Any) -> RlDataJob:

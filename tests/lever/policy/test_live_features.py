@@ -38,7 +38,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_gradients_reach_the_adapters_and_nothing_else(folder: str, pictures: list[Path]) -> None:
     torch.manual_seed(0)
     features = LiveFeatures(load_clip(folder).adapted(rank=2, alpha=4), items(pictures))
-    policy = MetricSelector(features, shots=1)
+    policy = MetricSelector(features, LeverModelConfig(shots=1))
     # A single step has nothing chosen before it, so one of the metric's parameters is empty.
     trainable = {
         name for name, one in policy.named_parameters() if one.requires_grad and one.numel() > 0
@@ -63,7 +63,7 @@ def test_gradients_reach_the_adapters_and_nothing_else(folder: str, pictures: li
 
 def test_a_frozen_copy_keeps_the_adapters_of_its_moment(folder: str, pictures: list[Path]) -> None:
     features = LiveFeatures(load_clip(folder).adapted(rank=2), items(pictures))
-    policy = MetricSelector(features, shots=1)
+    policy = MetricSelector(features, LeverModelConfig(shots=1))
     reference = policy.frozen_copy()
     known = reference.features.of(0, (1, 2), "pool").clone()
     with torch.no_grad():

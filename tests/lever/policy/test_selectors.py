@@ -10,13 +10,14 @@ from torch import Tensor
 
 from core_rl.types import Actions
 from lever.features.slate_features import FeatureTable, SlateQuery
-from lever.model_config import Update
+from lever.model_config import LeverModelConfig, SelectorKind, Update
 from lever.policy.earlier_selectors import Gpt2Selector, TwoTowerSelector
 from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.policy.slate_policy import SlatePolicy, SlatePrompt
 from lever.rewards.functions import slates_of
 
 ITEMS, WIDTH, K = 20, 8, 5
+SMALL = LeverModelConfig(width=8, cosine_temperature=0.5)
 QUERIES = [SlateQuery(18, (3, 7, 1, 12, 9)), SlateQuery(19, (0, 5, 2, 7, 11))]
 
 
@@ -35,28 +36,28 @@ def roughen(policy: SlatePolicy) -> SlatePolicy:
 
 
 def metric(shots: int) -> SlatePolicy:
-    return roughen(MetricSelector(table(), shots, scale=3.0))
+    return roughen(MetricSelector(table(), LeverModelConfig(shots=shots, scale=3.0)))
 
 
 def pointer(update: Update, diversity: bool = False) -> Callable[[int], SlatePolicy]:
     def make(shots: int) -> SlatePolicy:
         torch.manual_seed(0)
-        made = PointerSelector(
-            table(), shots, width=8, cosine_temperature=0.5, update=update, diversity=diversity
-        )
-        return roughen(made)
+        config = replace(SMALL, shots=shots, update=update, diversity=diversity)
+        return roughen(PointerSelector(table(), config))
 
     return make
 
 
 def gpt2(shots: int) -> SlatePolicy:
     torch.manual_seed(0)
-    return roughen(Gpt2Selector(table(), shots, width=16, layers=1, heads=2))
+    return roughen(Gpt2Selector(table(), LeverModelConfig(shots=shots, width=16, heads=2)))
 
 
 def two_tower(shots: int) -> SlatePolicy:
     torch.manual_seed(0)
-    return roughen(TwoTowerSelector(table(), shots, width=16))
+    return roughen(
+        TwoTowerSelector(table(), LeverModelConfig(shots=shots, width=16, cosine_temperature=0.5))
+    )
 
 
 MAKERS = {
@@ -227,23 +228,23 @@ def test_padding_candidates_have_no_gradient_and_no_nan() -> None:
 
 
 def test_the_metric_has_337_parameters_and_starts_as_similarity_search() -> None:
-    policy = MetricSelector(FeatureTable(torch.eye(112)), shots=2)
+    policy = MetricSelector(FeatureTable(torch.eye(112)), LeverModelConfig())
     assert sum(value.numel() for value in policy.parameters()) == 337
-    plain = MetricSelector(table(), shots=2)
+    plain = MetricSelector(table(), LeverModelConfig())
     likeness = table().rows_ND[list(QUERIES[0].pool)] @ table().rows_ND[18]
     greedy = plain.sample(plain.encode(QUERIES[:1]), 1, temperature=0.0).ids_BGT[0, 0]
     assert greedy.tolist() == likeness.topk(2).indices.tolist()
 
 
 def test_the_pointer_has_the_published_size() -> None:
-    policy = PointerSelector(FeatureTable(torch.randn(3, 512)), shots=2)
+    policy = PointerSelector(FeatureTable(torch.randn(3, 512)), LeverModelConfig())
     assert sum(value.numel() for value in policy.parameters()) == pytest.approx(0.92e6, rel=0.02)
 
 
 def test_the_untrained_pointer_is_close_to_similarity_search() -> None:
     torch.manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(41, 32), dim=-1)
-    policy = PointerSelector(FeatureTable(rows), shots=1, width=32)
+    policy = PointerSelector(FeatureTable(rows), LeverModelConfig(shots=1, width=32))
     prompt = policy.encode([SlateQuery(40, tuple(range(40)))])
     logits = policy.next_logits(prompt, torch.zeros(1, 1, 0, dtype=torch.long)).flatten()
     assert torch.corrcoef(torch.stack([logits, rows[:40] @ rows[40]]))[0, 1] > 0.85
@@ -271,14 +272,16 @@ def test_bad_queries_are_named() -> None:
     with pytest.raises(ValueError, match="query 77: query: no embedding"):
         policy.encode([SlateQuery(77, (3, 7, 1))])
     with pytest.raises(ValueError, match="cosine_temperature=0: expected"):
-        PointerSelector(table(), cosine_temperature=0)
+        PointerSelector(table(), LeverModelConfig(cosine_temperature=0))
     with pytest.raises(ValueError, match=r"model\.shots=0"):
-        MetricSelector(table(), shots=0)
+        MetricSelector(table(), LeverModelConfig(shots=0))
 
 
 def stopping(shots: int) -> SlatePolicy:
     torch.manual_seed(0)
-    return roughen(PointerSelector(table(), shots, width=8, cosine_temperature=0.5, stop=True))
+    return roughen(
+        PointerSelector(table(), replace(SMALL, shots=shots, kind=SelectorKind.pointer, stop=True))
+    )
 
 
 def test_with_a_stop_the_slates_of_every_length_sum_to_one() -> None:

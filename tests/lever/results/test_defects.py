@@ -32,6 +32,7 @@ from lever.config import SamplerKind
 from lever.data.datasets import Prompted
 from lever.features.slate_features import SlateQuery, mean_features, pca_features
 from lever.generation_config import BeamConfig, ConstructOrder
+from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.rewards.functions import Soft, StoredJudge
 from tests.lever.counting import Scripted
@@ -47,7 +48,7 @@ TYPICAL = [1.0, 1.0, 1.0, 1.0, 1.0, 0.6, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0]
 
 def selector() -> MetricSelector:
     features = pca_features(DATA.image_ND, DATA.text_ND, DATA.demos, dims=8)
-    return MetricSelector(features, scale=3.0)
+    return MetricSelector(features, LeverModelConfig(scale=3.0))
 
 
 def group(rewards: list[float]) -> tuple[Actions, RewardTable]:
@@ -89,7 +90,9 @@ def test_defect_2_every_query_has_its_own_pool_in_training_and_inference() -> No
         # The same pool, in the same order, whoever asks and whenever it is made.
         again = load(small_config(sampler=kind))
         assert [again.pools[one.query] for one in data.test] == [one.pool for one in data.test]
-        policy = MetricSelector(mean_features(data.image_ND, data.text_ND), scale=3.0)
+        policy = MetricSelector(
+            mean_features(data.image_ND, data.text_ND), LeverModelConfig(scale=3.0)
+        )
         best = policy.sample(policy.encode(data.test), 1, temperature=0).ids_BGT[:, 0].tolist()
         chosen.append(
             tuple(
@@ -188,7 +191,7 @@ def test_defect_6_the_ratio_is_one_whatever_was_trained_before(temperature: floa
 
 def test_defect_6_no_selector_drops_anything_out_while_it_is_compared() -> None:
     features = mean_features(DATA.image_ND, DATA.text_ND)
-    for model in (selector(), PointerSelector(features, width=16)):
+    for model in (selector(), PointerSelector(features, LeverModelConfig(width=16))):
         model.train()
         prompt = model.encode(DATA.train)
         actions = model.sample(prompt, 4)
