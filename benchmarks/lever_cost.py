@@ -54,7 +54,8 @@ from lever.learning.fit_selector import Lessons, learn
 from lever.learning.rl_data import RlDataJob, generate_rl_data, propose, rl_data_key
 from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, PipelineConfig
 from lever.policy.build import build_policy
-from lever.rewards.functions import Soft, StoredJudge
+from lever.rewards.functions import Soft
+from lever.rewards.judges import StoredJudge
 from lever.settings import Settings
 from lever.world_config import DEFAULT
 

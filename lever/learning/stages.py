@@ -31,8 +31,8 @@ from lever.learning.rl_data import RlDataJob, generate_rl_data, rl_data_key
 from lever.model_config import LeverModelConfig, PhaseData
 from lever.policy.build import build_features, build_policy, load_weights, weights_digest
 from lever.policy.slate_policy import SlatePolicy
-from lever.rewards.build import CountedJudge, build_judge, build_reward, needs_references
-from lever.rewards.functions import Slate
+from lever.rewards.build import build_reward, needs_references
+from lever.rewards.judges import CountedJudge, Slate, build_judge
 from lever.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from lever.model_config import (
     SelectorKind,
 )
 from lever.policy.slate_policy import SlatePolicy
-from lever.rewards.build import build_judge
+from lever.rewards.judges import build_judge
 
 Arm = Callable[[Workshop], SlatePolicy]
 

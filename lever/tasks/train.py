@@ -12,7 +12,8 @@ from lever.learning.fit_selector import learn
 from lever.learning.stages import Workshop, reads
 from lever.model_config import PhaseData
 from lever.results import choose
-from lever.rewards.build import build_judge, build_reward, needs_references
+from lever.rewards.build import build_reward, needs_references
+from lever.rewards.judges import build_judge
 from lever.settings import Settings
 
 log = logging.getLogger(__name__)

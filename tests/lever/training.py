@@ -20,7 +20,8 @@ from lever.answerers.protocol import KernelICLAnswerer
 from lever.data.world import World
 from lever.features.slate_features import SlateQuery
 from lever.policy.slate_policy import SlatePolicy
-from lever.rewards.functions import LiveJudge, Soft
+from lever.rewards.functions import Soft
+from lever.rewards.judges import LiveJudge
 from tests.core_rl import toy
 
 

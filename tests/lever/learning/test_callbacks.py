@@ -25,7 +25,8 @@ from lever.learning.stages import Workshop, reads
 from lever.model_config import Best, LeverModelConfig, PhaseData
 from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.policy.slate_policy import SlatePolicy, SlatePrompt
-from lever.rewards.build import build_judge, build_reward
+from lever.rewards.build import build_reward
+from lever.rewards.judges import build_judge
 from tests.lever.data.test_datasets import load, small_config
 from tests.lever.training import train
 from tests.lever.workshop import OFFLINE, REFRESH, SFT, small_settings

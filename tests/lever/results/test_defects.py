@@ -34,7 +34,8 @@ from lever.features.slate_features import SlateQuery, mean_features, pca_feature
 from lever.generation_config import BeamConfig, ConstructOrder
 from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector, PointerSelector
-from lever.rewards.functions import Soft, StoredJudge
+from lever.rewards.functions import Soft
+from lever.rewards.judges import StoredJudge
 from tests.lever.counting import Scripted
 from tests.lever.data.test_datasets import load, small_config
 from tests.lever.tiny_vlm import item, tiny_vlm

@@ -1,20 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 
 from core_rl.config import RewardConfig
 from core_rl.types import Actions
 from lever.answerers.protocol import KernelICLAnswerer
-from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
 from lever.config import LeverDataConfig
 from lever.data.datasets import LeverData, generated_data
 from lever.features.slate_features import FeatureTable
-from lever.generation_config import Matching
-from lever.rewards.build import StoredThenLive, build_judge, build_reward, needs_references
-from lever.rewards.functions import Slate, Verdict
+from lever.rewards.build import build_reward, needs_references
+from lever.rewards.judges import build_judge
 from tests.lever.worlds import SMALL
 
 SOFT = {"_target_": "lever.rewards.functions.Soft"}
@@ -54,21 +50,6 @@ def test_functions_get_what_they_judge_by_and_those_of_weight_0_are_left_out(
     assert reward.score(queries, actions).values_RBG.isfinite().all()
 
 
-def test_stored_scores_are_believed_and_the_rest_is_asked_for() -> None:
-    asked: list[Slate] = []
-
-    def live(slates: Sequence[Slate]) -> list[Verdict]:
-        asked.extend(slates)
-        return [Verdict(0.3) for _ in slates]
-
-    def stored(slates: Sequence[Slate]) -> list[Verdict]:
-        return [Verdict(1.0) if slate[0] == 1 else Verdict() for slate in slates]
-
-    found = StoredThenLive(stored, live)([(1, (2, 3)), (4, (5, 6))])
-    assert [one.accuracy for one in found] == [1.0, 0.3]
-    assert asked == [(4, (5, 6))]
-
-
 def test_the_control_deals_a_groups_rewards_at_random_and_judges_held_out_queries_truly(
     data: LeverData,
 ) -> None:
@@ -98,26 +79,3 @@ def test_a_function_that_is_no_node_is_named(data: LeverData) -> None:
     config = RewardConfig({"soft": "lever.rewards.functions.Soft"}, {"soft": 1.0})
     with pytest.raises(ValueError, match=r"reward\.functions\.soft='lever\.rewards\.functions"):
         build_reward(config, lambda slates: [], data, FeatureTable(torch.randn(3, 2)))
-
-
-def test_a_probability_that_rl_data_lack_is_asked_for_and_their_accuracy_is_believed() -> None:
-    def live(slates: Sequence[Slate]) -> list[Verdict]:
-        return [Verdict(0.3, "dog", 0.25) for _ in slates]
-
-    def stored(slates: Sequence[Slate]) -> list[Verdict]:
-        return [Verdict(1.0, "cat", beam_score=2.0) for _ in slates]
-
-    [found] = StoredThenLive(stored, live, references=True)([(1, (2, 3))])
-    assert found == Verdict(1.0, "cat", 0.25, 2.0)
-    [bare] = StoredThenLive(stored, live)([(1, (2, 3))])
-    assert bare.answer_prob is None
-
-
-def test_rl_data_judged_by_another_rule_than_the_rest_are_refused(data: LeverData) -> None:
-    assert data.world is not None
-    one = Candidate((0, 1), GenMethod.random, vqa_acc_score=0.5, vqa_eval_mode="simple")
-    records = [CandidateRecord(data.train[0].query, data.train[0].pool, (one,))]
-    answerer = KernelICLAnswerer(data.world)
-    assert build_judge(data, answerer, records, rule=Matching.simple)
-    with pytest.raises(ValueError, match=r"vqa_eval_mode='simple': .*set rl_data\.matching"):
-        build_judge(data, answerer, records)

@@ -19,12 +19,11 @@ from lever.rewards.functions import (
     Coherence,
     Diversity,
     Hard,
-    LiveJudge,
     Relevance,
     Soft,
-    StoredJudge,
     word_f1,
 )
+from lever.rewards.judges import LiveJudge, StoredJudge
 from tests.lever.worlds import small_world
 
 POOL = (30, 10, 40, 20)
