@@ -1,9 +1,8 @@
-"""Every answer is paid for once: a persistent cache around an answerer.
+"""A persistent cache around an answerer.
 
-An answer belongs to the answerer's fingerprint, the query, the demonstrations in their order, the
-prompt template and the generation settings.  Each batch of answers is on disk before the next is
-asked for, so a killed run has lost at most the batch it was waiting for and asks for nothing twice.
-Several processes may share a file.
+The key of an answer consists of the answerer's fingerprint, the query, the demonstrations in their
+order, the prompt template and the generation settings.  Each batch of answers is written before the
+next is requested, so a kill loses at most one batch.  Several processes may share a file.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ Asked = tuple[Prompted, str]
 
 
 class CachedAnswerer:
-    """An answerer that remembers.
+    """An answerer with a cache.
 
     Args:
-        answerer: asked for what is not known yet.
-        path: of the cache, an SQLite file; made where it is missing.
-        template: how the prompt is written.
+        answerer: asked for answers that are not in the cache.
+        path: of the cache, an SQLite file; created if missing.
+        template: key of the prompt template.
         generation: settings of the generation.
-        batch_size: prompts a call, which is also what a kill can lose.
+        batch_size: prompts a call; a kill loses at most one call.
 
     Attributes:
-        calls: prompts the answerer was asked.
-        hits: prompts answered from memory, repeats within one request included.
+        calls: number of prompts sent to the answerer.
+        hits: number of prompts answered from the cache, repeats within a request included.
 
     Raises:
         ValueError: the file is damaged or no SQLite file.
@@ -68,7 +67,7 @@ class CachedAnswerer:
 
     @property
     def fingerprint(self) -> str:
-        """The answerer's, and how it is asked: beams of one template are not those of another."""
+        """Fingerprint of the answerer, the template and the generation settings."""
         name = self.answerer.fingerprint
         return f"{name}-{self._how}" if self._how else name
 
@@ -86,7 +85,7 @@ class CachedAnswerer:
         return self._ask(asked, score)
 
     def close(self) -> None:
-        """Close the file; what was answered is on disk already."""
+        """Close the file."""
         self._store.close()
 
     def _ask(self, asked: Sequence[Asked], call: Callable[[Sequence[Asked]], list[Any]]) -> Any:

@@ -1,18 +1,17 @@
-"""Beam data: demonstrations that raise the probability of the right answer, found greedily.
+"""Beam search for demonstrations that raise the probability of the reference answer.
 
     InfoScore(C) = log P(y | x, C) - log P(y | x)
 
 y is the reference answer, x the query, C its demonstrations in prompt order; the log-probability is
-the mean over the answer's tokens.  The score is cumulative: it is of the whole set, not of its last
-demonstration, so sets with different beginnings are compared by the same measure; and larger is
-better, whatever its sign.  What each shot added to the set before it stands in `shot_scores`.
+the mean over the answer's tokens.  The score belongs to the whole set, not to its last
+demonstration, so sets with different beginnings are comparable.  Higher is better, whatever the
+sign.  `shot_scores` holds the gain of each shot over the set without it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +26,13 @@ from lever.features.slate_features import SlateQuery
 from lever.generation_config import BeamConfig, ConstructOrder, Split
 
 
-@dataclass(frozen=True)
-class _Set:
-    """Demonstrations under construction, in prompt order, with what each of them added."""
-
-    shots: tuple[int, ...] = ()
-    gains: tuple[float, ...] = ()
-    score: float = 0.0
-
-
 def search_beams(
     answerer: Answerer, query: SlateQuery, answer: str, config: BeamConfig
 ) -> BeamRecord:
     """Find the best sets of demonstrations of one query.
 
-    At each step every set is extended by every unused candidate of the pool and the best
-    `beam_size` of all are kept.
+    Each step extends every set by every unused candidate of the pool and keeps the best
+    `beam_size`.
 
     Args:
         answerer: scores the answer.
@@ -51,7 +41,7 @@ def search_beams(
         config: `beam_size`, `few_shot` and `construct_order`.
 
     Raises:
-        ValueError: the pool is smaller than a set, or a score is not a number.
+        ValueError: the pool is smaller than a set, or a score is not finite.
     """
     if len(query.pool) < config.few_shot:
         raise ValueError(
@@ -59,7 +49,7 @@ def search_beams(
             f"beams.few_shot={config.few_shot} shots of a set"
         )
     [alone] = answerer.answer_logprob([Prompted(query.query)], [answer])
-    kept = [_Set()]
+    kept = [Beam((), 0.0)]
     for _ in range(config.few_shot):
         sets = [
             (parent, shot) for parent in kept for shot in query.pool if shot not in parent.shots
@@ -71,10 +61,9 @@ def search_beams(
             _grown(query.query, parent, slate, value - alone, config.construct_order)
             for (parent, _), slate, value in zip(sets, slates, logp, strict=True)
         ]
-        # Of equal scores the earlier in the pool, whose order says nothing and never changes.
+        # Equal scores keep the order of the pool, which is random and fixed.
         kept = sorted(grown, key=lambda one: -one.score)[: config.beam_size]
-    beams = tuple(Beam(one.shots, one.score, one.gains) for one in kept)
-    return BeamRecord(query.query, beams, query.pool)
+    return BeamRecord(query.query, tuple(kept), query.pool)
 
 
 def generate_beams(
@@ -88,16 +77,15 @@ def generate_beams(
     """Make the beam file of a data set, or one shard of it.
 
     Args:
-        data: whose queries are asked.
-        answerer: scores answers; cached, it is asked for nothing twice.
+        data: with the queries.
+        answerer: scores answers; should have a cache.
         config: of the beams.
-        folder: for a folder of this setting: lines of its shards, and the file unless `output`
-            says where.
-        seed: of the draw of `sample_num` queries.
+        folder: gets a subfolder with the shards, and the file if `output` is None.
+        seed: of the sample of `sample_num` queries.
         output: the file.
 
     Returns:
-        The file, read by `lever.candidates.beams.read_beams`; None while other shards are missing.
+        The file, for `lever.candidates.beams.read_beams`; None while other shards are missing.
     """
     queries = chosen_queries(data, config.split, config.sample_num, seed)
     by_id = {one.query: one for one in queries}
@@ -127,7 +115,7 @@ def generate_beams(
 
 
 def beams_key(data: LeverData, answerer: Answerer, config: BeamConfig, seed: int) -> str:
-    """Name what the records of the beam file depend on; the shard is not part of it."""
+    """Digest what the records of a beam file depend on; the shard is no part of it."""
     return fingerprint(
         data.fingerprint,
         answerer.fingerprint,
@@ -141,7 +129,7 @@ def beams_key(data: LeverData, answerer: Answerer, config: BeamConfig, seed: int
 
 
 def beam_file_name(data: LeverData, config: BeamConfig, queries: int) -> str:
-    """Name a beam file after its settings, as published, with marks that every system takes."""
+    """Name a beam file after its settings, as published, with `_` in place of `:`."""
     return (
         f"vqa-{data.name}-scorer_infoscore-construct_order_{config.construct_order.value}"
         f"-beam_size_{config.beam_size}-few_shot_{config.few_shot}"
@@ -152,9 +140,7 @@ def beam_file_name(data: LeverData, config: BeamConfig, queries: int) -> str:
 def chosen_queries(
     data: LeverData, split: Split, sample_num: int | None, seed: int
 ) -> tuple[SlateQuery, ...]:
-    """Return the queries of a split, or a random draw of them, in their order.
-
-    A draw and not the first ones: files are seldom in random order.
+    """Return the queries of a split, or a random sample of them, in their order.
 
     Raises:
         ValueError: there are not that many.
@@ -177,13 +163,13 @@ def _with(shots: tuple[int, ...], shot: int, order: ConstructOrder) -> tuple[int
 
 
 def _grown(
-    query: int, parent: _Set, slate: tuple[int, ...], score: float, order: ConstructOrder
-) -> _Set:
+    query: int, parent: Beam, slate: tuple[int, ...], score: float, order: ConstructOrder
+) -> Beam:
     if not math.isfinite(score):
         raise ValueError(
             f"query {query}: InfoScore of shots {list(slate)} is {score}: expected a finite "
             "number; does the answerer overflow in this precision?"
         )
-    gain = score - parent.score
+    gain, gains = score - parent.score, parent.shot_scores
     left = order is ConstructOrder.left
-    return _Set(slate, (gain, *parent.gains) if left else (*parent.gains, gain), score)
+    return Beam(slate, score, (gain, *gains) if left else (*gains, gain))

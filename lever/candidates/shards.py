@@ -1,7 +1,7 @@
-"""Records of many queries, made in shards that may be killed and run side by side.
+"""Records of many queries, made in shards that may run side by side and may be killed.
 
-Each record is one line of the shard's own file as soon as it is made, so a kill loses at most the
-query in hand.  The shard that completes the set joins all of them.
+Each record is written as a line of the shard's file as soon as it is made, so a kill loses at most
+one query.  The shard that completes the set joins all of them.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 Make = Callable[[Sequence[int]], Iterable[tuple[int, Json]]]
 
-_EVERY = 30.0  # seconds between two lines of progress
+_EVERY = 30.0  # seconds between two log lines of progress
 
 
 def fill_shard(
     folder: Path, queries: Sequence[int], start: int, end: int | None, make: Make
 ) -> dict[int, Json] | None:
-    """Make the records that are missing of `queries[start:end]`.
+    """Make the missing records of `queries[start:end]`.
 
     Args:
-        folder: of the lines of all shards; belongs to one setting and one list of queries.
+        folder: of the lines of all shards; it belongs to one setting and one list of queries.
         queries: of all shards together, in the order of the joined file.
-        start: first query of this shard.
-        end: one behind its last; None for all the rest.
-        make: query ids -> their records, one by one, each kept before the next is asked for.
+        start: index of the shard's first query.
+        end: index after its last query; None = up to the end.
+        make: query ids -> their records, one by one; each is written before the next is made.
 
     Returns:
-        The records of all queries, once no shard's are missing; None before.
+        The records of all queries; None while records of other shards are missing.
 
     Raises:
         ValueError: the shard is not within the queries.
@@ -54,7 +54,7 @@ def fill_shard(
         missing = [query for query in queries[start:end] if query not in done]
         there = end - start - len(missing)
         if there:
-            log.info("%s: %d of %d queries were there", folder, there, end - start)
+            log.info("%s: %d of %d queries exist already", folder, there, end - start)
         _drop_half_line(path)
         if missing:
             _append(path, missing, make)
@@ -67,19 +67,19 @@ def fill_shard(
 
 
 def _append(path: Path, missing: Sequence[int], make: Make) -> None:
-    """Add the record of each query as soon as it is made."""
+    """Write the record of each query as soon as it is made."""
     told = time.monotonic()
     with path.open("a", encoding="utf-8") as lines:
         for count, (query, record) in enumerate(make(missing), 1):
             lines.write(json.dumps({"query": query, "record": record}) + "\n")
-            lines.flush()  # what has left the process survives its kill
+            lines.flush()  # so that the line survives a kill of the process
             if time.monotonic() - told > _EVERY:
                 told = time.monotonic()
                 log.info("%d of %d queries made", count, len(missing))
 
 
 def read_shards(folder: Path) -> dict[int, Json]:
-    """Read the lines of all shards; a last line that a kill cut short is left out.
+    """Read the lines of all shards; an incomplete last line is left out.
 
     Raises:
         ValueError: another line is not a record.
@@ -87,7 +87,7 @@ def read_shards(folder: Path) -> dict[int, Json]:
     found: dict[int, Json] = {}
     for path in sorted(folder.glob("part-*.jsonl")):
         lines = path.read_text(encoding="utf-8").split("\n")
-        for number, line in enumerate(lines[:-1], 1):  # whole lines end with a line break
+        for number, line in enumerate(lines[:-1], 1):  # complete lines end with a line break
             try:
                 entry = json.loads(line)
                 found[int(entry["query"])] = entry["record"]
@@ -99,7 +99,7 @@ def read_shards(folder: Path) -> dict[int, Json]:
 
 
 def _drop_half_line(path: Path) -> None:
-    """Cut off what a kill left behind the last line break, so that lines can be added."""
+    """Remove an incomplete last line, which a kill may leave, before lines are added."""
     if not path.exists():
         return
     data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Candidates from a store instead of the policy: the sampler of offline learning."""
+"""Stored candidates in place of the policy's samples, for offline training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lever.features.slate_features import SlateQuery
 
 
 class StoredSampler:
-    """Return each query's stored candidates, padded to the longest group of the batch.
+    """Returns each query's stored candidates, padded to the longest group of the batch.
 
-    Beams and retrieved slates were drawn from no policy, so there is no probability they were drawn
-    with.  Their old log-probabilities are those of the policy at the time they are fetched: the
-    ratio starts at 1, whatever was trained before.
+    Beams and retrieved slates are not samples of a policy, so they have no log-probability of their
+    own.  Their old log-probabilities are those of the policy when they are fetched: the ratio
+    starts at 1.
 
     Args:
         records: RL data; the order of a record's candidates is kept.
@@ -39,14 +39,7 @@ class StoredSampler:
             ValueError: a query is not in the store, or has another pool there.
         """
         device = next(policy.parameters()).device
-        groups = [self._pointers(query) for query in queries]
-        size, shots = max(map(len, groups)), len(groups[0][0])
-        ids_BGT = torch.zeros(len(groups), size, shots, dtype=torch.long)
-        mask_BGT = torch.zeros_like(ids_BGT, dtype=torch.bool)
-        for row, group in enumerate(groups):
-            ids_BGT[row, : len(group)] = torch.tensor(group)
-            mask_BGT[row, : len(group)] = True
-        actions = Actions(ids_BGT.to(device), mask_BGT.to(device))
+        actions = padded([self._pointers(query) for query in queries]).to(device)
         with torch.no_grad():
             scores = policy.log_probs(prompt, actions, temperature)
         return replace(actions, logp_BGT=scores.logp_BGT)
@@ -63,3 +56,14 @@ class StoredSampler:
                 "keeps one pool, in one order, from generation to inference"
             )
         return [one.pointer for one in record.candidates]
+
+
+def padded(groups: Sequence[Sequence[tuple[int, ...]]]) -> Actions:
+    """Make candidates of pointers of one length; shorter groups end in padding."""
+    shape = len(groups), max(map(len, groups)), len(groups[0][0])
+    ids_BGT = torch.zeros(shape, dtype=torch.long)
+    mask_BGT = torch.zeros(shape, dtype=torch.bool)
+    for row, group in enumerate(groups):
+        ids_BGT[row, : len(group)] = torch.tensor(group)
+        mask_BGT[row, : len(group)] = True
+    return Actions(ids_BGT, mask_BGT)
