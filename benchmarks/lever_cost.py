@@ -55,7 +55,7 @@ from lever.learning.rl_data import RlDataJob, generate_rl_data, propose, rl_data
 from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, PipelineConfig
 from lever.policy.build import build_policy
 from lever.rewards.functions import Soft
-from lever.rewards.judges import StoredJudge
+from lever.rewards.judges import Judge
 from lever.settings import Settings
 from lever.world_config import DEFAULT
 
@@ -191,15 +191,16 @@ def training(case: tuple[int, int]) -> dict[str, float]:
     records = stored(data, 12)
     policy = build_policy(LeverModelConfig(), pca_features(data.image_ND, data.text_ND, data.demos))
     lessons = Lessons(data.train, (), {}, {record.query: record for record in records})
-    reward = WeightedReward({"soft": Soft(StoredJudge(records))}, {"soft": 1.0})
+    reward = WeightedReward({"soft": Soft(Judge(records))}, {"soft": 1.0})
     resident = psutil.Process().memory_info().rss / MIB
     seconds = {}
     for kind in (PhaseKind.rce, PhaseKind.grpo):
         plan = CurriculumConfig([PhaseConfig(kind, epochs=1, data="stored")])
         with tempfile.TemporaryDirectory() as folder:
             # Processor time of this one thread: what else the machine does stays out of it.
+            settings = dataclasses.replace(_settings(), curriculum=plan)
             began = time.process_time()
-            learn(policy, lessons, reward, plan, _settings(), Path(folder), 0)
+            learn(policy, lessons, reward, settings, Path(folder))
             seconds[kind.value] = time.process_time() - began
     return {**seconds, "resident": resident, "peak": peak_rss_gib() * 1024}
 

@@ -1,4 +1,4 @@
-"""What is watched while a selector learns: the published run's metrics, and which pass to keep."""
+"""Callbacks of a training: published metrics, the choice of a checkpoint, a frozen backbone."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ log = logging.getLogger(__name__)
 
 
 class SourceMetrics(Callback):
-    """Log under the published names; check that a phase starts where its candidates were scored.
+    """Log metrics by their published names; check the ratio at the start of each GRPO phase.
 
-    `lever/ppo_loss`, `lever/kl_loss` (weighed), `lever/mean_ratio`, `lever/mean_advantage` (over
-    the candidates of mixed groups), `lever/advantage_spread` (their deviation) of each update;
-    `lever/val_loss`, the cross entropy (nats a slate) of held-out queries' beams, with each
-    validation where there are such beams; `lever/start_log_ratio` of the first update of a GRPO
-    phase: 0 but for rounding where sampler and training pass agree (the largest gap of a step, in
-    half precision the mean).
+    Each update: `lever/ppo_loss`, `lever/kl_loss` (weighted), `lever/mean_ratio`, and over the
+    candidates of mixed groups `lever/mean_advantage` and its deviation `lever/advantage_spread`.
+    Each validation, if the held-out queries have beams: `lever/val_loss`, the cross entropy of
+    their beams in nats a slate.  First update of a GRPO phase: `lever/start_log_ratio`, the
+    difference between sampler and training pass (the largest of a step; in half precision the
+    mean), 0 up to rounding.
 
     Args:
         val: held-out queries.
-        beams: by query; those of held-out queries are used here.
+        beams: by query.
     """
 
     def __init__(self, val: Sequence[SlateQuery], beams: Mapping[int, BeamRecord]) -> None:
@@ -54,7 +54,7 @@ class SourceMetrics(Callback):
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
-        """Compare, before the first update of a phase, all its candidates, flat groups' too."""
+        """Check all candidates of a phase's first update, including those of flat groups."""
         assert isinstance(pl_module, GroupPolicyModule)
         by_reward = pl_module.phase.config.kind is PhaseKind.grpo
         group = pl_module.last_group
@@ -71,7 +71,7 @@ class SourceMetrics(Callback):
         group = pl_module.last_group
         steps_BGT = group.actions.mask_BGT
         real_BG = steps_BGT.any(dim=-1) & group.mixed_B.unsqueeze(-1)
-        # A slate's steps share its advantage.
+        # All steps of a slate have the same advantage.
         total_BG = torch.where(steps_BGT, group.advantages_BGT, 0.0).sum(dim=-1)
         advantage_BG = total_BG / steps_BGT.sum(dim=-1).clamp(min=1)
         chosen = advantage_BG[real_BG]
@@ -91,7 +91,7 @@ class SourceMetrics(Callback):
         actions = group.actions
         assert actions.logp_BGT is not None
         temperature = module.temperature_of(group)
-        # This hook runs outside the step, and the step's precision with it.
+        # This hook runs outside the step, and so outside its precision.
         with torch.no_grad(), module.trainer.precision_plugin.train_step_context():
             prompt = module.policy.encode(group.queries)
             now_BGT = module.policy.log_probs(prompt, actions, temperature).logp_BGT
@@ -121,10 +121,10 @@ class SourceMetrics(Callback):
 
 
 class Kept:
-    """The policy that a rule liked best so far, and the figure it was liked for.
+    """The best policy so far by some rule, and its figure.
 
-    The policy lies in the folder, the figure beside it in `<folder>.json`.  A resumed run takes
-    over both from the run it goes on from.
+    The policy is in the folder, the figure in `<folder>.json`.  A resumed run takes both from the
+    run that it continues.
 
     Args:
         folder: under `checkpoints` of the run.
@@ -141,7 +141,7 @@ class Kept:
         self.figure: float | None = None
 
     def take_over(self, trainer: L.Trainer) -> None:
-        """Read what the resumed run kept."""
+        """Read the policy and figure of the resumed run."""
         if self.resumed is None:
             return
         before = Path(self.resumed).parent / self.folder.name
@@ -153,7 +153,7 @@ class Kept:
             shutil.copyfile(_figure_of(before), _figure_of(self.folder))
 
     def keep(self, trainer: L.Trainer, figure: float) -> None:
-        """Write the policy as it is now."""
+        """Write the current policy."""
         self.figure = figure
         if trainer.is_global_zero:
             self.save(self.folder)
@@ -165,13 +165,13 @@ def _figure_of(folder: Path) -> Path:
 
 
 class LowestKL(Callback):
-    """Keep the policy of the pass with the smallest mean KL: the published choice.
+    """Keep the policy of the pass with the lowest mean KL: the published rule.
 
-    It prefers what has moved least.  The default is the largest held-out reward.
+    It prefers the policy that has changed least.
 
     Args:
         every: optimiser steps of a pass.
-        kept: holds the policy.
+        kept: stores the policy.
     """
 
     def __init__(self, every: int, kept: Kept) -> None:
@@ -194,14 +194,14 @@ class LowestKL(Callback):
             self._seen.clear()
             if self.kept.figure is None or mean < self.kept.figure:
                 self.kept.keep(trainer, mean)
-                log.info("KL %.4f: the lowest pass so far", mean)
+                log.info("mean KL of the pass: %.4f, the lowest so far", mean)
 
 
 @torch.no_grad()
 def drawn_reward(
     policy: SlatePolicy, reward: WeightedReward, queries: Sequence[SlateQuery], draws: int
 ) -> float:
-    """Mean reward of slates drawn from a policy, `draws` a query; always by the same numbers."""
+    """Return the mean reward of `draws` slates a query, sampled with a fixed seed."""
     with own_randomness(next(policy.parameters()).device):
         torch.manual_seed(0)
         actions = policy.sample(policy.encode(queries), draws)
@@ -209,14 +209,14 @@ def drawn_reward(
 
 
 class HighestDrawn(Callback):
-    """Keep the policy whose drawn slates earn most on held-out queries.
+    """Keep the policy whose sampled slates have the highest reward on held-out queries.
 
     Logs `lever/val_drawn` (see `drawn_reward`) with each validation.
 
     Args:
         val: held-out queries.
-        draws: of slates, a query.
-        kept: holds the policy.
+        draws: slates a query.
+        kept: stores the policy.
     """
 
     def __init__(self, val: Sequence[SlateQuery], draws: int, kept: Kept) -> None:
@@ -235,18 +235,18 @@ class HighestDrawn(Callback):
         assert isinstance(policy, SlatePolicy)
         drawn = drawn_reward(policy, pl_module.reward, self.val, self.draws)
         pl_module.log("lever/val_drawn", drawn, batch_size=len(self.val))
-        # A mean of nothing that could be judged is no figure.
+        # `drawn` is NaN if nothing was judged; the comparison is then False.
         best = -math.inf if self.kept.figure is None else self.kept.figure
         if drawn > best:
             self.kept.keep(trainer, drawn)
-            log.info("drawn slates earn %.4f on held-out queries: the most so far", drawn)
+            log.info("reward of sampled slates, held-out: %.4f, the best so far", drawn)
 
 
 class FreezeBackbone(Callback):
-    """Let the projection and the attention blocks of a pointer rest while a GRPO phase runs.
+    """Freeze the projection and attention blocks of a pointer in GRPO phases: a published option.
 
     Raises:
-        ValueError: the selector is no pointer, so there is nothing to freeze.
+        ValueError: the selector is not a pointer.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

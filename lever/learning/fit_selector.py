@@ -1,10 +1,10 @@
-"""Fit a selector: supervision, RCE and GRPO are phases of the one loop of `core_rl`.
+"""Train a selector: supervision, RCE and GRPO are phases of the loop in `core_rl`.
 
-Which data a phase of the curriculum reads, its `data` says (`lever.model_config.PhaseData`).  Data
-that were made before come through the stream as judged groups; their old log-probabilities are
-those of the policy at the moment they are fetched, so the ratio starts at 1 in every phase and
-round.  Where a rollout is used more than once, a round is one pass over all queries: fetch or draw
-for all of them, learn `num_iterations` times, begin anew from where that led.
+The `data` of a phase names what it reads (`lever.model_config.PhaseData`).  Stored data come
+through the stream as judged groups; their old log-probabilities are those of the policy when they
+are fetched, so the ratio starts at 1 in every phase and round.  If a rollout is used more than
+once, a round is one pass over all queries: fetch or sample for all of them, make `num_iterations`
+passes of updates, start again with the new policy.
 """
 
 from __future__ import annotations
@@ -39,32 +39,34 @@ from lever.settings import Settings
 log = logging.getLogger(__name__)
 
 VAL_BATCH = 64
-# Folder of the checkpoint that each rule keeps.
+# The folder of each rule's checkpoint.
 KEPT = {Best.drawn: "best_drawn", Best.reward: "best", Best.kl: "lowest_kl", Best.last: "last"}
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """What a selector learns from.
+    """The training data of a selector.
 
     Attributes:
-        train: queries.
-        val: queries that the best checkpoint is chosen by.
+        train: training queries.
+        val: held-out queries, for the choice of the checkpoint.
         beams: beam data by query, for phases that read them.
-        records: RL data by query, likewise.
+        records: RL data by query, for phases that read them.
+        seed: of the order of the queries.
     """
 
     train: Sequence[SlateQuery]
     val: Sequence[SlateQuery]
     beams: Mapping[int, BeamRecord] = field(default_factory=dict)
     records: Mapping[int, CandidateRecord] = field(default_factory=dict)
+    seed: int = 0
 
 
 class SlateModule(GroupPolicyModule):
-    """The loop, with groups made of stored candidates."""
+    """The loop, with groups of stored candidates."""
 
     def judged_group(self, queries: Sequence[SlateQuery], actions: Actions) -> Group:
-        """Judge candidates that were fetched, and note what the log says of drawn ones."""
+        """Judge stored candidates, and log the figures that are logged of samples."""
         group = self.judge(queries, actions)
         self._note(rollout_stats(group.rewards, actions))
         return group
@@ -74,34 +76,29 @@ def learn(
     policy: SlatePolicy,
     lessons: Lessons,
     reward: WeightedReward,
-    curriculum: CurriculumConfig,
     settings: Settings,
     folder: Path,
-    seed: int,
     callbacks: Sequence[Callback] = (),
-) -> SlatePolicy:
-    """Train through the phases of a curriculum; the policy becomes the best checkpoint.
+) -> None:
+    """Train through the phases of `settings.curriculum`; the policy becomes the best checkpoint.
 
     Args:
         policy: to start from; it is changed.
-        lessons: what to learn from.
+        lessons: the training data.
         reward: judges stored, fresh and held-out slates.
-        curriculum: the phases.
         settings: of the run.
-        folder: checkpoints, samples and logs.
-        seed: of the order of the queries.
-        callbacks: more of them.
+        folder: for checkpoints, samples and logs; the result is in `checkpoints/final`.
+        callbacks: further callbacks.
 
     Raises:
-        ValueError: a phase reads data that `lessons` has not got for a query.
+        ValueError: a phase reads data that `lessons` lack for a query.
     """
-    torch.manual_seed(seed)
-    # Phases of data that are not there end the run before anything is learnt.
-    trainer, resolved = _paced(curriculum, lessons, settings.trainer, policy.shots)
+    torch.manual_seed(lessons.seed)
+    trainer, curriculum = _paced(settings, lessons, policy.shots)
     module = SlateModule(
         policy,
         reward,
-        resolved,
+        curriculum,
         settings.loss,
         trainer,
         FreshSampler(settings.rollout.num_generations),
@@ -111,11 +108,15 @@ def learn(
     held_out = [lessons.val[at : at + VAL_BATCH] for at in range(0, len(lessons.val), VAL_BATCH)]
 
     def stream(phase: Phase) -> Iterator[Batch]:
-        order = shuffled_batches(lessons.train, trainer.batch_size, seed + phase.index)
+        order = shuffled_batches(lessons.train, trainer.batch_size, lessons.seed + phase.index)
         return (_batch(module, phase.config, queries, lessons) for queries in order)
 
-    best = kept_by(settings.learn.best, curriculum)
-    watching = _watching(best, policy, lessons, settings, folder / "checkpoints", trainer)
+    def save(target: Path, metrics: dict[str, float] | None = None) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        save_policy(policy, settings.model, target, metrics or {})
+
+    best = kept_by(settings.learn.best, settings.curriculum)
+    kept = Kept(folder / "checkpoints" / KEPT[best], save, resume_point(trainer.resume))
     fit(
         module,
         stream,
@@ -125,82 +126,58 @@ def learn(
         hardware=settings.hardware,
         logger=settings.logger,
         describe=lambda query: {"query": query.query},
-        save=lambda target, metrics: _save(policy, settings, target, metrics),
-        callbacks=(*watching, *callbacks),
+        save=save,
+        callbacks=(*_callbacks(best, kept, lessons, settings, trainer.val_every), *callbacks),
         doctor=settings.doctor,
     )
-    _finish(best, policy, settings, folder)
-    return policy
+    if kept.folder.is_dir():
+        load_weights(policy, settings.model, kept.folder)
+    save(kept.folder.with_name("final"))
+    policy.eval()
 
 
-def _paced(
-    curriculum: CurriculumConfig, lessons: Lessons, trainer: TrainerConfig, shots: int
-) -> tuple[TrainerConfig, Curriculum]:
-    """Measure phases, looks and checkpoints in passes over the queries.
+def _paced(settings: Settings, lessons: Lessons, shots: int) -> tuple[TrainerConfig, Curriculum]:
+    """Set phases, validations and checkpoints in passes over the queries.
 
     Raises:
         ValueError: see `learn`.
     """
+    trainer = settings.trainer
     size = min(trainer.batch_size, len(lessons.train))
     passes = max(1, len(lessons.train) // (size * trainer.accumulation))
-    phases = [_in_passes(phase, passes) for phase in curriculum.phases]
+    phases = [_in_passes(phase, passes) for phase in settings.curriculum.phases]
     for phase in phases:
         _check_data(phase, lessons, shots)
     steps = [passes * phase.num_iterations for phase in phases]
     resolved = Curriculum.resolve(CurriculumConfig(phases), steps, trainer.max_steps)
-    # An epoch is a pass over the queries: a checkpoint and a look at held-out queries each.
+    # An epoch is a pass over the queries, followed by a checkpoint and a validation.
     paced = replace(trainer, batch_size=size, checkpoint_every=passes, val_every=passes)
     return paced, resolved
 
 
 def kept_by(best: Best, curriculum: CurriculumConfig) -> Best:
-    """Say which rule keeps a checkpoint, where that is left to the curriculum."""
+    """Return the rule that keeps a checkpoint; `auto` depends on the curriculum."""
     if best is not Best.auto:
         return best
     return Best.drawn if curriculum.phases[-1].kind is PhaseKind.grpo else Best.reward
 
 
-def _watching(
-    best: Best,
-    policy: SlatePolicy,
-    lessons: Lessons,
-    settings: Settings,
-    checkpoints: Path,
-    trainer: TrainerConfig,
+def _callbacks(
+    best: Best, kept: Kept, lessons: Lessons, settings: Settings, steps: int
 ) -> list[Callback]:
-    """What logs published metrics, freezes, and keeps the checkpoint that a rule names."""
-
-    def save(target: Path) -> None:
-        _save(policy, settings, target, {})
-
-    kept = Kept(checkpoints / KEPT[best], save, resume_point(trainer.resume))
+    """Build the callbacks of a training; `steps` are the optimiser steps of a pass."""
     found: list[Callback] = [SourceMetrics(lessons.val, lessons.beams)]
     if settings.learn.freeze_backbone_in_grpo:
         found.append(FreezeBackbone())
     if best is Best.kl:
-        found.append(LowestKL(trainer.val_every, kept))
+        found.append(LowestKL(steps, kept))
     elif best is Best.drawn and lessons.val:
         found.append(HighestDrawn(lessons.val, settings.rollout.num_generations, kept))
     return found
 
 
-def _finish(best: Best, policy: SlatePolicy, settings: Settings, folder: Path) -> None:
-    """Leave the chosen checkpoint in the policy and under `final`."""
-    chosen = folder / "checkpoints" / KEPT[best]
-    if chosen.is_dir():
-        load_weights(policy, settings.model, chosen)
-    _save(policy, settings, folder / "checkpoints" / "final", {})
-    policy.eval()
-    log.info("selector saved under %s", folder / "checkpoints" / "final")
-
-
-def _save(policy: SlatePolicy, settings: Settings, target: Path, metrics: dict[str, float]) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    save_policy(policy, settings.model, target, metrics)
-
-
 def _in_passes(phase: PhaseConfig, passes: int) -> PhaseConfig:
-    """Widen a phase that uses its rollouts again to rounds of one pass."""
+    """Make the rounds of a phase that reuses its rollouts as long as one pass."""
     if phase.num_iterations > 1 and phase.minibatches == 1:
         return replace(phase, minibatches=passes)
     return phase
@@ -236,13 +213,13 @@ def _check_data(phase: PhaseConfig, lessons: Lessons, shots: int) -> None:
 def _batch(
     module: SlateModule, phase: PhaseConfig, queries: Sequence[SlateQuery], lessons: Lessons
 ) -> Batch:
-    """Make what a phase learns from of some queries."""
+    """Make the batch of a phase from some queries."""
     kind = PhaseData(phase.data)
     if kind is PhaseData.fresh:
         return queries
     if kind is not PhaseData.stored:
         return beam_group(queries, lessons.beams, weighed=kind is PhaseData.beam_scores)
-    # The loader asks, outside the step: in another precision the ratio would not start at 1.
+    # The loader runs outside the step; in another precision the ratio would not start at 1.
     with torch.no_grad(), module.trainer.precision_plugin.train_step_context():
         prompt = module.policy.encode(queries)
         fetch = StoredSampler(lessons.records[one.query] for one in queries)

@@ -1,9 +1,9 @@
-"""RL data: what a selector learns from offline, candidates of several kinds with their scores.
+"""Make RL data for offline training: candidates of several kinds with their scores.
 
-Of each query: its best beams, samples of the selector at several temperatures, random sets and
-retrieved ones, those that repeat an earlier one left out.  The answerer answers every set once and
-the answers are scored by one rule.  What a query's candidates are depends on the seed and the query
-alone, so shards and resumed runs make the same data.
+The candidates of a query are its best beams, samples of the selector at several temperatures,
+random sets and retrieved sets, without repeats.  The answerer answers each once, and one rule
+scores the answers.  A query's candidates depend only on the seed and the query, so shards and
+resumed runs make the same data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from core_rl.files import write_json
 from core_rl.fingerprint import fingerprint
@@ -35,32 +34,33 @@ from lever.candidates.rl_records import (
     candidate_entry,
 )
 from lever.candidates.shards import Json, fill_shard
+from lever.candidates.stored_sampler import padded
 from lever.data.datasets import LeverData, Prompted
 from lever.data.vqa_accuracy import MATCHERS, check_answers
 from lever.features.slate_features import SlateQuery
 from lever.generation_config import BeamsFrom, RlDataConfig
-from lever.policy.slate_policy import SlatePolicy
+from lever.policy.slate_policy import SlatePolicy, SlatePrompt
 from lever.rewards.functions import word_f1
 
 log = logging.getLogger(__name__)
 
 Pointer = tuple[int, ...]
-_RANDOM_TRIES = 50  # draws for one random set that no other kind has proposed
+_RANDOM_TRIES = 50  # draws for one random set that is not among the candidates
 
 
 @dataclass(frozen=True)
 class RlDataJob:
-    """What RL data are made from.
+    """The inputs of RL data.
 
     Attributes:
-        data: whose queries are asked.
-        answerer: answers every candidate; cached, it is asked for nothing twice.
+        data: with the queries.
+        answerer: answers every candidate; should have a cache.
         policy: the supervised selector.
-        beams: by query; may be empty where the beams are the selector's own.
-        config: how many of which kind.
+        beams: by query; may be empty if the selector makes the beams.
+        config: numbers of candidates.
         seed: of samples and random sets.
-        generation: settings the answers are written with, for the file's header.
-        spell: a prompt as text, where prompts are to be kept; None leaves them out.
+        generation: settings of the answers, for the file's header.
+        spell: returns a prompt as text, to be written with its candidate; None = no prompts.
     """
 
     data: LeverData
@@ -73,7 +73,7 @@ class RlDataJob:
     spell: Callable[[Prompted], str] | None = None
 
     def queries(self) -> dict[int, SlateQuery]:
-        """Return all queries of the file, by id."""
+        """Return the queries of the file, by id."""
         config = self.config
         chosen = chosen_queries(self.data, config.split, config.sample_num, self.seed)
         return {one.query: one for one in chosen}
@@ -85,18 +85,17 @@ def generate_rl_data(
     """Make the RL data file of a data set, or one shard of it.
 
     Args:
-        job: see `RlDataJob`.
-        key: names what the records depend on; see `rl_data_key`.
-        folder: for a folder of this key: lines of its shards, and the file unless `output` says
-            where.
+        job: the inputs.
+        key: digest of what the records depend on; see `rl_data_key`.
+        folder: gets a subfolder with the shards, and the file if `output` is None.
         output: the file.
 
     Returns:
-        The file, read by `lever.candidates.rl_records.read_candidates`; None while other shards are
+        The file, for `lever.candidates.rl_records.read_candidates`; None while other shards are
         missing.
 
     Raises:
-        ValueError: a query without beams or (where strict) without answers, or a beam's shot
+        ValueError: a query has no beams or (with `strict_eval`) no answers, or a beam's shot is
             outside the query's pool.
     """
     queries, config = job.queries(), job.config
@@ -127,7 +126,7 @@ def generate_rl_data(
 
 
 def rl_data_key(job: RlDataJob) -> str:
-    """Name what the records depend on; shard, file names and batching are not part of it."""
+    """Digest what the records depend on; not shard, file names and batching."""
     settings = replace(
         job.config,
         beam_data=None,
@@ -149,7 +148,7 @@ def rl_data_key(job: RlDataJob) -> str:
 
 
 def judged(job: RlDataJob, queries: Sequence[SlateQuery]) -> Iterator[CandidateRecord]:
-    """Propose candidates of some queries and score them, all answered together."""
+    """Propose the candidates of some queries and score them in one call of the answerer."""
     for query in queries:
         if job.config.strict_eval and not job.data.answers[query.query]:
             raise ValueError(
@@ -176,10 +175,10 @@ def judged(job: RlDataJob, queries: Sequence[SlateQuery]) -> Iterator[CandidateR
 
 
 def propose(job: RlDataJob, query: SlateQuery) -> list[Candidate]:
-    """Propose the candidates of a query: none twice, the earlier kind keeps a repeated one.
+    """Propose the candidates of a query; a repeated set belongs to the kind that is first.
 
     Raises:
-        ValueError: there are no beams for the query, or one of them is outside its pool.
+        ValueError: the query has no beams, or one of them is outside its pool.
     """
     config, shots = job.config, job.policy.shots
     found: dict[Pointer, Candidate] = {}
@@ -203,30 +202,32 @@ def propose(job: RlDataJob, query: SlateQuery) -> list[Candidate]:
 
 
 def retrieved(data: LeverData, query: SlateQuery, shots: int, count: int) -> list[Pointer]:
-    """Nearest demonstrations by several measures, the nearest last, until there are enough.
+    """Return `count` sets of nearest demonstrations by several measures, the nearest last.
 
-    By text and picture together, by text, by picture, and by the two in turn; then the next nearest
-    of each.
+    The measures are text and picture together, text, picture, and these two in turn; after the
+    nearest of each come the next nearest.
     """
     pool = list(query.pool)
-    text_K = _ranked(data.text_ND, query.query, pool)
-    image_K = _ranked(data.image_ND, query.query, pool)
-    both_K = (text_K + image_K).argsort(descending=True, stable=True).tolist()
-    by_text = text_K.argsort(descending=True, stable=True).tolist()
-    by_image = image_K.argsort(descending=True, stable=True).tolist()
-    in_turn = list(
-        dict.fromkeys(place for pair in zip(by_text, by_image, strict=True) for place in pair)
+    text_K, image_K = (
+        rows_ND[pool].float() @ rows_ND[query.query].float()
+        for rows_ND in (data.text_ND, data.image_ND)
     )
+    both, by_text, by_image = (
+        score_K.argsort(descending=True, stable=True).tolist()
+        for score_K in (text_K + image_K, text_K, image_K)
+    )
+    pairs = zip(by_text, by_image, strict=True)
+    in_turn = list(dict.fromkeys(place for pair in pairs for place in pair))
     found: dict[Pointer, None] = {}
     for first in range(len(pool) - shots + 1):
-        for order in (both_K, by_text, by_image, in_turn):
+        for order in (both, by_text, by_image, in_turn):
             if len(found) < count:
                 found[tuple(reversed(order[first : first + shots]))] = None
     return list(found)
 
 
 def _entry(job: RlDataJob, record: CandidateRecord) -> Json:
-    """Write a record, with the prompts where they are wanted."""
+    """Return a record as a file holds it, with prompts if asked for."""
     entry = candidate_entry(record)
     if job.config.save_prompts and job.spell is not None:
         for row in entry["pointer_candidates"]:
@@ -234,20 +235,12 @@ def _entry(job: RlDataJob, record: CandidateRecord) -> Json:
     return entry
 
 
-def _ranked(rows_ND: Tensor, query: int, pool: list[int]) -> Tensor:
-    return rows_ND[pool].float() @ rows_ND[query].float()
-
-
-def _beams(job: RlDataJob, query: SlateQuery, prompt: Any) -> list[Candidate]:
+def _beams(job: RlDataJob, query: SlateQuery, prompt: SlatePrompt) -> list[Candidate]:
     config, shots = job.config, job.policy.shots
     if config.num_beams == 0:
         return []
     if config.beams_from is BeamsFrom.selector:
-        actions = job.policy.beam_search(prompt, config.num_beams)
-        pairs = [
-            (pointer, score)
-            for pointer, score in zip(*_listed(actions, len(query.pool)), strict=True)
-        ]
+        pairs = listed(job.policy.beam_search(prompt, config.num_beams), len(query.pool))
     else:
         record = job.beams.get(query.query)
         if record is None:
@@ -269,16 +262,16 @@ def _beams(job: RlDataJob, query: SlateQuery, prompt: Any) -> list[Candidate]:
     ]
 
 
-def _samples(job: RlDataJob, query: SlateQuery, prompt: Any) -> Iterator[Candidate]:
+def _samples(job: RlDataJob, query: SlateQuery, prompt: SlatePrompt) -> Iterator[Candidate]:
     config = job.config
     if config.num_samples_per_temp == 0:
         return
     for number, temperature in enumerate(config.temps):
-        # Its own stream, so that neither other queries nor a resumed run change the draw.
+        # A random stream of its own: the samples do not depend on other queries or a resume.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_stream(job.seed, query.query, number))
             actions = job.policy.sample(prompt, config.num_samples_per_temp, temperature)
-        for pointer, score in zip(*_listed(actions, len(query.pool)), strict=True):
+        for pointer, score in listed(actions, len(query.pool)):
             yield Candidate(pointer, GenMethod.sample, logprob_score=score, temperature=temperature)
 
 
@@ -286,24 +279,26 @@ def _stream(seed: int, query: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, query, number, 23]).generate_state(1)[0])
 
 
-def _listed(actions: Actions, pool: int) -> tuple[list[Pointer], list[float]]:
-    """Pointers and log-probabilities of one query's candidates.
+def listed(actions: Actions, pool: int) -> list[tuple[Pointer, float]]:
+    """Return pointers and log-probabilities of the candidates of one query.
 
-    Without padding, and without sets that a selector ended early (a stop stands behind the pool):
-    candidates of one query have one length.
+    Padding and sets that end early are left out: stored candidates of a query have one length.
+
+    Args:
+        actions: of one query.
+        pool: its size; the place after it is the stop.
     """
     assert actions.logp_BGT is not None
     real_G = (actions.mask_BGT[0] & (actions.ids_BGT[0] < pool)).all(dim=-1)
     ids, logp = actions.ids_BGT[0][real_G], actions.logp_BGT[0][real_G].sum(dim=-1)
-    return [tuple(row) for row in ids.tolist()], logp.tolist()
+    return [(tuple(row), score) for row, score in zip(ids.tolist(), logp.tolist(), strict=True)]
 
 
 @torch.no_grad()
-def _logprobs(policy: SlatePolicy, prompt: Any, found: Sequence[Pointer]) -> list[float]:
-    ids_BGT = torch.tensor([found], device=prompt.valid_BK.device)
-    actions = Actions(ids_BGT, torch.ones_like(ids_BGT, dtype=torch.bool))
-    logp_BG = policy.log_probs(prompt, actions).logp_BGT.sum(dim=-1)
-    return [float(value) for value in logp_BG[0]]
+def _logprobs(policy: SlatePolicy, prompt: SlatePrompt, found: Sequence[Pointer]) -> list[float]:
+    actions = padded([found]).to(prompt.valid_BK.device)
+    scores: list[float] = policy.log_probs(prompt, actions).logp_BGT[0].sum(dim=-1).tolist()
+    return scores
 
 
 def _score(
@@ -312,7 +307,7 @@ def _score(
     one = replace(one, vqa_raw_generation=said, vqa_pred_answer=said.strip())
     if logp is not None:
         one = replace(one, vqa_gt_prob=min(1.0, math.exp(logp)))
-    if not answers:  # only where that is allowed: nothing is scored by a substitute
+    if not answers:  # only with strict_eval=false; no substitute rule is used
         return replace(one, vqa_eval_mode="error")
     rule = config.matching
     accuracy, name = MATCHERS[rule](said, answers), EVAL_NAMES[rule]

@@ -1,14 +1,14 @@
 """The stages of the pipeline on one data set: beams, supervision, RL data, RCE, GRPO.
 
-Each is done once for the same settings (`core_rl.run.stages`); `learn` and `pipeline` may name
-outputs that come from elsewhere instead.
+Each stage runs once for the same settings (`core_rl.run.stages`).  `learn` and `pipeline` may name
+existing files in its place.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,26 +32,51 @@ from lever.model_config import LeverModelConfig, PhaseData
 from lever.policy.build import build_features, build_policy, load_weights, weights_digest
 from lever.policy.slate_policy import SlatePolicy
 from lever.rewards.build import build_reward, needs_references
-from lever.rewards.judges import CountedJudge, Slate, build_judge
+from lever.rewards.judges import Judge, Slate, build_judge
 from lever.settings import Settings
 
 log = logging.getLogger(__name__)
 
-JUDGED = "judged.json"  # of a training: the slates of training queries that it had judged
+JUDGED = "judged.json"  # in a training's folder: the judged slates of training queries
 
 Beams = Mapping[int, BeamRecord]
 Records = Mapping[int, CandidateRecord]
 
 
+@dataclass(frozen=True)
+class Training:
+    """One training of a selector.
+
+    Attributes:
+        name: of the stage.
+        curriculum: its phases.
+        start: checkpoint to start from; None = untrained.
+        model: the selector; None = that of the run.
+        features: of the items; None = those of the model.
+        records: RL data, for phases that read them.
+        shuffled: permute the rewards within each group: the control.
+    """
+
+    name: str
+    curriculum: CurriculumConfig
+    start: Path | None = None
+    model: LeverModelConfig | None = None
+    features: Features | None = None
+    records: Records = field(default_factory=dict)
+    shuffled: bool = False
+
+
 @dataclass
 class Workshop:
-    """One data set with its answerer, and what the stages make of them.
+    """One data set with its answerer, and the outputs of the stages.
+
+    Use it in a `with` statement, which closes the answerer's cache.
 
     Attributes:
         settings: of the run.
-        seed: of the data, the draws and the order of learning.
+        seed: of the data, of sampling and of the order of the queries.
         data: the questions.
-        setup: the answerer; close it at the end.
+        setup: the answerer.
     """
 
     settings: Settings
@@ -61,7 +86,7 @@ class Workshop:
 
     @classmethod
     def open(cls, settings: Settings, seed: int) -> Workshop:
-        """Load the data and make the answerer."""
+        """Load the data and build the answerer."""
         data = load_data(settings.data_mix, settings.paths, seed)
         setup = build_answerer(settings.answerer, data, settings.paths, settings.hardware)
         return cls(settings, seed, data, setup)
@@ -79,12 +104,12 @@ class Workshop:
 
     @property
     def rule(self) -> Matching:
-        """How answers are judged: stored, fresh and held-out slates alike."""
+        """The rule that judges the answers of stored, fresh and held-out slates."""
         return self.settings.rl_data.matching
 
     @cached_property
     def train(self) -> tuple[SlateQuery, ...]:
-        """Queries to learn from: all, or a random draw of `learn.max_samples`.
+        """The training queries: all, or a random sample of `learn.max_samples`.
 
         Raises:
             ValueError: there are not that many.
@@ -102,14 +127,14 @@ class Workshop:
 
     @cached_property
     def taught(self) -> LeverData:
-        """The data with `train` alone to learn from, under a name of its own where that is less."""
+        """The data with `train` as training queries; the fingerprint covers the sample."""
         if self.settings.learn.max_samples is None:
             return self.data
         name = fingerprint(self.data.fingerprint, [one.query for one in self.train])
         return replace(self.data, train=self.train, fingerprint=name)
 
     def key(self, *parts: object) -> str:
-        """Fingerprint of what a training's output depends on besides `parts`."""
+        """Digest the settings that a training's output depends on, and `parts`."""
         settings = self.settings
         trainer = settings.trainer
         how = (
@@ -133,10 +158,10 @@ class Workshop:
     # -- beam data ---------------------------------------------------------------------------
 
     def beams(self, split: Split, given: str | None = None) -> dict[int, BeamRecord]:
-        """Read the beam data of a split, made first where there are none.
+        """Read the beam data of a split, after generating them if needed.
 
         Args:
-            split: whose queries.
+            split: of the queries.
             given: a file to read instead.
 
         Raises:
@@ -144,7 +169,7 @@ class Workshop:
         """
         config = replace(self.settings.beams, split=split, start=0, end=None)
         data = self.taught
-        if split is not Split.train:  # `sample_num` is of what is learned from
+        if split is not Split.train:  # `sample_num` applies to the training queries only
             data, config = self.data, replace(config, sample_num=None)
         if given is None:
             key = beams_key(data, self.setup.answerer, config, self.seed)
@@ -158,12 +183,12 @@ class Workshop:
 
     @cached_property
     def train_beams(self) -> dict[int, BeamRecord]:
-        """Beam data of the queries to learn from."""
+        """Beam data of the training queries."""
         return self.beams(Split.train, self.settings.learn.beam_data)
 
     @cached_property
     def lessons(self) -> Lessons:
-        """Beam data of the queries to learn from and to select by."""
+        """Training and validation queries with their beam data."""
         given, beams = self.settings.learn, self.train_beams
         if given.beam_data is None or given.val_beam_data is not None:
             beams = beams | self.beams(Split.val, given.val_beam_data)
@@ -171,21 +196,22 @@ class Workshop:
         if len(queries) < len(self.train):
             log.warning("beam data of %d of %d queries", len(queries), len(self.train))
         if not queries:
-            raise ValueError("learn.beam_data: it holds none of the queries to learn from")
-        return Lessons(queries, self.data.val, beams)
+            raise ValueError("learn.beam_data: it holds none of the training queries")
+        return Lessons(queries, self.data.val, beams, seed=self.seed)
 
     def lessons_of(self, curriculum: CurriculumConfig) -> Lessons:
-        """As `lessons`; where no phase reads beams they are not made, for they cost the most."""
+        """As `lessons`, but without beams, the costliest data, if no phase reads them."""
         given = self.settings.learn
         if _reads_beams(curriculum) or given.beam_data is not None:
             return self.lessons
         named = given.val_beam_data
-        return Lessons(self.train, self.data.val, self.beams(Split.val, named) if named else {})
+        beams = self.beams(Split.val, named) if named else {}
+        return Lessons(self.train, self.data.val, beams, seed=self.seed)
 
     # -- selectors ---------------------------------------------------------------------------
 
     def features(self, model: LeverModelConfig | None = None) -> Features:
-        """What a selector sees; see `lever.policy.build`."""
+        """Make the features of a selector; see `lever.policy.build`."""
         return build_features(self.data, model or self.settings.model, self.settings.paths)
 
     def selector(
@@ -200,104 +226,74 @@ class Workshop:
         policy = build_policy(model, features or self.features(model))
         return policy if checkpoint is None else load_weights(policy, model, checkpoint)
 
-    def train_selector(
-        self,
-        name: str,
-        curriculum: CurriculumConfig,
-        start: Path | None = None,
-        *,
-        model: LeverModelConfig | None = None,
-        features: Features | None = None,
-        records: Records | None = None,
-        shuffled: bool = False,
-    ) -> Path:
-        """Train a selector unless that was done; return its checkpoint.
+    def judge(self, records: Records) -> Judge:
+        """Build the judge of a training with these RL data."""
+        references = needs_references(self.settings.reward)
+        return build_judge(self.data, self.setup.answerer, records.values(), references, self.rule)
 
-        Args:
-            name: of the stage.
-            curriculum: its phases.
-            start: checkpoint to go on from; None = untrained.
-            model: the selector; None = that of the run.
-            features: what it sees; None = as `model` says.
-            records: RL data, for phases that read them.
-            shuffled: deal the rewards at random: the control.
-        """
-        model = model or self.settings.model
-        # What is resumed is one training, none of the stages before it.
+    def train_selector(self, job: Training) -> Path:
+        """Train a selector, unless that was done before; return its checkpoint."""
+        model = job.model or self.settings.model
+        # `resume` belongs to one training, not to the stages before it.
         trainer = replace(self.settings.trainer, resume=None)
         if model is not self.settings.model:
             trainer = replace(trainer, lr=model.lr, batch_size=model.batch_size)
-        settings = replace(self.settings, model=model, trainer=trainer)
         key = self.key(
             model,
-            curriculum,
-            None if start is None else weights_digest(start),
-            features is None,
-            self._beams_read(curriculum),
-            records or {},
-            shuffled,
+            job.curriculum,
+            None if job.start is None else weights_digest(job.start),
+            job.features is None,
+            self._beams_read(job.curriculum),
+            job.records,
+            job.shuffled,
             trainer.lr,
         )
+        settings = replace(self.settings, model=model, trainer=trainer, curriculum=job.curriculum)
 
         def make(folder: Path) -> dict[str, float]:
-            policy = self.selector(start, model, features)
-            judged = self._learn(policy, settings, curriculum, records or {}, folder, shuffled)
+            judged = self._learn(job, settings, folder)
             write_json(folder / JUDGED, sorted([query, list(shots)] for query, shots in judged))
             return {"scored": float(len(judged))}
 
-        folder, _ = run_stage(name, self.root, key, make)
+        folder, _ = run_stage(job.name, self.root, key, make)
         return folder / "checkpoints" / "final"
 
     def _beams_read(self, curriculum: CurriculumConfig) -> Beams:
-        """Beams that a training learns from."""
+        """Return the beams that the training reads."""
         if not _reads_beams(curriculum):
             return {}
         return {one.query: self.lessons.beams[one.query] for one in self.lessons.train}
 
-    def _learn(
-        self,
-        policy: SlatePolicy,
-        settings: Settings,
-        curriculum: CurriculumConfig,
-        records: Records,
-        folder: Path,
-        shuffled: bool,
-    ) -> set[Slate]:
-        """Train; return the slates of training queries that had to be judged."""
-        judge = build_judge(
-            self.data,
-            self.setup.answerer,
-            records.values(),
-            needs_references(settings.reward),
-            self.rule,
-        )
-        counted = CountedJudge(judge)
-        reward = build_reward(settings.reward, counted, self.data, policy.features, shuffled)
-        lessons = replace(self.lessons_of(curriculum), records=records)
-        if not _reads_beams(curriculum):
+    def _learn(self, job: Training, settings: Settings, folder: Path) -> set[Slate]:
+        """Train; return the slates of training queries that were judged."""
+        policy = self.selector(job.start, settings.model, job.features)
+        judge = self.judge(job.records)
+        reward = build_reward(settings.reward, judge, self.data, policy.features, job.shuffled)
+        lessons = replace(self.lessons_of(job.curriculum), records=job.records)
+        if not _reads_beams(job.curriculum):
             lessons = replace(lessons, train=self.train)
-        learn(policy, lessons, reward, curriculum, settings, folder, self.seed)
+        learn(policy, lessons, reward, settings, folder)
         ours = {one.query for one in self.train}
-        return {slate for slate in counted.seen if slate[0] in ours}
+        return {slate for slate in judge.seen if slate[0] in ours}
 
     # -- the stages --------------------------------------------------------------------------
 
     def sft(self) -> Path:
-        """Supervision by beams."""
+        """Return the supervised selector."""
         given = self.settings.pipeline.sft_checkpoint
         if given is not None:
             return Path(given)
-        return self.train_selector("sft", self.settings.pipeline.sft)
+        return self.train_selector(Training("sft", self.settings.pipeline.sft))
 
     def rce(self) -> Path:
-        """RCE from the supervised selector."""
+        """Return the selector after RCE, which starts from the supervised one."""
         given = self.settings.pipeline.rce_checkpoint
         if given is not None:
             return Path(given)
-        return self.train_selector("rce", self.settings.pipeline.rce, self.sft())
+        return self.train_selector(Training("rce", self.settings.pipeline.rce, self.sft()))
 
     def rl_data(self, sft: Path | None) -> dict[int, CandidateRecord]:
-        """Candidates of several kinds with their scores; made unless they are there.
+        """Read the RL data, after generating them if needed.
 
         Args:
             sft: checkpoint of the selector that samples; None = untrained.

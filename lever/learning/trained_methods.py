@@ -1,7 +1,6 @@
-"""The rows of the comparison that need a training of their own: name -> how it is trained.
+"""The trained rows of the comparison: functions from the workshop of a world to a selector.
 
-Each takes the workshop of one world and returns a selector.  `sft`, `rce`, `offline` and `grpo` are
-the pipeline; the others stand beside it.
+`sft`, `rce`, `offline` and `grpo` are the pipeline; the others are controls and alternatives.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from core_rl.config import CurriculumConfig, PhaseKind, Subset
 from lever.candidates.rl_records import EVAL_NAMES, Candidate, CandidateRecord, GenMethod
 from lever.config import DataKind
 from lever.features.slate_features import FeatureTable
-from lever.learning.stages import JUDGED, Workshop
+from lever.learning.rl_data import listed
+from lever.learning.stages import JUDGED, Training, Workshop
 from lever.model_config import (
     FeatureConfig,
     FeatureKind,
@@ -36,12 +36,12 @@ Arm = Callable[[Workshop], SlatePolicy]
 
 
 def sft(shop: Workshop) -> SlatePolicy:
-    """Supervision alone."""
+    """Supervision only."""
     return shop.selector(shop.sft())
 
 
 def rce(shop: Workshop) -> SlatePolicy:
-    """RCE alone, from the supervised selector."""
+    """RCE only, from the supervised selector."""
     return shop.selector(shop.rce())
 
 
@@ -49,11 +49,11 @@ def offline(shop: Workshop) -> SlatePolicy:
     """GRPO on the RL data, from the RCE checkpoint."""
     records = shop.rl_data(shop.sft())
     curriculum = shop.settings.pipeline.offline
-    return shop.selector(shop.train_selector("offline", curriculum, shop.rce(), records=records))
+    return _trained(shop, Training("offline", curriculum, shop.rce(), records=records))
 
 
 def grpo(shop: Workshop) -> SlatePolicy:
-    """GRPO on slates drawn anew each round, from the RCE checkpoint: the full pipeline."""
+    """GRPO on slates sampled in each round, from the RCE checkpoint: the full pipeline."""
     return shop.selector(_refresh(shop))
 
 
@@ -63,35 +63,32 @@ def offline_equal(shop: Workshop) -> SlatePolicy:
     counts = Counter(query for query, _ in judged)
     records = _draws_of(shop, shop.rce(), counts)
     curriculum = _on(PhaseData.stored, shop.settings.pipeline.refresh)
-    return shop.selector(
-        shop.train_selector("offline_equal", curriculum, shop.rce(), records=records)
-    )
+    return _trained(shop, Training("offline_equal", curriculum, shop.rce(), records=records))
 
 
 def shuffled(shop: Workshop) -> SlatePolicy:
-    """The control: as `grpo`, each group's rewards dealt to its slates at random."""
+    """The control: as `grpo`, with rewards permuted within each group."""
     curriculum = shop.settings.pipeline.refresh
-    return shop.selector(shop.train_selector("shuffled", curriculum, shop.rce(), shuffled=True))
+    return _trained(shop, Training("shuffled", curriculum, shop.rce(), shuffled=True))
 
 
 def rce_longer(shop: Workshop) -> SlatePolicy:
-    """The control of more updates: RCE for as many as RCE and GRPO together."""
+    """The control of training time: RCE for as many epochs as RCE and GRPO together."""
     [first, *_] = shop.settings.pipeline.rce.phases
     updates = sum(one.epochs * one.num_iterations for one in shop.settings.pipeline.refresh.phases)
     curriculum = CurriculumConfig([replace(first, epochs=first.epochs + updates)])
-    return shop.selector(shop.train_selector("rce_longer", curriculum, shop.sft()))
+    return _trained(shop, Training("rce_longer", curriculum, shop.sft()))
 
 
 def knows_latents(shop: Workshop) -> SlatePolicy:
-    """A ceiling: the metric on the true latent facts of a generated world, not on embeddings."""
-    model = replace(_metric(), name="knows_latents")
-    return _other(shop, model, FeatureTable(latent_rows(shop)))
+    """An upper bound: the metric on the latent facts of a generated world."""
+    return _other(shop, LeverModelConfig("knows_latents"), FeatureTable(latent_rows(shop)))
 
 
 def metric_pca(shop: Workshop) -> SlatePolicy:
-    """The metric on plain principal components: what the bank's answers add to the features."""
+    """The metric on principal components, without the bank's answers."""
     features = FeatureConfig(kind=FeatureKind.pca)
-    return _other(shop, replace(_metric(), name="metric_pca", features=features))
+    return _other(shop, LeverModelConfig("metric_pca", features=features))
 
 
 def pointer(shop: Workshop) -> SlatePolicy:
@@ -100,7 +97,7 @@ def pointer(shop: Workshop) -> SlatePolicy:
 
 
 def pointer_mean(shop: Workshop) -> SlatePolicy:
-    """The large pointer as published: on the mean of the two embeddings."""
+    """The large pointer on the mean of the two embeddings, as published."""
     features = FeatureConfig(kind=FeatureKind.mean)
     model = LeverModelConfig("pointer_mean", SelectorKind.pointer, features=features, lr=LARGE_LR)
     return _other(shop, model)
@@ -117,7 +114,7 @@ def mlp(shop: Workshop) -> SlatePolicy:
     return _other(shop, model)
 
 
-LARGE_LR = 1e-3  # of selectors with matrices; thirty times the metric's would not converge
+LARGE_LR = 1e-3  # for selectors with weight matrices; they diverge at the metric's .03
 
 PIPELINE: Mapping[str, Arm] = {"sft": sft, "rce": rce, "offline": offline, "grpo": grpo}
 ARMS: Mapping[str, Arm] = {
@@ -134,14 +131,10 @@ ARMS: Mapping[str, Arm] = {
 
 
 def check_arms(names: Sequence[str], kind: DataKind) -> None:
-    """Refuse what could not be trained, before anything is.
-
-    Args:
-        names: of `pipeline.arms`.
-        kind: of the data.
+    """Check the names of `pipeline.arms` before any training.
 
     Raises:
-        ValueError: an unknown name, or one that needs a generated world where there is none.
+        ValueError: an unknown name, or one that needs the generated world with other data.
     """
     unknown = sorted(set(names) - set(ARMS))
     if unknown:
@@ -149,14 +142,14 @@ def check_arms(names: Sequence[str], kind: DataKind) -> None:
     if knows_latents.__name__ in names and kind is not DataKind.synthetic:
         raise ValueError(
             f"pipeline.arms={list(names)}: knows_latents needs the facts behind generated "
-            f"questions, which data_mix.kind={kind.value} has not: leave it out"
+            f"questions, which data_mix.kind={kind.value} does not have: leave it out"
         )
 
 
 def latent_rows(shop: Workshop) -> Tensor:
-    """What an item is made of, as columns: entity, topic, kind, value, scene and wording.
+    """Return the latent facts of each item as features: entity, topic, kind, value and nuisance.
 
-    Codes are random and nearly orthogonal, so that equal facts have cosine 1 and others about 0.
+    Facts have random, nearly orthogonal codes: the cosine is 1 for equal facts, else about 0.
     """
     world = shop.data.world
     assert world is not None
@@ -172,12 +165,16 @@ def latent_rows(shop: Workshop) -> Tensor:
     return torch.cat([*parts, nuisance], dim=-1)
 
 
+def _trained(shop: Workshop, job: Training) -> SlatePolicy:
+    return shop.selector(shop.train_selector(job))
+
+
 def _refresh(shop: Workshop) -> Path:
-    return shop.train_selector("grpo", shop.settings.pipeline.refresh, shop.rce())
+    return shop.train_selector(Training("grpo", shop.settings.pipeline.refresh, shop.rce()))
 
 
 def _on(data: PhaseData, curriculum: CurriculumConfig) -> CurriculumConfig:
-    """The same phases, GRPO on other data."""
+    """Replace the data of the GRPO phases."""
     return CurriculumConfig(
         [
             replace(phase, data=data.value, subset=Subset.all)
@@ -191,16 +188,14 @@ def _on(data: PhaseData, curriculum: CurriculumConfig) -> CurriculumConfig:
 def _draws_of(
     shop: Workshop, checkpoint: Path, counts: Mapping[int, int]
 ) -> dict[int, CandidateRecord]:
-    """Different slates of a selector with their accuracy, `counts[query]` of each query."""
+    """Sample distinct slates of a selector and judge them, `counts[query]` of each query."""
     policy = shop.selector(checkpoint)
     torch.manual_seed(shop.seed)
     judge = build_judge(shop.data, shop.setup.answerer, rule=shop.rule)
     records = {}
     for one in shop.train:
         drawn = policy.sample_distinct(policy.encode([one]), max(2, counts[one.query]))
-        # A stop stands behind the pool: slates that end early are not of the same length.
-        whole_GT = drawn.mask_BGT[0] & (drawn.ids_BGT[0] < len(one.pool))
-        places = [tuple(ids) for ids in drawn.ids_BGT[0][whole_GT.all(dim=-1)].tolist()]
+        places = [pointer for pointer, _ in listed(drawn, len(one.pool))]
         if not places:
             raise ValueError(
                 f"query {one.query}: pipeline.arms=offline_equal: every slate drawn stops early: "
@@ -222,19 +217,15 @@ def _draws_of(
     return records
 
 
-def _metric() -> LeverModelConfig:
-    return LeverModelConfig()
-
-
 def _other(
     shop: Workshop, model: LeverModelConfig, features: FeatureTable | None = None
 ) -> SlatePolicy:
-    """Train another selector by the same stages: supervision, RCE, refresh."""
+    """Train another selector by the same stages: supervision, RCE, GRPO."""
     pipeline = shop.settings.pipeline
     model = replace(model, shots=shop.settings.model.shots)
     start: Path | None = None
     stages = {"sft": pipeline.sft, "rce": pipeline.rce, "grpo": pipeline.refresh}
     for stage, curriculum in stages.items():
-        name = f"{model.name}_{stage}"
-        start = shop.train_selector(name, curriculum, start, model=model, features=features)
+        job = Training(f"{model.name}_{stage}", curriculum, start, model, features)
+        start = shop.train_selector(job)
     return shop.selector(start, model, features)

@@ -1,4 +1,4 @@
-"""Inference: choose demonstrations with a checkpoint, answer, score, table."""
+"""Inference: choose demonstrations with a checkpoint, answer, score."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def evaluate(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     """Score a selector on held-out queries with 1 to 4 demonstrations, or score a results file.
 
     Args:
-        folder: of the run; `results_<shots>shots.json` in it have the official format.
+        folder: of the run; gets `results_<shots>shots.json` in the official format.
         seed: of the generated world and of the random baseline.
-        groups: the fields of `lever.settings.Settings`; `choose` says what and how.
+        groups: the fields of `lever.settings.Settings`, `choose` among them.
 
     Returns:
         For each number of shots `selector/<shots>/overall`, `.../<answer type>` and
-        `random/<shots>/overall` in percent, and `selector/<shots>/latency_ms`, the mean time in
-        which demonstrations are chosen for a query.
+        `random/<shots>/overall` in percent, and `selector/<shots>/latency_ms`, the mean time of a
+        choice.
     """
     settings = Settings(**groups)
     with Workshop.open(settings, seed) as shop:
@@ -46,7 +46,7 @@ def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     """Show the demonstrations chosen for one question, its prompt and the answer.
 
     Args:
-        folder: of the run; the text is kept in `prompt.txt`.
+        folder: of the run; gets the text as `prompt.txt`.
         seed: of the generated world.
         groups: the fields of `lever.settings.Settings`; `choose.query` is the question's id.
 
@@ -71,7 +71,7 @@ def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
 
 def queries_of(data: LeverData, split: ChooseFrom) -> tuple[SlateQuery, ...]:
-    """Queries of a split."""
+    """Return the queries of a split."""
     return data.test if split is ChooseFrom.test else data.val
 
 
@@ -160,7 +160,7 @@ def _figures(name: str, scores: Scores) -> dict[str, float]:
 
 
 def by_type_table(tables: Mapping[str, Scores]) -> str:
-    """One line a method, one column an answer type."""
+    """Return a table with a line for each method and a column for each answer type."""
     kinds = sorted({kind for scores in tables.values() for kind in scores.by_answer_type})
     lines = [f"{'method/shots':<14}" + "".join(f"{kind:>9}" for kind in ["overall", *kinds])]
     for name, scores in tables.items():

@@ -1,4 +1,4 @@
-"""Train one selector: by beams, or by RCE and GRPO."""
+"""Train one selector: by supervision with beams, or by RCE and GRPO."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from lever.learning.fit_selector import learn
 from lever.learning.stages import Workshop, reads
 from lever.model_config import PhaseData
 from lever.results import choose
-from lever.rewards.build import build_reward, needs_references
-from lever.rewards.judges import build_judge
+from lever.rewards.build import build_reward
 from lever.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
     Args:
         folder: of the run.
-        seed: of the data and of the order of learning.
+        seed: of the data and of the order of the queries.
         groups: the fields of `lever.settings.Settings`.
 
     Returns:
@@ -35,13 +34,13 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
 
 def rce_grpo(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
-    """Go on from a supervised selector by the phases of `curriculum`.
+    """Train a supervised selector further by the phases of `curriculum`.
 
     Args:
         folder: of the run.
-        seed: of the data and of the order of learning.
+        seed: of the data and of the order of the queries.
         groups: the fields of `lever.settings.Settings`.  `learn.checkpoint` names the selector to
-            start from; where it is null the supervised one is trained first, except in a dry run.
+            start from; if it is null the supervised one is trained first, except in a dry run.
 
     Returns:
         As `sft`.
@@ -66,17 +65,15 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
     if reads(settings.curriculum, PhaseData.stored):
         records = shop.rl_data(_sampling(shop, start))
     lessons = replace(shop.lessons_of(settings.curriculum), records=records)
-    judge = build_judge(
-        data, shop.setup.answerer, records.values(), needs_references(settings.reward), shop.rule
-    )
-    reward = build_reward(settings.reward, judge, data, policy.features)
+    reward = build_reward(settings.reward, shop.judge(records), data, policy.features)
     if settings.learn.dry_run:
-        settings = replace(settings, trainer=replace(settings.trainer, max_steps=_phases(settings)))
-        log.info("dry run: one update of each phase, nothing is scored on the test queries")
-        with TemporaryDirectory() as scratch:  # for checkpoints, which nobody is to go on from
-            learn(policy, lessons, reward, settings.curriculum, settings, Path(scratch), shop.seed)
+        phases = len(settings.curriculum.phases)
+        settings = replace(settings, trainer=replace(settings.trainer, max_steps=phases))
+        log.info("dry run: one update of each phase, no test queries, no checkpoint")
+        with TemporaryDirectory() as scratch:  # for checkpoints, which are deleted
+            learn(policy, lessons, reward, settings, Path(scratch))
     else:
-        learn(policy, lessons, reward, settings.curriculum, settings, folder, shop.seed)
+        learn(policy, lessons, reward, settings, folder)
     metrics = {"queries": float(len(lessons.train))}
     if not settings.learn.dry_run:
         before = choose.by_selector(shop.selector(start), data.test)
@@ -91,12 +88,8 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
 
 
 def _sampling(shop: Workshop, start: str | None) -> Path | None:
-    """Checkpoint of the selector that samples RL data; None = untrained, or there are such data."""
+    """Return the checkpoint that samples RL data; None = untrained, or the data exist."""
     if start is not None:
         return Path(start)
     given = shop.settings.learn
     return None if given.dry_run or given.rl_data is not None else shop.sft()
-
-
-def _phases(settings: Settings) -> int:
-    return len(settings.curriculum.phases)

@@ -21,7 +21,7 @@ from lever.data.world import World
 from lever.features.slate_features import SlateQuery
 from lever.policy.slate_policy import SlatePolicy
 from lever.rewards.functions import Soft
-from lever.rewards.judges import LiveJudge
+from lever.rewards.judges import Judge
 from tests.core_rl import toy
 
 
@@ -37,8 +37,9 @@ def train(
 ) -> None:
     """Train on six queries a step, eight fresh candidates each; `changes` are the trainer's."""
     settings = toy.settings(batch_size=6, **changes)
-    judge = LiveJudge(
-        KernelICLAnswerer(world), {one.query: world.answers_of(one.query) for one in queries}
+    judge = Judge(
+        answerer=KernelICLAnswerer(world),
+        answers={one.query: world.answers_of(one.query) for one in queries},
     )
     module = GroupPolicyModule(
         model,

@@ -68,7 +68,9 @@ def trained(
         judge = build_judge(shop.data, shop.setup.answerer, records.values())
         reward = build_reward(shop.settings.reward, judge, shop.data, model.features)
         kept, lessons = Logged(), replace(shop.lessons, records=records)
-        learn(model, lessons, reward, plan, shop.settings, folder / "run", 0, [kept])
+        learn(
+            model, lessons, reward, replace(shop.settings, curriculum=plan), folder / "run", [kept]
+        )
     return kept
 
 
@@ -145,7 +147,7 @@ def test_supervision_raises_the_likelihood_of_the_beams(tmp_path: Path) -> None:
         judge = build_judge(shop.data, shop.setup.answerer)
         reward = build_reward(shop.settings.reward, judge, shop.data, policy.features)
         settings = replace(shop.settings, learn=replace(shop.settings.learn, best=Best.last))
-        learn(policy, shop.lessons, reward, SFT, settings, tmp_path / "run", 0)
+        learn(policy, shop.lessons, reward, settings, tmp_path / "run")
         assert likelihood() > before
 
 
@@ -173,7 +175,7 @@ def test_the_pass_whose_drawn_slates_earn_most_is_kept(tmp_path: Path) -> None:
             trainer=replace(shop.settings.trainer, lr=0.2),
             learn=replace(shop.settings.learn, best=Best.drawn),
         )
-        learn(policy, shop.lessons, reward, SFT, fast, tmp_path / "run", 0, callbacks=[drawn])
+        learn(policy, shop.lessons, reward, fast, tmp_path / "run", callbacks=[drawn])
         assert len(drawn.seen) == 3
         assert drawn.seen[-1] < max(drawn.seen)
         draws = shop.settings.rollout.num_generations

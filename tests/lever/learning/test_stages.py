@@ -15,7 +15,7 @@ from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, Subset
 from lever.generation_config import BeamsFrom, Split
 from lever.learning import stages as steps
 from lever.learning import trained_methods as arms
-from lever.learning.stages import JUDGED, Workshop
+from lever.learning.stages import JUDGED, Training, Workshop
 from lever.model_config import Best, LearnConfig, SelectorKind
 from lever.results import choose
 from tests.lever.workshop import OFFLINE, SFT, small_settings
@@ -36,8 +36,8 @@ def test_a_stage_is_done_once(shop: Workshop) -> None:
 
 def test_other_settings_are_another_stage(shop: Workshop) -> None:
     other = CurriculumConfig([PhaseConfig(PhaseKind.rce, epochs=1, data="beams")])
-    assert shop.train_selector("sft", other) != shop.sft()
-    assert shop.train_selector("sft", SFT) == shop.sft()
+    assert shop.train_selector(Training("sft", other)) != shop.sft()
+    assert shop.train_selector(Training("sft", SFT)) == shop.sft()
 
 
 def test_what_a_stage_learns_from_is_part_of_its_name(tmp_path: Path) -> None:
@@ -50,20 +50,22 @@ def test_what_a_stage_learns_from_is_part_of_its_name(tmp_path: Path) -> None:
         copied = tmp_path / "elsewhere"
         shutil.copytree(start, copied)
         records = first.rl_data(start)
-        made = first.train_selector("offline", OFFLINE, start, records=records)
-        assert first.train_selector("offline", OFFLINE, copied, records=records) == made
+        made = first.train_selector(Training("offline", OFFLINE, start, records=records))
+        assert first.train_selector(Training("offline", OFFLINE, copied, records=records)) == made
         query, record = next(iter(records.items()))
         surer = replace(record.candidates[0], vqa_gt_prob=0.5)
         changed = {**records, query: replace(record, candidates=(surer, *record.candidates[1:]))}
-        assert first.train_selector("offline", OFFLINE, start, records=changed) != made
-        assert first.train_selector("offline", OFFLINE, other.sft(), records=records) != made
+        assert first.train_selector(Training("offline", OFFLINE, start, records=changed)) != made
+        assert (
+            first.train_selector(Training("offline", OFFLINE, other.sft(), records=records)) != made
+        )
 
 
 def test_offline_grpo_asks_the_answerer_nothing_about_training_queries(shop: Workshop) -> None:
     start = shop.sft()
     records = shop.rl_data(start)
     before = {(query, one.pointer) for query, r in records.items() for one in r.candidates}
-    made = shop.train_selector("offline", OFFLINE, start, records=records)
+    made = shop.train_selector(Training("offline", OFFLINE, start, records=records))
     judged = json.loads((made.parents[1] / JUDGED).read_text())
     assert {query for query, _ in judged} == {one.query for one in shop.train}
     places = {
@@ -126,8 +128,8 @@ def test_beams_are_made_only_where_something_reads_them(
     with Workshop.open(replace(settings, rl_data=own), seed=0) as made:
         monkeypatch.setattr(steps, "generate_beams", refuse)
         records = made.rl_data(None)
-        made.train_selector("refresh", settings.pipeline.refresh)
-        made.train_selector("offline", OFFLINE, records=records)
+        made.train_selector(Training("refresh", settings.pipeline.refresh))
+        made.train_selector(Training("offline", OFFLINE, records=records))
         assert made.lessons_of(OFFLINE).train == made.train
         with pytest.raises(AssertionError, match="beams were made"):
             made.lessons_of(SFT)
@@ -136,7 +138,7 @@ def test_beams_are_made_only_where_something_reads_them(
 def test_beams_of_another_length_are_refused(shop: Workshop) -> None:
     longer = replace(shop.settings.model, shots=3)
     with pytest.raises(ValueError, match=r"beams\.few_shot=2, but model\.shots=3"):
-        shop.train_selector("longer", SFT, model=longer)
+        shop.train_selector(Training("longer", SFT, model=longer))
 
 
 def test_stages_before_the_resumed_training_resume_nothing(tmp_path: Path) -> None:
@@ -148,10 +150,10 @@ def test_stages_before_the_resumed_training_resume_nothing(tmp_path: Path) -> No
 
 def test_a_phase_without_its_data_is_named(shop: Workshop) -> None:
     with pytest.raises(ValueError, match=r"query 60: curriculum\.phases\.data=stored: no such"):
-        shop.train_selector("bare", OFFLINE)
+        shop.train_selector(Training("bare", OFFLINE))
     odd = CurriculumConfig([PhaseConfig(PhaseKind.grpo, data="yesterday")])
     with pytest.raises(ValueError, match=r"data='yesterday': expected one of"):
-        shop.train_selector("odd", odd)
+        shop.train_selector(Training("odd", odd))
 
 
 def test_the_literal_top_k_warns_where_it_kills_contrast(
@@ -161,7 +163,7 @@ def test_the_literal_top_k_warns_where_it_kills_contrast(
     records = shop.rl_data(start)
     top = PhaseConfig(PhaseKind.grpo, epochs=1, subset=Subset.top_k, top_k=2, data="stored")
     with caplog.at_level(logging.WARNING):
-        shop.train_selector("top", CurriculumConfig([top]), start, records=records)
+        shop.train_selector(Training("top", CurriculumConfig([top]), start, records=records))
     lost = any("all alike" in record.message for record in caplog.records)
     values = [
         sorted((one.vqa_acc_score or 0.0 for one in record.candidates), reverse=True)
@@ -174,7 +176,7 @@ def test_the_literal_top_k_warns_where_it_kills_contrast(
 def test_the_published_choice_by_kl_is_kept_where_asked(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
     with Workshop.open(replace(settings, learn=LearnConfig(best=Best.kl)), seed=0) as made:
-        final = made.train_selector("grpo", settings.pipeline.refresh)
+        final = made.train_selector(Training("grpo", settings.pipeline.refresh))
         assert (final.parent / "lowest_kl" / "policy.safetensors").is_file()
 
 

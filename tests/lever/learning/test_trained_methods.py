@@ -19,5 +19,5 @@ def test_an_unknown_arm_is_refused_with_those_that_there_are() -> None:
 
 def test_facts_of_real_questions_are_not_known() -> None:
     check_arms(["mlp"], DataKind.files)
-    with pytest.raises(ValueError, match=r"data_mix\.kind=files has not"):
+    with pytest.raises(ValueError, match=r"data_mix\.kind=files does not have"):
         check_arms(["mlp", "knows_latents"], DataKind.files)

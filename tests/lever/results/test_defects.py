@@ -35,7 +35,7 @@ from lever.generation_config import BeamConfig, ConstructOrder
 from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector, PointerSelector
 from lever.rewards.functions import Soft
-from lever.rewards.judges import StoredJudge
+from lever.rewards.judges import Judge
 from tests.lever.counting import Scripted
 from tests.lever.data.test_datasets import load, small_config
 from tests.lever.tiny_vlm import item, tiny_vlm
@@ -301,7 +301,7 @@ def test_defect_11_missing_shots_are_an_error_not_label_0(tmp_path: Path) -> Non
 def test_defect_11_a_substitute_rule_is_never_mixed_in() -> None:
     one = Candidate((0, 1), GenMethod.random, vqa_acc_score=0.3)
     lucky = Candidate((2, 1), GenMethod.random, vqa_acc_score=1.0, vqa_eval_mode="fallback")
-    judge = StoredJudge([CandidateRecord(9, POOL, (one, lucky))])
+    judge = Judge([CandidateRecord(9, POOL, (one, lucky))])
     ids = torch.tensor([[[0, 1], [2, 1]]])
     actions = Actions(ids, torch.ones_like(ids, dtype=torch.bool))
     assert Soft(judge)([SlateQuery(9, POOL)], actions) == [[0.3, None]]

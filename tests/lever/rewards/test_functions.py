@@ -23,7 +23,7 @@ from lever.rewards.functions import (
     Soft,
     word_f1,
 )
-from lever.rewards.judges import LiveJudge, StoredJudge
+from lever.rewards.judges import Judge
 from tests.lever.worlds import small_world
 
 POOL = (30, 10, 40, 20)
@@ -37,13 +37,13 @@ def slates(*pointers: Sequence[int]) -> Actions:
     return Actions(ids, mask)
 
 
-def stored(**changes: object) -> StoredJudge:
+def stored() -> Judge:
     sample = Candidate(
         (1, 0), GenMethod.sample, temperature=1.0, vqa_pred_answer="red car", vqa_acc_score=0.0
     )
     beam = Candidate((0, 1), GenMethod.beam, 0, 0.4, vqa_acc_score=0.3, vqa_gt_prob=0.2)
     lucky = Candidate((2, 1), GenMethod.random, vqa_acc_score=1.0, vqa_eval_mode="fallback")
-    return StoredJudge([CandidateRecord(9, POOL, (beam, sample, lucky))])
+    return Judge([CandidateRecord(9, POOL, (beam, sample, lucky))])
 
 
 FOUR = slates((0, 1), (1, 0), (2, 3), ())
@@ -96,7 +96,7 @@ def test_the_live_judge_gives_the_exact_rewards_and_asks_once() -> None:
     answerer = Counting(world)
     query = SlateQuery(70, tuple(world.pool_of(70).tolist()))
     gold = world.answer_text(world.gold[70])
-    judge = LiveJudge(answerer, {70: world.answers_of(70)}, {70: gold})
+    judge = Judge(answerer=answerer, answers={70: world.answers_of(70)}, references={70: gold})
     exact = KernelReader(world).pair_rewards(70)
     pairs = [(i, j) for i in range(12) for j in range(12) if i != j]
     soft = Soft(judge)([query], slates(*pairs, pairs[0], ()))
@@ -109,9 +109,10 @@ def test_the_live_judge_gives_the_exact_rewards_and_asks_once() -> None:
 
 
 def test_a_query_without_answers_is_named() -> None:
+    answerer = KernelICLAnswerer(small_world())
     with pytest.raises(ValueError, match=r"query 70: answers=\['dog'\]: expected .* 4 annot"):
-        LiveJudge(KernelICLAnswerer(small_world()), {70: ("dog",)})([(70, (1, 2))])
-    judge = LiveJudge(KernelICLAnswerer(small_world()), {})
+        Judge(answerer=answerer, answers={70: ("dog",)})([(70, (1, 2))])
+    judge = Judge(answerer=answerer)
     with pytest.raises(ValueError, match="query 9: answers: none known"):
         Soft(judge)([QUERY], FOUR)
 
@@ -123,5 +124,6 @@ def test_alpha_and_beta_are_weights() -> None:
         RewardConfig(functions=functions, weights={"beam": 0.5, "hard": 2.0})
     )
     table = reward.score([QUERY], FOUR)
-    assert table.total_BG[0, :2].tolist() == pytest.approx([0.5 * 0.4 + 2.0, -2.0])
+    # The second slate has no beam score: it counts as the mean of the group's, which is .4.
+    assert table.total_BG[0, :2].tolist() == pytest.approx([0.5 * 0.4 + 2.0, 0.5 * 0.4 - 2.0])
     assert table.total_BG[0, 2:].isnan().all()
