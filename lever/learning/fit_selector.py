@@ -9,7 +9,6 @@ passes of updates, start again with the new policy.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,8 +34,6 @@ from lever.model_config import Best, PhaseData
 from lever.policy.build import load_weights, save_policy
 from lever.policy.slate_policy import SlatePolicy
 from lever.settings import Settings
-
-log = logging.getLogger(__name__)
 
 VAL_BATCH = 64
 # The folder of each rule's checkpoint.
