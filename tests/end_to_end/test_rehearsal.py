@@ -1,4 +1,4 @@
-"""GPU presets rehearsed on processors: their strategy, precision and accumulation, two steps each."""
+"""GPU presets rehearsed on CPU: their strategy, precision and accumulation, two steps each."""
 
 from __future__ import annotations
 
