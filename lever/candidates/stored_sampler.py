@@ -17,7 +17,8 @@ class StoredSampler:
 
     Beams and retrieved slates are not samples of a policy, so they have no log-probability of their
     own.  Their old log-probabilities are those of the policy when they are fetched: the ratio
-    starts at 1.
+    starts at 1.  Learning from them orders the stored candidates; it does not follow the gradient
+    of the expected reward (see `core_rl.objective.inclusion`).
 
     Args:
         records: RL data; the order of a record's candidates is kept.
