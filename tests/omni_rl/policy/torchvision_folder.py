@@ -4,7 +4,8 @@
 
 The real processor needs torchvision, whose wheels are CUDA builds that break transformers and
 lightning on a CPU-only torch.  So it is installed into a folder of its own, never into the
-environment, and only this process sees it, with the two operator schemas that its import wants.
+environment, and only this process sees it.  Where its library does not load, this script declares
+the two operators that its import needs.
 
 FOLDER holds `checkpoint/` (from `omni_rl.policy.processor.save_processor`) and, for each case,
 `NAME.json` and `NAME.npz`; the answer is `NAME.out.npz`.  Exit code 77: torchvision cannot be had
@@ -18,6 +19,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,9 @@ UNAVAILABLE = 77
 
 
 def torchvision_version() -> str:
-    """Name the release that pairs with the installed torch: 0.28 with 2.13, 0.27 with 2.12."""
-    minor = int(torch.__version__.split(".")[1])
-    return f"0.{minor + 15}.0"
+    """Name the release made for the installed torch: 0.28.0 for 2.13.0, 0.29.1 for 2.14.1."""
+    _, minor, patch = torch.__version__.partition("+")[0].split(".")
+    return f"0.{int(minor) + 15}.{patch}"
 
 
 def torchvision_folder() -> Path:
@@ -52,12 +55,31 @@ def torchvision_folder() -> Path:
     return folder
 
 
+def loads_its_library() -> bool:
+    """Load torchvision's own library, which declares its operators; False where that fails.
+
+    A wheel for CUDA does not load with a torch without CUDA.
+    """
+    package = find_spec("torchvision")
+    assert package is not None and package.submodule_search_locations
+    finder = FileFinder(
+        package.submodule_search_locations[0], (ExtensionFileLoader, EXTENSION_SUFFIXES)
+    )
+    library = finder.find_spec("_C")
+    if library is None or library.origin is None:
+        return False
+    try:
+        torch.ops.load_library(library.origin)
+    except OSError:
+        return False
+    return True
+
+
 def declare_operators() -> torch.library.Library:
     """Declare the operators that torchvision's import registers fakes for; nothing calls them."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
-        if not torch._C._dispatch_has_kernel(f"torchvision::{name}"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library
 
 
@@ -96,7 +118,8 @@ def answer(processor: Any, case: dict[str, Any], arrays: dict[str, np.ndarray]) 
 def main(folder: Path) -> None:
     """Answer every case in `folder`."""
     sys.path.append(str(torchvision_folder()))
-    library = declare_operators()
+    # Declared twice, an operator ends the process.  The declarations live as long as this object.
+    declared = None if loads_its_library() else declare_operators()
     from transformers import Qwen2_5OmniProcessor
 
     processor = Qwen2_5OmniProcessor.from_pretrained(folder / "checkpoint")
@@ -104,7 +127,7 @@ def main(folder: Path) -> None:
         with np.load(path.with_suffix(".npz")) as arrays:
             batch = answer(processor, json.loads(path.read_text()), dict(arrays))
         np.savez(path.with_suffix(".out.npz"), **batch)
-    del library  # alive until torchvision was last used
+    del declared
 
 
 if __name__ == "__main__":
