@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,14 @@ from filelock import FileLock, Timeout
 log = logging.getLogger(__name__)
 
 
+def own_name_beside(path: Path) -> Path:
+    """A hidden name in the folder of `path` that no other thread, process or machine uses.
+
+    The number of a process is not enough: containers that share a disk number theirs alike.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
 @contextmanager
 def atomically(path: Path) -> Iterator[Path]:
     """Yield a path to write to; the finished file takes the place of `path`, an error leaves it.
@@ -23,7 +31,7 @@ def atomically(path: Path) -> Iterator[Path]:
     The folder is made where it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = own_name_beside(path)
     try:
         yield beside
         beside.replace(path)

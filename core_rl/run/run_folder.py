@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from core_rl.files import atomically, write_json, write_text
+from core_rl.files import atomically, own_name_beside, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ def link_latest(root: Path, folder: Path) -> None:
 
     It is a convenience: without it nothing of the run is lost.
     """
-    link, beside = root / "latest", root / f".latest.{os.getpid()}"
+    link = root / "latest"
+    beside = own_name_beside(link)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
         beside.symlink_to(os.path.relpath(folder, root))
         beside.replace(link)
     except OSError as error:  # no links on this file system, or a folder of that name
@@ -114,16 +114,21 @@ def package_versions() -> dict[str, str]:
 def git_revision() -> str:
     """Revision of the checkout this file is in, with `-dirty` after local changes."""
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        revision = _git("describe", "--always", "--abbrev=12")
+        # Not `describe --dirty`, which locks the index: the user's own git command fails meanwhile,
+        # and all later ones if the time limit ends the process that holds the lock.
+        changes = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return answer.stdout.strip() or "unknown"
+    return revision + ("-dirty" if changes else "") if revision else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git prints about the checkout this file is in; empty after an error."""
+    answer = subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+    )
+    return answer.stdout.strip()
 
 
 def hardware() -> dict[str, Any]:

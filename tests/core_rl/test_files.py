@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core_rl.files import alone, write_json, write_text
+from tests.limits import HUNG
 
 
 def test_another_waits_says_so_and_comes_after(
@@ -35,9 +36,9 @@ def test_another_waits_says_so_and_comes_after(
     try:
         with alone(tmp_path / "made", tmp_path / "lock"):
             other.start()
-            assert waits.wait(timeout=30)
+            assert waits.wait(timeout=HUNG)
             done.append("first")
-        other.join(timeout=30)
+        other.join(timeout=HUNG)
     finally:
         logging.getLogger("core_rl.files").removeHandler(heard)
     assert done == ["first", "second"]

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.limits import HUNG
+
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "experiments.run")
-LIMIT = 1200  # seconds; a small run takes some ten
 
 FORKS = multiprocessing.get_context("forkserver")
 OPENED = ("lightning.pytorch", "transformers", "pandas", "sklearn.ensemble", "stable_baselines3")
@@ -41,7 +42,7 @@ def typed(*overrides: str, output: Path, code: int = 0) -> Path:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=HUNG,
     )
     assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
     return latest(output)
@@ -53,7 +54,7 @@ def start(*overrides: str, output: Path, code: int = 0) -> Said:
         arguments = [*overrides, f"paths.output={output}"]
         process = FORKS.Process(target=_answer, args=(arguments, folder))
         process.start()
-        process.join(LIMIT)
+        process.join(HUNG)
         ended = process.exitcode
         process.kill()
         said = Said(*(Path(folder, name).read_text() for name in ("out", "err")))

@@ -15,6 +15,7 @@ from tests.end_to_end.running import COMMAND, ROOT, metrics, run, start
 from tests.lever.completion_server import serving
 from tests.lever.tiny_vlm import save_tiny
 from tests.lever.worlds import SMALL_WORLD
+from tests.limits import HUNG
 
 SMALL = ("trainer=smoke", "logger=none", *SMALL_WORLD)
 SELECTOR = (
@@ -56,7 +57,7 @@ def test_rl_data_killed_in_the_middle_are_those_of_one_run(tmp_path: Path) -> No
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + HUNG
     while sum(path.read_text().count("\n") for path in killed.rglob("rl-data-*/part-*")) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)

@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]
 # Importing one of these is what a configuration error must come before.
@@ -58,7 +61,7 @@ def run(*args: str, output: Path, path: Path | None = None, **env: str) -> Answe
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HUNG,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -115,6 +118,20 @@ def test_a_run_leaves_its_folder_and_latest(tmp_path: Path) -> None:
     assert json.loads((latest / "run.json").read_text())["seed"] == 3
     assert "lr: 0.5" in (latest / "config.yaml").read_text()
     assert "probe says hello" in (latest / "train.log").read_text()
+
+
+def test_runs_that_start_at_once_share_an_output_folder(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(lambda seed: run("+exp=probe", f"seed={seed}", output=output), range(4))
+        )
+    assert [(answer.code, answer.err) for answer in answers] == [(0, "")] * 4
+    folders = {path.parent for path in output.glob("*-*-*/*/metrics.json")}
+    seeds = [json.loads((folder / "run.json").read_text())["seed"] for folder in folders]
+    assert sorted(seeds) == [0, 1, 2, 3]
+    assert (output / "latest").resolve() in folders
+    assert not list(output.glob(".latest*"))
 
 
 def test_a_run_that_cannot_be_linked_keeps_its_metrics(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from core_rl.loss_config import Reduction
 from tests.core_rl import ddp_run
+from tests.limits import HUNG
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HUNG,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +64,25 @@ def test_latest_in_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "root" / "latest").resolve() == tmp_path / "one"
 
 
+def test_runs_that_start_at_once_each_link_themselves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threads stand for runs in containers, which share a disk and the numbers of processes."""
+    folders = [tmp_path / f"run-{number}" for number in range(8)]
+    for folder in folders:
+        folder.mkdir()
+
+    def link_often(folder: Path) -> None:
+        for _ in range(100):
+            link_latest(tmp_path, folder)
+            assert (tmp_path / "latest").resolve() in folders
+
+    with ThreadPoolExecutor(len(folders)) as runs:
+        list(runs.map(link_often, folders))
+    assert not caplog.records
+    assert sorted(tmp_path.iterdir()) == sorted([*folders, tmp_path / "latest"])
+
+
 def test_a_run_that_cannot_be_linked_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +100,30 @@ def test_a_run_that_cannot_be_linked_is_a_warning(
     monkeypatch.setattr(Path, "symlink_to", no_links)
     link_latest(tmp_path, tmp_path / "one")
     assert "no links here" in caplog.text
+
+
+def test_the_revision_names_local_changes_and_leaves_the_index_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        person = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.check_output(["git", *person, *arguments], cwd=tmp_path, text=True)
+
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "module.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert artifacts.git_revision() == "unknown"
+    git("init", "-q")
+    (tmp_path / "module.py").write_text("1\n")
+    git("add", ".")
+    git("commit", "-qm", "One")
+    revision = git("rev-parse", "--short=12", "HEAD").strip()
+    os.utime(tmp_path / "module.py", (0, 0))  # git would note the new time in its index
+    index = (tmp_path / ".git" / "index").read_bytes()
+    (tmp_path / "untracked").touch()
+    assert artifacts.git_revision() == revision
+    (tmp_path / "module.py").write_text("2\n")
+    assert artifacts.git_revision() == f"{revision}-dirty"
+    assert (tmp_path / ".git" / "index").read_bytes() == index
 
 
 def test_cpu_time_only_grows() -> None:

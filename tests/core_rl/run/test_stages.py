@@ -10,6 +10,7 @@ import pytest
 
 from core_rl.hardware import RANK_VARIABLES
 from core_rl.run.stages import run_stage
+from tests.limits import HUNG
 
 
 def test_a_stage_is_done_once_and_its_figures_are_kept(
@@ -47,7 +48,7 @@ def test_two_runs_at_once_make_a_stage_once(
         calls.append(folder)
         if len(calls) == 1:
             other.start()
-            asked.wait(timeout=30)
+            asked.wait(timeout=HUNG)
         return {"call": float(len(calls))}
 
     found: list[dict[str, float]] = []

@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from core_rl.config import HardwareConfig
 from core_rl.run import strategies
 from tests.core_rl import strategy_run
+from tests.limits import HUNG
 
 WITHOUT_DEEPSPEED = importlib.util.find_spec("deepspeed") is None
 needs_deepspeed = pytest.mark.skipif(WITHOUT_DEEPSPEED, reason="DeepSpeed is not installed here")
@@ -124,7 +125,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HUNG,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]

@@ -15,6 +15,7 @@ from lever.answerers.cache import CachedAnswerer
 from lever.answerers.templates import FLAMINGO, IDEFICS, ChatTemplate, Prompts, Shown, Template
 from lever.data.datasets import Prompted
 from tests.lever.completion_server import CompletionServer, logprob_of, serving, text_of, tokens_of
+from tests.limits import HUNG
 
 PROMPTS = [Prompted(query, shots) for query in range(4) for shots in ((), (7,), (7, 8))]
 
@@ -116,7 +117,7 @@ def test_failures_are_tried_again_and_then_named() -> None:
 
 def test_as_many_requests_as_allowed_are_under_way() -> None:
     """Every request waits until three are there, so fewer at a time would never be answered."""
-    barrier = threading.Barrier(3, timeout=20)
+    barrier = threading.Barrier(3, timeout=HUNG)
 
     def wait(times: int, path: str) -> None:
         barrier.wait()

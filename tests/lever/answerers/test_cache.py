@@ -15,6 +15,7 @@ from lever.answerers.protocol import KernelICLAnswerer
 from lever.data.datasets import Prompted
 from tests.lever.counting import Noting
 from tests.lever.worlds import small_world
+from tests.limits import HUNG
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ answerer = Noting(KernelICLAnswerer(small_world()), Path({str(counting.notes)!r}
 CachedAnswerer(answerer, {str(tmp_path / "cache.sqlite")!r}, batch_size=3).generate(PROMPTS)
 """
     root = Path(__file__).parents[3]
-    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=HUNG, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert len(counting.asked) == 6
     cached = CachedAnswerer(counting, tmp_path / "cache.sqlite", batch_size=3)

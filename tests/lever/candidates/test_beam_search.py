@@ -24,6 +24,7 @@ from lever.features.slate_features import SlateQuery
 from lever.generation_config import BeamConfig, ConstructOrder, Split
 from tests.lever.counting import Noting, Scripted
 from tests.lever.worlds import SMALL
+from tests.limits import HUNG
 
 QUERY = SlateQuery(99, (10, 11, 12, 13))
 # What each demonstration adds when it is alone, and a bonus of a pair in one order.
@@ -134,7 +135,7 @@ cached = CachedAnswerer(noting, folder / "answers.sqlite", batch_size=7)
 generate_beams(data, cached, BeamConfig(beam_size=3), folder, seed=0)
 """
     root = Path(__file__).parents[3]
-    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=600, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=HUNG, check=False)
     assert ended.returncode == -signal.SIGKILL
     data = small_data()
     noting = Noting(KernelICLAnswerer(data.world), tmp_path / "asked.txt")  # type: ignore[arg-type]

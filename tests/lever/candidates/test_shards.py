@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lever.candidates.shards import Json, fill_shard, read_shards
+from tests.limits import HUNG
 
 QUERIES = [30, 10, 20, 50, 40]
 
@@ -96,7 +97,7 @@ def test_two_that_make_one_shard_at_once_make_it_once(tmp_path: Path) -> None:
 
     first = threading.Thread(target=fill_shard, args=(tmp_path, QUERIES, 0, None, slow))
     first.start()
-    assert started.wait(60)
+    assert started.wait(HUNG)
     found = fill_shard(tmp_path, QUERIES, 0, None, makers[1])
     first.join()
     assert found is not None and list(found) == QUERIES

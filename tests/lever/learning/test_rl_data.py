@@ -29,6 +29,7 @@ from lever.model_config import LeverModelConfig
 from lever.policy.selectors import MetricSelector
 from tests.lever.candidates.test_beam_search import small_data
 from tests.lever.counting import Noting
+from tests.limits import HUNG
 
 DATA = small_data()
 ANSWERER = KernelICLAnswerer(DATA.world)  # type: ignore[arg-type]
@@ -167,7 +168,7 @@ one = job({{r.query: r for r in read_beams(path)}}, answerer=cached,
 generate_rl_data(one, rl_data_key(one), folder)
 """
     root = Path(__file__).parents[3]
-    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=600, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=HUNG, check=False)
     assert ended.returncode == -signal.SIGKILL
     noting = Noting(ANSWERER, tmp_path / "asked.txt")
     before = len(noting.asked)

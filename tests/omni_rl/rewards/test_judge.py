@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -80,14 +81,17 @@ def test_a_refusal_is_not_retried(serve: Serve) -> None:
 
 def test_a_server_that_hangs_is_given_up(serve: Serve) -> None:
     server = serve(lambda n, prompt: None if n < 2 else (200, reply("Score: 5")))
-    judge = Judge("m", timeout=0.2, backoff=0.001)
+    # On a busy machine a real answer may be late as well: then it is asked for once more.
+    judge = Judge("m", timeout=0.5, retries=50, backoff=0.001)
     assert ask(judge, "p") == [0.5]
-    assert len(server.prompts) == 2
+    assert judge.counts.retried >= 1 and len(server.prompts) >= 2
 
 
 def test_the_deadline_ends_a_batch_and_keeps_what_came(serve: Serve) -> None:
     serve(lambda n, prompt: None if prompt == "slow" else (200, reply("Score: 5")))
-    judge = Judge("m", deadline=0.5)
+    began = time.monotonic()
+    assert ask(Judge("m"), "quick") == [0.5]
+    judge = Judge("m", deadline=0.5 + 10 * (time.monotonic() - began))
     assert ask(judge, "slow", "quick") == [None, 0.5]
     assert judge.counts.failed == 1
 
