@@ -12,10 +12,12 @@ BIN := $(VENV)/bin
 # Made again when the dependencies change, so that an old environment never runs new code.
 STAMP := $(VENV)/.installed
 
+# Ends with 0 in a Python that will do.  (A name that a version manager put there may start none.)
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+
 # The first Python that will do.  `make PYTHON=...` names another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
-	&& { echo $$p; break; }; done)
+	$$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
 .PHONY: help env quick full test lint doctor doctor-selftest bench tensorboard clean FORCE
@@ -41,9 +43,14 @@ $(STAMP): pyproject.toml constraints.txt $(if $(TORCH),FORCE)
 	@test -n "$(PYTHON)" || { \
 	  echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=FILE" >&2; \
 	  exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
-	  echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu install python3-venv" >&2; \
-	  rm -rf $(VENV); exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -c '$(SUITS)' || { \
+	  echo "error: PYTHON=$(PYTHON) does not start a Python 3.11 or 3.12; give the file of one," >&2; \
+	  echo "  say of a version manager: make PYTHON=~/.pyenv/versions/3.12.1/bin/python" >&2; \
+	  exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make environments; on Debian and Ubuntu install python3-venv" >&2; \
+	  exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@echo "installing into $(VENV): a few minutes the first time"
 	$(if $(TORCH),$(BIN)/python -m pip install -q $(TORCH))
 	@sed '$(if $(TORCH),/^torch==/d)' constraints.txt > $(VENV)/constraints.txt
