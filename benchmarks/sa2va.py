@@ -23,21 +23,40 @@ import numpy as np
 import torch
 from PIL import Image
 
-from core_rl.config import LoggerConfig
+from core_rl.config import (
+    CurriculumConfig,
+    HardwareConfig,
+    LoggerConfig,
+    PathsConfig,
+    RolloutConfig,
+    TrainerConfig,
+)
 from core_rl.files import write_json
+from core_rl.loss_config import LossConfig
 from core_rl.run.run_folder import hardware
-from sa2va_rl.config import EnvConfig, PPOConfig, RewardNetConfig
+from sa2va_rl.config import (
+    EnvConfig,
+    PPOConfig,
+    RewardFitConfig,
+    RewardNetConfig,
+    Sa2VADataConfig,
+    Sa2VAModelConfig,
+    SelectorConfig,
+)
 from sa2va_rl.data.angiograms import DEFAULT, draw_samples
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.data.files import Sample
 from sa2va_rl.data.splits import FIRST_SEED
-from sa2va_rl.learning.ppo import PPORun, fit_ppo
+from sa2va_rl.learning.policy_run import PolicyRun
+from sa2va_rl.learning.ppo import fit_ppo
+from sa2va_rl.learning.prompt_env import PromptEnv
 from sa2va_rl.prompts import PROMPTS
 from sa2va_rl.rewards.reward_net import RewardNet, RewardNetJudge, inputs_of
-from sa2va_rl.rewards.verdicts import PromptEnv, Verdict, Verdicts
+from sa2va_rl.rewards.verdicts import Verdict, Verdicts
 from sa2va_rl.segmenters.mask_cache import MaskCache
 from sa2va_rl.segmenters.models import Segmenter, single_mask
 from sa2va_rl.segmenters.vesselness import VesselnessSegmenter
+from sa2va_rl.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -159,10 +178,29 @@ def _ppo_seconds(verdicts: Verdicts, held_out: Verdicts, steps: int, folder: Pat
     """Train the source's PPO without curves or checkpoints."""
     config = PPOConfig(total_steps=steps, envs=2, checkpoint_every=10**9)
     seen = Standardiser.fit(verdicts.features_BD)
-    run = PPORun(config, verdicts, held_out, seen, 0, folder, LoggerConfig(kind="none"))
+    run = PolicyRun(_settings(config, folder), verdicts, held_out, seen, 0, folder)
     began = time.process_time()
     fit_ppo(run)
     return time.process_time() - began
+
+
+def _settings(ppo: PPOConfig, folder: Path) -> Settings:
+    """Give every other group its defaults."""
+    return Settings(
+        model=Sa2VAModelConfig(),
+        data_mix=Sa2VADataConfig(),
+        reward_net=RewardNetConfig(),
+        reward_fit=RewardFitConfig(),
+        ppo=ppo,
+        selector=SelectorConfig(),
+        curriculum=CurriculumConfig(),
+        loss=LossConfig(),
+        rollout=RolloutConfig(),
+        trainer=TrainerConfig(progress=False),
+        hardware=HardwareConfig(),
+        logger=LoggerConfig(kind="none"),
+        paths=PathsConfig(cache=str(folder)),
+    )
 
 
 def _judging(net: RewardNet, samples: Sequence[Sample]) -> dict[str, float]:

@@ -5,38 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core_rl.config import require
+from sa2va_rl.config import require_at_least
 
-RECIPES = 4080  # different ones that can be drawn from `postprocess.CHOICES`
+RECIPES = 4080  # number of different recipes in `postprocess.CHOICES`
 
 
 @dataclass
 class PostprocessConfig:
     """The search over post-processing recipes (experiment 2)."""
 
-    recipes: int = 64  # tried on the first pictures
-    # Pictures that all of them are tried on, and how many are then left; and once more.
+    recipes: int = 64  # tried in the first round
+    # Pictures and remaining recipes of the first and the second round of successive halving.
     first_pictures: int = 40
     first_kept: int = 16
     second_pictures: int = 100
     second_kept: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("recipes", "first_pictures", "first_kept", "second_pictures", "second_kept"):
-            value = getattr(self, name)
-            require(value >= 1, f"compare.postprocess.{name}", value, "at least 1")
-        require(
-            self.recipes <= RECIPES,
-            "compare.postprocess.recipes",
-            self.recipes,
-            f"at most {RECIPES}: there are no more different ones",
-        )
+        sizes = ("recipes", "first_pictures", "first_kept", "second_pictures", "second_kept")
+        require_at_least(1, self, "compare.postprocess", *sizes)
+        few = f"at most {RECIPES}, the number of different recipes"
+        require(self.recipes <= RECIPES, "compare.postprocess.recipes", self.recipes, few)
 
 
 @dataclass
 class FinetuneConfig:
     """The small segmenter and its reward-guided fine-tuning (experiment 3b)."""
 
-    labelled: int = 8  # training pictures whose masks it is started on
+    labelled: int = 8  # training pictures with true masks that it is pre-trained on
     width: int = 12  # channels of its first layer
     start_steps: int = 120
     start_lr: float = 5e-3
@@ -44,38 +40,32 @@ class FinetuneConfig:
     lr: float = 1e-3
     batch_size: int = 4
     grad_clip: float = 1.0
-    # Price of a nat a pixel away from the start's masks; a reward lies between 0 and 1.
+    # Weight of the KL divergence from the pre-trained masks, in reward per nat and pixel.
     anchor: float = 2.0
-    look_every: int = 10  # steps between two looks at validation pictures
+    look_every: int = 10  # steps between two evaluations on validation pictures
     look_pictures: int = 20
-    patience: int = 3  # looks without a better Dice after which the anchored run stops
+    patience: int = 3  # evaluations without a better Dice before the anchored run stops
 
     def __post_init__(self) -> None:
         counts = ("labelled", "start_steps", "steps", "batch_size", "look_every", "look_pictures")
-        for name in (*counts, "patience"):
-            value = getattr(self, name)
-            require(value >= 1, f"compare.finetune.{name}", value, "at least 1")
-        require(
-            self.width >= 4 and self.width % 4 == 0,
-            "compare.finetune.width",
-            self.width,
-            "a multiple of 4",
-        )
+        require_at_least(1, self, "compare.finetune", *counts, "patience")
+        fits = self.width >= 4 and self.width % 4 == 0
+        require(fits, "compare.finetune.width", self.width, "a multiple of 4")
         for name in ("start_lr", "lr", "grad_clip"):
             value = getattr(self, name)
             require(value > 0, f"compare.finetune.{name}", value, "above 0")
-        require(self.anchor >= 0, "compare.finetune.anchor", self.anchor, "0 or more")
+        require_at_least(0, self, "compare.finetune", "anchor")
 
 
 @dataclass
 class CompareConfig:
-    """Which comparisons are made, on how many training pictures."""
+    """Sizes of the comparison."""
 
-    # Smaller numbers of training pictures that get a table, too: the first so many of
-    # `data_mix.train`, which has the main table; larger ones are left out.
+    # Smaller numbers of training pictures that get a table of their own.  Numbers of
+    # `data_mix.train`, the main table, or above are left out.
     sizes: list[int] = field(default_factory=lambda: [20, 100])
     pulls: int = 10_000  # trials of LinUCB: as many as PPO's steps
-    shown: int = 6  # pictures on the sheet
+    shown: int = 6  # pictures on the sheet of masks
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
@@ -86,5 +76,4 @@ class CompareConfig:
             self.sizes,
             "numbers of training pictures, each at least 2",
         )
-        for name in ("pulls", "shown"):
-            require(getattr(self, name) >= 1, f"compare.{name}", getattr(self, name), "at least 1")
+        require_at_least(1, self, "compare", "pulls", "shown")

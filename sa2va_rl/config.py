@@ -1,4 +1,4 @@
-"""Settings of the prompt choice, as plain dataclasses; no torch here (see `core_rl.config`)."""
+"""Settings of prompt selection, as plain dataclasses; no torch here (see `core_rl.config`)."""
 
 from __future__ import annotations
 
@@ -7,33 +7,44 @@ from enum import Enum
 
 from core_rl.config import require
 
-# The name of a file up to its last number is the film, the number is the frame.
+# A file name up to its last number is the film; the number is the frame.
 FILM = r"(.*?)[-_ .]*\d*$"
 
 
-class RewardMode(Enum):
-    """What an action is paid by."""
+def require_at_least(least: float, config: object, group: str, *names: str) -> None:
+    """Check fields of a configuration against a common lower bound.
 
-    reward_net = "reward_net"  # the learned judge alone: needs no truth
-    gt_dice = "gt_dice"  # the truth: a reference for what the judge costs
+    Raises:
+        ValueError: one is below it; the message names `group` and the field.
+    """
+    for name in names:
+        value = getattr(config, name)
+        require(value >= least, f"{group}.{name}", value, f"{least:g} or more")
+
+
+class RewardMode(Enum):
+    """The reward of an action."""
+
+    reward_net = "reward_net"  # the reward network's score: needs no true mask
+    gt_dice = "gt_dice"  # Dice with the true mask: the reference for the reward network
     mix = "mix"
 
 
 @dataclass
 class EnvConfig:
-    """How an episode goes and what it pays."""
+    """Length and reward of an episode."""
 
     reward: RewardMode = RewardMode.reward_net
-    dice_share: float = 0.5  # of the truth in `mix`
+    dice_share: float = 0.5  # weight of Dice in `mix`
     max_steps: int = 1
-    # Take the mean over all prompts off, per picture: what is left is what the choice is worth.
-    # It needs the masks of every prompt, which the cache has after the first pass.
+    # Subtract the picture's mean reward over all prompts, so that only the choice counts.
+    # This needs the masks of every prompt, which the cache holds after the first pass.
     centre: bool = False
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         require(0 <= self.dice_share <= 1, "ppo.env.dice_share", self.dice_share, "from 0 to 1")
-        require(self.max_steps >= 1, "ppo.env.max_steps", self.max_steps, "at least 1")
+        require_at_least(1, self, "ppo.env", "max_steps")
         require(self.scale > 0, "ppo.env.scale", self.scale, "above 0")
 
 
@@ -42,16 +53,16 @@ QUALITIES = ("dice", "iou", "precision", "recall")
 
 @dataclass
 class RewardNetConfig:
-    """Shape of the reward network and what it learns to predict."""
+    """Size of the reward network and the label that it predicts."""
 
-    side: int = 112  # pixels of the square that picture and mask are brought to
+    side: int = 112  # pixels of the square that picture and mask are resized to
     width: int = 24  # channels of the first layer
-    # Weights of the label's parts (dice, iou, precision, recall); they sum to 1.
+    # Weights of the measures in the label (dice, iou, precision, recall); they sum to 1.
     label: dict[str, float] = field(default_factory=lambda: {"dice": 1.0})
 
     def __post_init__(self) -> None:
-        require(self.side >= 32, "reward_net.side", self.side, "at least 32")
-        require(self.width >= 4, "reward_net.width", self.width, "at least 4")
+        require_at_least(32, self, "reward_net", "side")
+        require_at_least(4, self, "reward_net", "width")
         known = set(self.label) <= set(QUALITIES) and all(w >= 0 for w in self.label.values())
         require(
             known and abs(sum(self.label.values()) - 1) < 1e-6,
@@ -66,7 +77,7 @@ class Source(Enum):
 
     generated = "generated"  # `sa2va_rl.data.angiograms`
     annotations = "annotations"  # a list of pictures with polygons
-    folders = "folders"  # pictures and masks of the same names
+    folders = "folders"  # a folder of pictures and a folder of masks
 
 
 @dataclass
@@ -75,20 +86,20 @@ class Sa2VADataConfig:
 
     name: str = "sa2va_angiograms"
     source: Source = Source.generated
-    # Pictures of each split: drawn, or of files at most so many; null = every one there is.
+    # Pictures of each split: the number generated, or the largest number taken from files;
+    # null = all of the files.
     train: int | None = 100
     val: int | None = 50
     test: int | None = 100
-    # Generated pictures of a range never trained on, as a second test.
+    # Generated test pictures from trait ranges that nothing is trained on.
     shifted: int = 0
     side: int = 160  # of generated pictures, in pixels
-    # Files: `annotations.json`, or the folder of pictures.
-    path: str | None = None
+    path: str | None = None  # `annotations.json`, or the folder of pictures
     images: str | None = None  # folder of the annotated pictures; null = beside the file
     masks: str | None = None  # folder of masks; null = pictures without masks
     # Folder of pictures without masks that policies learn from beside the training pictures.
     bare: str | None = None
-    group: str = FILM  # regular expression whose first bracket is the patient or film
+    group: str = FILM  # regular expression whose first group is the patient or film
     val_share: float = 0.2  # of groups
     test_share: float = 0.2
 
@@ -102,8 +113,8 @@ class Sa2VADataConfig:
                 "a number of pictures to generate",
             )
             require(size is None or size >= 1, f"data_mix.{name}", size, "null or at least 1")
-        require(self.shifted >= 0, "data_mix.shifted", self.shifted, "0 or more")
-        require(self.side >= 64, "data_mix.side", self.side, "at least 64")
+        require_at_least(0, self, "data_mix", "shifted")
+        require_at_least(64, self, "data_mix", "side")
         require(
             self.path is not None or self.source is Source.generated,
             "data_mix.path",
@@ -113,9 +124,9 @@ class Sa2VADataConfig:
 
 
 class SegmenterKind(Enum):
-    """Who makes masks."""
+    """The model that makes masks."""
 
-    vesselness = "vesselness"  # the embedded one: no weights
+    vesselness = "vesselness"  # the embedded segmenter: no weights
     clipseg = "clipseg"
     sam3 = "sam3"
     sa2va = "sa2va"
@@ -123,12 +134,12 @@ class SegmenterKind(Enum):
 
 @dataclass
 class Sa2VAModelConfig:
-    """The segmenter with its prompts, and what the shared loop asks of the policy that chooses."""
+    """The segmenter with its prompts, and the optimizer of the policy on the shared loop."""
 
     name: str = "sa2va_vesselness"
     kind: SegmenterKind = SegmenterKind.vesselness
-    path: str | None = None  # hub id or folder; none for `vesselness`
-    # Sa2VA's checkpoints bring Python code that runs on loading: read it before setting this.
+    path: str | None = None  # hub id or folder; null for `vesselness`
+    # A Sa2VA checkpoint contains Python code that runs on loading: read it before setting this.
     trust_remote_code: bool = False
     threshold: float | None = None  # of a probability map; null = the segmenter's own
     device: str = "cpu"
@@ -137,7 +148,7 @@ class Sa2VAModelConfig:
     # Of the policy on the shared loop (exp=sa2va_grpo).
     lr: float = 3e-3
     batch_size: int = 50
-    # A candidate is one choice; the picture is no text.
+    # A candidate is one choice, and the query has no tokens.
     max_prompt: int = 1
     max_completion: int = 1
 
@@ -155,14 +166,14 @@ class Sa2VAModelConfig:
             "null or between 0 and 1",
         )
         require(self.lr > 0, "model.lr", self.lr, "above 0")
-        require(self.batch_size >= 1, "model.batch_size", self.batch_size, "at least 1")
+        require_at_least(1, self, "model", "batch_size")
 
 
 @dataclass
 class RewardFitConfig:
-    """How the reward network is trained, or where a trained one is."""
+    """Training of the reward network, or the folder of a trained one."""
 
-    path: str | None = None  # folder of a trained network; null = train one, once
+    path: str | None = None  # folder of a trained network; null = train one
     lr: float = 4e-3
     epochs: int = 10
     batch_size: int = 32
@@ -170,21 +181,18 @@ class RewardFitConfig:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "reward_fit.lr", self.lr, "above 0")
-        for name in ("epochs", "batch_size"):
-            require(
-                getattr(self, name) >= 1, f"reward_fit.{name}", getattr(self, name), "at least 1"
-            )
-        require(self.weight_decay >= 0, "reward_fit.weight_decay", self.weight_decay, "0 or more")
+        require_at_least(1, self, "reward_fit", "epochs", "batch_size")
+        require_at_least(0, self, "reward_fit", "weight_decay")
 
 
 @dataclass
 class PPOConfig:
-    """stable-baselines3's PPO.  The defaults are the published run's values (`ppo=seed`)."""
+    """stable-baselines3's PPO.  The defaults are those of the published run (`ppo=seed`)."""
 
     name: str = "seed"
     total_steps: int = 10_000  # rounded up to whole rollouts
     envs: int = 4
-    n_steps: int = 128  # of each environment, between two updates
+    n_steps: int = 128  # steps of each environment between two updates
     lr: float = 3e-4
     batch_size: int = 64
     n_epochs: int = 10
@@ -195,15 +203,15 @@ class PPOConfig:
     value: float = 0.5
     max_grad_norm: float = 0.5
     hidden: list[int] = field(default_factory=lambda: [128, 64])
-    anneal: bool = False  # learning rate falls to 0 over the run
+    anneal: bool = False  # decay the learning rate linearly to 0
     weight_decay: float = 0.0
     checkpoint_every: int = 1000  # steps
-    keep_best: bool = False  # hand out the policy that did best on validation, not the last one
+    keep_best: bool = False  # return the policy with the best validation reward, not the last
     env: EnvConfig = field(default_factory=EnvConfig)
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "envs", "n_steps", "n_epochs", "checkpoint_every"):
-            require(getattr(self, name) >= 1, f"ppo.{name}", getattr(self, name), "at least 1")
+        counts = ("total_steps", "envs", "n_steps", "n_epochs", "checkpoint_every")
+        require_at_least(1, self, "ppo", *counts)
         require(
             2 <= self.batch_size <= self.n_steps * self.envs,
             "ppo.batch_size",
@@ -215,8 +223,7 @@ class PPOConfig:
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"ppo.{name}", value, "from 0 to 1")
-        for name in ("entropy", "value", "weight_decay"):
-            require(getattr(self, name) >= 0, f"ppo.{name}", getattr(self, name), "0 or more")
+        require_at_least(0, self, "ppo", "entropy", "value", "weight_decay")
         require(self.max_grad_norm > 0, "ppo.max_grad_norm", self.max_grad_norm, "above 0")
         require(all(w >= 1 for w in self.hidden), "ppo.hidden", self.hidden, "widths of 1 or more")
 
@@ -227,7 +234,7 @@ class SelectorConfig:
 
     hidden: list[int] = field(default_factory=lambda: [128, 64])
     reward: RewardMode = RewardMode.reward_net
-    dice_share: float = 0.5  # of the truth in `mix`
+    dice_share: float = 0.5  # weight of Dice in `mix`
 
     def __post_init__(self) -> None:
         require(
@@ -238,7 +245,7 @@ class SelectorConfig:
 
 @dataclass
 class ScaleConfig:
-    """Sizes that go with one preset of the trainer; `conf/scale` holds one for each."""
+    """Sizes for one trainer preset; `conf/scale/sa2va.yaml` holds one for each preset."""
 
     train: int = 100
     val: int = 50
@@ -247,7 +254,7 @@ class ScaleConfig:
     ppo_steps: int = 10_000
     ppo_envs: int = 4
     selector_steps: int = 300
-    # Pictures of the comparison, which is made at a size of its own.
+    # Pictures of the comparison.
     compare_train: int = 300
     compare_val: int = 100
     compare_test: int = 200
@@ -258,13 +265,11 @@ class ScaleConfig:
 
 @dataclass
 class CompareSizes:
-    """Pictures of the comparison that ends `exp=sa2va`."""
+    """Numbers of pictures in the comparison, the last step of `exp=sa2va`."""
 
     train: int = 300
     val: int = 100
     test: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("train", "val", "test"):
-            value = getattr(self, name)
-            require(value >= 1, f"compare_sizes.{name}", value, "at least 1")
+        require_at_least(1, self, "compare_sizes", "train", "val", "test")

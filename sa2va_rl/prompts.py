@@ -1,11 +1,11 @@
-"""Eleven prompts, and the words by which a prompt steers a segmenter that has no language model.
+"""Eleven prompts, and a lexicon by which a prompt steers the segmenter without a language model.
 
-The published run's prompt list is not public; this one is ours and covers the same ground: plain
-wording, small branches, low contrast, bifurcations, boundaries, the complete tree.
+The published run's prompt list is not public.  This list is our own and covers the same topics:
+plain wording, small branches, low contrast, bifurcations, boundaries, the complete tree.
 
-`controls_of` reads ANY text, not these eleven alone: each line of the lexicon fires on its words
-and moves a few numbers, and a text without such words gets the base setting.  It knows no grammar
-("no noise" fires like "noise"): it is a stand-in for language understanding, not a claim to it.
+`controls_of` reads any text, not only these eleven.  Each line of the lexicon changes a few numbers
+when one of its words occurs; a text without such words gets the base setting.  The lexicon knows no
+grammar ("no noise" acts like "noise"): it replaces language understanding and does not claim it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ BASE_PROMPT = 0
 
 @dataclass(frozen=True)
 class Controls:
-    """What a prompt asks of the vesselness segmenter; lengths are for a picture of 160 px.
+    """Settings of the vesselness segmenter under a prompt; lengths are for a picture of 160 px.
 
     Attributes:
-        scales: half widths looked for, in pixels, ascending.
-        threshold: robust z-score above which a pixel starts a vessel.
-        low_ratio: share of `threshold` down to which a vessel is followed, in (0, 1].
-        denoise: standard deviation of the smoothing before anything else, in pixels; 0 = none.
-        min_size: smallest connected piece kept, in pixels.
+        scales: half widths of the vessels to detect, in pixels, ascending.
+        threshold: high threshold of the hysteresis, a robust z-score.
+        low_ratio: low threshold as a share of `threshold`, in (0, 1].
+        denoise: standard deviation of the smoothing beforehand, in pixels; 0 = none.
+        min_size: smallest connected component that is kept, in pixels.
     """
 
     scales: tuple[float, ...]
@@ -51,14 +51,14 @@ class Controls:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What one line of the lexicon does when one of its words occurs.
+    """Effect of one line of the lexicon when one of its words occurs.
 
     Attributes:
         words: regular expression of word beginnings.
-        widths: vessels spoken of: `thin`, `wide`, `all`, or empty when none are.
+        widths: vessels that are named: `thin`, `wide`, `all`, or empty for none.
         threshold: factor on `Controls.threshold`.
         low_ratio: factor on `Controls.low_ratio`.
-        denoise: pixels added to `Controls.denoise`.
+        denoise: added to `Controls.denoise`, in pixels.
         min_size: factor on `Controls.min_size`.
     """
 
@@ -93,45 +93,37 @@ LEXICON: tuple[Meaning, ...] = (
 
 
 def controls_of(text: str) -> Controls:
-    """Read the numbers that a prompt sets.
+    """Return the settings that a prompt asks for.
 
     Args:
-        text: any text; words count once however often they occur, and case does not matter.
+        text: any text; a repeated word counts once, and case does not matter.
     """
-    fired = [
-        meaning
-        for meaning in LEXICON
-        if re.search(rf"\b(?:{meaning.words})", text, flags=re.IGNORECASE)
-    ]
-    threshold, low_ratio, denoise, min_size = (
-        BASE.threshold,
-        BASE.low_ratio,
-        BASE.denoise,
-        BASE.min_size,
-    )
-    for meaning in fired:
-        threshold *= meaning.threshold
-        low_ratio *= meaning.low_ratio
-        denoise += meaning.denoise
-        min_size *= meaning.min_size
-    return Controls(_scales(fired), threshold, min(low_ratio, 1.0), denoise, min_size)
+    found = [line for line in LEXICON if re.search(rf"\b(?:{line.words})", text, re.IGNORECASE)]
+    threshold, low_ratio = BASE.threshold, BASE.low_ratio
+    denoise, min_size = BASE.denoise, BASE.min_size
+    for line in found:
+        threshold *= line.threshold
+        low_ratio *= line.low_ratio
+        denoise += line.denoise
+        min_size *= line.min_size
+    return Controls(_scales(found), threshold, min(low_ratio, 1.0), denoise, min_size)
 
 
-def _scales(fired: Sequence[Meaning]) -> tuple[float, ...]:
-    """Scales of the widths spoken of; thin and wide together are all."""
-    widths = {meaning.widths for meaning in fired} - {""}
+def _scales(found: Sequence[Meaning]) -> tuple[float, ...]:
+    """Return the scales of the named widths; thin and wide together are all."""
+    widths = {line.widths for line in found} - {""}
     if len(widths) > 1:
-        # "All thin vessels" speaks of thin ones: `all` only counts where nothing narrower is said.
+        # "All thin vessels" names the thin ones: `all` counts only where it stands alone.
         widths -= {"all"}
     return SCALES[widths.pop()] if len(widths) == 1 else SCALES["all" if widths else ""]
 
 
 def check_prompts(prompts: Sequence[str], expected: int | None = None) -> tuple[str, ...]:
-    """Return the prompts as a tuple once they can be actions.
+    """Check that prompts can be actions, and return them as a tuple.
 
     Args:
         prompts: texts, in the order of the actions.
-        expected: number of actions of a stored policy that is to choose among them.
+        expected: number of actions of a stored policy that chooses among them.
 
     Raises:
         ValueError: fewer than two, an empty or repeated one, or not as many as `expected`.
@@ -139,16 +131,15 @@ def check_prompts(prompts: Sequence[str], expected: int | None = None) -> tuple[
     listed = tuple(prompts)
     if len(listed) < 2:
         raise ValueError(f"prompts={list(listed)!r}: expected at least two to choose from")
-    if any(not prompt.strip() for prompt in listed):
-        raise ValueError(
-            f"prompts: number {[bool(p.strip()) for p in listed].index(False)} is empty"
-        )
+    empty = [place for place, prompt in enumerate(listed) if not prompt.strip()]
+    if empty:
+        raise ValueError(f"prompts: number {empty[0]} is empty")
     repeated = sorted({prompt for prompt in listed if listed.count(prompt) > 1})
     if repeated:
         raise ValueError(f"prompts: {repeated!r} occur more than once; each action needs its own")
     if expected is not None and len(listed) != expected:
         raise ValueError(
             f"prompts: {len(listed)} given, the policy chooses among {expected}; use the list it "
-            "was trained with or train it anew"
+            "was trained with or train a new policy"
         )
     return listed

@@ -1,4 +1,4 @@
-"""All settings of a run of this pipeline, in one value that can be handed around."""
+"""All settings of one run of this pipeline, as one value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sa2va_rl.prompts import PROMPTS, check_prompts
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(LoopSettings):
-    """What the configuration groups of a run say."""
+    """The configuration groups of a run."""
 
     model: Sa2VAModelConfig
     data_mix: Sa2VADataConfig
@@ -30,27 +30,27 @@ class Settings(LoopSettings):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """What a policy chooses among, in the order of its actions.
+        """The prompts that a policy chooses among, in the order of its actions.
 
         Raises:
-            ValueError: fewer than two, or one that is empty or repeated.
+            ValueError: fewer than two prompts, or one that is empty or repeated.
         """
         return check_prompts(self.model.prompts or PROMPTS)
 
     @property
     def cache(self) -> Path:
-        """Folder of masks and finished stages."""
+        """Folder of stored masks and finished stages."""
         return Path(self.paths.cache) / "sa2va"
 
     def refuse_resume(self) -> None:
-        """Refuse `trainer.resume` where every part is a stage.
+        """Refuse `trainer.resume` in experiments whose parts are all stages.
 
         Raises:
-            ValueError: it is set.
+            ValueError: `trainer.resume` is set.
         """
         if self.trainer.resume is not None:
             raise ValueError(
-                f"trainer.resume={self.trainer.resume}: this experiment finds finished parts again "
-                f"by itself in paths.cache={self.paths.cache}, and goes on with a part that was "
-                "interrupted; leave it null"
+                f"trainer.resume={self.trainer.resume}: this experiment reuses finished parts in "
+                f"paths.cache={self.paths.cache} and continues an interrupted part by itself; "
+                "leave it null"
             )

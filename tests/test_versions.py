@@ -63,6 +63,7 @@ DECIDED_BY = {
     "sa2va_rl.learning.ppo:PPO_VERSION": [
         "sa2va_rl.learning.ppo",
         "sa2va_rl.learning.ppo_callbacks",
+        "sa2va_rl.learning.prompt_env",
         "sa2va_rl.rewards.verdicts",
     ],
     "sa2va_rl.results.mask_methods:MASK_METHODS_VERSION": [

@@ -1,7 +1,7 @@
-"""A small segmenter that can be differentiated: what experiment 3b changes the weights of.
+"""The small segmenter that experiment 3b fine-tunes.
 
-A U-Net (Ronneberger et al., 2015) of some 70,000 weights, started on few masks, so that there is
-something to gain.
+A U-Net (Ronneberger et al., 2015) of about 70,000 weights, pre-trained on few true masks, so that
+fine-tuning can improve it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sa2va_rl.data.files import Sample
 from sa2va_rl.rewards.reward_net import without_shades
 from sa2va_rl.segmenters.mask_cache import Mask
 
-WINDOW = 33  # pixels of the square whose mean is taken off
+WINDOW = 33  # side of the square whose mean is subtracted, in pixels
 CONTRAST = 5.0
-MULTIPLE = 8  # sides are padded to this: two halvings inside a halved picture
+MULTIPLE = 8  # height and width are padded to a multiple of this: they are halved three times
 
 
 class SmallSegmenter(nn.Module):
-    """Logits of vessel pixels, from half-size pictures of four channels and back.
+    """Logits of vessel pixels; works on half-size pictures with four channels.
 
     Args:
         width: channels of the first layer.
@@ -37,7 +37,7 @@ class SmallSegmenter(nn.Module):
         )
         self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
         self.last = nn.Conv2d(width, 4, 1)
-        # Few pixels are vessels: start from that, or the first steps only learn it.
+        # Few pixels are vessels; without this bias the first steps only learn that.
         assert self.last.bias is not None, "a layer with a bias"
         nn.init.constant_(self.last.bias, -2.0)
 
@@ -46,7 +46,7 @@ class SmallSegmenter(nn.Module):
         height, width = pictures_NHW.shape[-2:]
         pad = -width % MULTIPLE, -height % MULTIPLE
         padded = F.pad(pictures_NHW[:, None], (0, pad[0], 0, pad[1]), mode="replicate")
-        # Channels last: a fifth less time in convolutions on a CPU.
+        # Channels last takes a fifth less time in convolutions on a CPU.
         halved = F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)
         fine = self.down[0](halved)
         middle = self.down[1](F.max_pool2d(fine, 2))
@@ -72,14 +72,14 @@ def _doubled(found: Tensor) -> Tensor:
 
 
 def seen(sample: Sample) -> Tensor:
-    """Return a picture HW as the segmenter sees it: grey, less the mean of its surroundings."""
+    """Return the segmenter's input HW: grey minus the local mean."""
     grey_HW = torch.from_numpy(sample.image_HWC.mean(axis=2, dtype=np.float32) / 255.0)
     return CONTRAST * without_shades(grey_HW, WINDOW)
 
 
 @torch.no_grad()
 def segment(net: SmallSegmenter, samples: Sequence[Sample]) -> list[Mask]:
-    """Return hard masks HW, a picture at a time."""
+    """Return hard masks HW of pictures of any sizes."""
     net.eval()
     return [(net(seen(sample)[None])[0] > 0).numpy() for sample in samples]
 
@@ -87,7 +87,7 @@ def segment(net: SmallSegmenter, samples: Sequence[Sample]) -> list[Mask]:
 def start_segmenter(
     labelled: Sequence[Sample], config: FinetuneConfig, seed: int
 ) -> SmallSegmenter:
-    """Train a segmenter on the true masks of a few pictures."""
+    """Pre-train a segmenter on the true masks of a few pictures."""
     torch.manual_seed(seed)
     net = SmallSegmenter(config.width)
     learn_from_truth(net, labelled, config.start_steps, config.start_lr, config.batch_size, seed)
@@ -102,14 +102,14 @@ def learn_from_truth(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Train a segmenter in place on true masks: cross entropy and soft Dice.
+    """Train a segmenter in place on true masks by cross entropy and soft Dice.
 
     Raises:
-        ValueError: a picture has no truth.
+        ValueError: a picture has no true mask.
     """
     bare = [sample.name for sample in samples if sample.truth_HW is None]
     if bare:
-        raise ValueError(f"{bare[0]} has no mask: a segmenter is started on pictures with masks")
+        raise ValueError(f"{bare[0]} has no mask: the segmenter is trained on pictures with masks")
     pictures = [seen(sample) for sample in samples]
     truths = [torch.from_numpy(np.asarray(sample.truth_HW, np.float32)) for sample in samples]
     optimizer = torch.optim.AdamW(net.parameters(), lr)
@@ -133,7 +133,7 @@ def _soft_dice(soft_NHW: Tensor, truth_NHW: Tensor) -> Tensor:
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
-    """Deal places without replacement, round after round, for ever."""
+    """Yield batches of indices without end, drawn without replacement in each pass."""
     rng = np.random.default_rng(seed)
     order: list[int] = []
     while True:
@@ -144,6 +144,6 @@ def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
 
 
 def _turn() -> Callable[[Tensor], Tensor]:
-    """Draw a mirroring for a batch; torch's own generator, which the caller seeds."""
+    """Draw the flips of a batch from torch's global generator."""
     axes = [axis for axis in (1, 2) if torch.rand(()) < 0.5]
     return lambda batch_NHW: batch_NHW.flip(axes) if axes else batch_NHW

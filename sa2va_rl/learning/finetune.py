@@ -1,13 +1,13 @@
-"""Experiment 3b: change a segmenter's own weights so that the reward network likes its masks.
+"""Experiment 3b: fine-tune a segmenter's weights by the gradient of the reward network.
 
-Here alone a gradient runs from the reward through the mask into a segmenter: the mask is soft, the
-reward network frozen.  A policy over prompts (experiments 1 and 3a) differentiates nothing of that
-kind, and neither does the published run, whatever its name says.
+Only here a gradient flows from the reward through the mask into a segmenter: the mask is soft, the
+reward network frozen.  A policy over prompts (experiments 1 and 3a) has no such gradient, and
+neither has the published run, in spite of its name.
 
-A network judges well what it was trained on; a segmenter that is pushed to please it leaves that
-ground, and then the score rises while the truth falls (reward hacking).  Two things hold it back:
-an anchor, the divergence from the masks it started with, and a stop at the best Dice of validation
-pictures.  `Curve` keeps score and Dice of every look, so that the parting of the two can be seen.
+The reward network is accurate on masks like those it was trained on.  Fine-tuning can leave that
+range, so that the score rises while Dice falls (reward hacking).  Two measures prevent it: an
+anchor, the KL divergence from the masks before fine-tuning, and early stopping by the Dice of
+validation pictures.  `Curve` records score and Dice of every evaluation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Curve:
-    """Looks at validation pictures on the way.
+    """Evaluations on validation pictures during fine-tuning.
 
     Attributes:
-        steps: taken before each look.
+        steps: number of steps before each evaluation.
         reward: mean score of the soft masks by the reward network, in [0, 1].
-        dice: mean overlap of the hard masks with the truth.
-        distance: mean divergence from the start's masks, in nats a pixel.
+        dice: mean Dice of the hard masks.
+        distance: mean KL divergence from the masks before fine-tuning, in nats a pixel.
     """
 
     steps: tuple[int, ...]
@@ -53,9 +53,9 @@ class Finetuned:
     """A segmenter after fine-tuning.
 
     Attributes:
-        best: weights of the look with the best validation Dice; the start's if none was better.
-        last: of the last step.
-        curve: of the way.
+        best: with the weights of the best validation Dice, which may be those of the start.
+        last: with the weights of the last step.
+        curve: all evaluations.
     """
 
     best: SmallSegmenter
@@ -70,27 +70,23 @@ def finetune(
     held_out: Sequence[Sample],
     config: FinetuneConfig,
     seed: int,
-    anchored: bool = True,
 ) -> Finetuned:
-    """Raise the reward network's score of a segmenter's masks by gradient.
+    """Raise the reward network's score of a segmenter's masks by gradient descent.
 
     Args:
-        start: the segmenter; left as it is.
-        judge: the reward network; frozen, left as it is.
-        pictures: to learn on; their truths, if they have any, are not read.
-        held_out: pictures with truths, for the looks.
-        config: steps, rate, anchor and patience.
+        start: the segmenter; it is left unchanged.
+        judge: the reward network; it is left unchanged.
+        pictures: training pictures; their true masks, if any, are not read.
+        held_out: validation pictures with true masks.
+        config: steps, learning rate, anchor and patience; see `without_brakes`.
         seed: of the order.
-        anchored: with the anchor and the early stop; without, all steps are taken.
     """
     judge = copy.deepcopy(judge).eval().requires_grad_(False)
     net, frozen = copy.deepcopy(start), copy.deepcopy(start).eval().requires_grad_(False)
     inputs = [seen(sample) for sample in pictures]
     optimizer = torch.optim.AdamW(net.parameters(), config.lr, weight_decay=0.0)
-    weight = config.anchor if anchored else 0.0
-    looks = [_look(net, frozen, judge, held_out)]
+    steps, looks = [0], [_look(net, frozen, judge, held_out)]
     best, best_dice, worse = copy.deepcopy(net), looks[0][1], 0
-    steps = [0]
     dealt = batches(len(pictures), config.batch_size, seed)
     for step, places in zip(range(1, config.steps + 1), dealt, strict=False):
         net.train()
@@ -98,10 +94,10 @@ def finetune(
         logits_NHW = net(stacked_NHW)
         images = [pictures[place] for place in places]
         loss = -_scores(judge, images, logits_NHW.sigmoid()).mean()
-        if weight:
+        if config.anchor:
             with torch.no_grad():
                 anchor_NHW = frozen(stacked_NHW)
-            loss = loss + weight * _divergence(logits_NHW, anchor_NHW).mean()
+            loss = loss + config.anchor * _divergence(logits_NHW, anchor_NHW).mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), config.grad_clip)
@@ -110,26 +106,30 @@ def finetune(
             continue
         steps.append(step)
         looks.append(_look(net, frozen, judge, held_out))
+        worse += 1
         if looks[-1][1] > best_dice:
             best, best_dice, worse = copy.deepcopy(net), looks[-1][1], 0
-        else:
-            worse += 1
-        if anchored and worse >= config.patience:
-            log.info("fine-tuning stopped at step %d: Dice no better for %d looks", step, worse)
+        if worse >= config.patience and step < config.steps:
+            log.info("fine-tuning: Dice no better for %d evaluations, stop at %d", worse, step)
             break
     reward, dice, distance = zip(*looks, strict=True)
     return Finetuned(best, net, Curve(tuple(steps), reward, dice, distance))
+
+
+def without_brakes(config: FinetuneConfig) -> FinetuneConfig:
+    """Return the settings without anchor and early stopping: all steps are taken."""
+    return replace(config, anchor=0.0, patience=config.steps)
 
 
 @torch.no_grad()
 def _look(
     net: SmallSegmenter, frozen: SmallSegmenter, judge: RewardNet, samples: Sequence[Sample]
 ) -> tuple[float, float, float]:
-    """Return mean score, Dice and distance from the start on held-out pictures."""
+    """Evaluate: mean score, Dice and KL divergence from the start on held-out pictures."""
     net.eval()
     rows = []
     for sample in samples:
-        assert sample.truth_HW is not None, "looks need truths"
+        assert sample.truth_HW is not None, "validation needs true masks"
         picture_1HW = seen(sample)[None]
         logits_1HW = net(picture_1HW)
         score = float(_scores(judge, [sample], logits_1HW.sigmoid()))
@@ -140,7 +140,7 @@ def _look(
 
 
 def _scores(judge: RewardNet, samples: Sequence[Sample], soft_NHW: Tensor) -> Tensor:
-    """Score soft masks N, with their graph."""
+    """Score soft masks N; gradients pass through."""
     pairs = [
         inputs_of(sample.image_HWC, soft_1HW, judge.config.side)
         for sample, soft_1HW in zip(samples, soft_NHW.split(1), strict=True)
@@ -149,7 +149,7 @@ def _scores(judge: RewardNet, samples: Sequence[Sample], soft_NHW: Tensor) -> Te
 
 
 def _divergence(logits_NHW: Tensor, anchor_NHW: Tensor) -> Tensor:
-    """KL of each picture's pixels from the anchor's, mean over pixels, N."""
+    """Return the KL divergence of each picture's pixels from the anchor's, mean over pixels, N."""
     share = logits_NHW.sigmoid()
     apart = share * (logits_NHW - anchor_NHW)
     # log(1 - sigmoid(x)) = -softplus(x), so KL = p (x - a) - softplus(x) + softplus(a).

@@ -1,15 +1,13 @@
-"""The same choice on the shared loop: the prompts of a picture are one group.
+"""Prompt selection on the shared loop: prompts of one picture are a group of candidates.
 
-An RCE phase reads every prompt's reward and pulls the policy towards the good ones; a GRPO phase
-then draws prompts and learns from how each did against the others of its picture.
+An RCE phase learns from the reward of every prompt.  A GRPO phase samples prompts and learns from
+their advantages within the picture.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,34 +22,19 @@ from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import fit
 from sa2va_rl.config import RewardMode, SelectorConfig
 from sa2va_rl.data.features import Standardiser
+from sa2va_rl.learning.policy_run import PolicyRun
 from sa2va_rl.policy.prompt_selector import Look, PromptSelector, VerdictReward, every_prompt
 from sa2va_rl.policy.saved import WEIGHTS, PromptPolicy, save_policy
 from sa2va_rl.rewards.verdicts import Verdict, Verdicts, check_judged
-from sa2va_rl.settings import Settings
 
 VAL_BATCH = 256
-
-
 GRPO_VERSION = 1  # raise when a trained policy changes
 
 
-@dataclass(frozen=True)
-class SelectorRun:
-    """What a run learns from; as `ppo.PPORun`."""
+def fit_selector(run: PolicyRun) -> PromptPolicy:
+    """Train through the phases of the curriculum; return and write the best policy (`final_model`).
 
-    settings: Settings
-    train: Verdicts
-    val: Verdicts
-    standardiser: Standardiser
-    seed: int
-    folder: Path
-
-
-def fit_selector(run: SelectorRun) -> PromptPolicy:
-    """Train through the phases of the curriculum; the policy that does best on validation stays.
-
-    Returns:
-        The policy, which is also written to `final_model`.
+    The best policy is that with the highest validation reward.
     """
     settings, trainer = run.settings, run.settings.trainer
     prepare(settings.hardware, run.seed)
@@ -60,7 +43,7 @@ def fit_selector(run: SelectorRun) -> PromptPolicy:
     selector = PromptSelector(
         run.standardiser.mean_D.size, len(run.train.prompts), settings.selector.hidden
     )
-    # Places of validation pictures follow those of the training pictures.
+    # Indices of validation pictures follow those of the training pictures.
     held = [Look(look.picture + len(queries), look.features_D) for look in held]
     module = GroupPolicyModule(
         selector,
@@ -111,8 +94,8 @@ def _looks(verdicts: Verdicts, standardiser: Standardiser) -> list[Look]:
     return [Look(b, seen_D) for b, seen_D in enumerate(standardiser(verdicts.features_BD))]
 
 
-def _reward(config: SelectorConfig, run: SelectorRun) -> WeightedReward:
-    """Pay by the mode's mix; what does not pay only watches."""
+def _reward(config: SelectorConfig, run: PolicyRun) -> WeightedReward:
+    """Build the reward of the mode; the other score gets weight 0 and is logged only."""
     check_judged(run.train, config.reward)
     first = len(run.train.samples)
 
@@ -125,5 +108,5 @@ def _reward(config: SelectorConfig, run: SelectorRun) -> WeightedReward:
         "reward_net": VerdictReward(both),
         "gt_dice": VerdictReward(both, use_truth=True),
     }
-    # Pictures without masks are a choice here: their Dice being unknown is nothing to warn of.
+    # Pictures without masks are allowed here, so unknown Dice is no reason for a warning.
     return WeightedReward(functions, weights, max_unjudged=1.0)

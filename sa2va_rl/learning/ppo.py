@@ -1,8 +1,8 @@
-"""Step 2: stable-baselines3's PPO learns to name a prompt for a picture.
+"""Step 2: stable-baselines3's PPO learns to choose a prompt for a picture.
 
-Nothing here unpickles: a run goes on from weights alone (`set_parameters` reads no more of an SB3
-archive) and a finished policy is read from safetensors and JSON.  `PPO.load` of such an archive
-does unpickle; use it on files of your own only.
+No file is unpickled: a run continues from the weights alone (`set_parameters` reads nothing else of
+an SB3 archive), and a finished policy is read from safetensors and JSON.  `PPO.load` does unpickle
+an archive; use it on your own files only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
@@ -22,81 +21,56 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from core_rl.config import LoggerConfig
 from core_rl.files import write_json
-from sa2va_rl.config import PPOConfig
+from core_rl.hardware import prepare
 from sa2va_rl.data.features import Standardiser
+from sa2va_rl.learning.policy_run import PolicyRun
 from sa2va_rl.learning.ppo_callbacks import KeepBest, WatchChoices
+from sa2va_rl.learning.prompt_env import PromptEnv
 from sa2va_rl.policy.prompt_selector import PromptSelector
 from sa2va_rl.policy.saved import PromptPolicy, save_policy
-from sa2va_rl.rewards.verdicts import PromptEnv, Verdicts
 
 log = logging.getLogger(__name__)
 
 ARCHIVE = "ppo.zip"
 STATE = "state.json"
+PPO_VERSION = 1  # raise when a trained policy changes
 LOG_FORMATS = {"tensorboard": ["tensorboard"], "csv": ["csv"], "wandb": ["tensorboard"], "none": []}
 
 
-PPO_VERSION = 1  # raise when a trained policy changes
-
-
-@dataclass(frozen=True)
-class PPORun:
-    """What a run learns from and where it leaves things.
-
-    Attributes:
-        config: the `ppo` group.
-        train: pictures that pay.
-        val: pictures that say which policy is the best; judged as `train` is.
-        standardiser: of the training pictures.
-        seed: of weights, order and draws.
-        folder: `tensorboard/`, `checkpoints/step-*` and `final_model` go there.
-        logger: in which form curves are written.
-        progress: show a bar.
-    """
-
-    config: PPOConfig
-    train: Verdicts
-    val: Verdicts
-    standardiser: Standardiser
-    seed: int
-    folder: Path
-    logger: LoggerConfig
-    progress: bool = False
-
-
-def fit_ppo(run: PPORun, resume: Path | None = None) -> PromptPolicy:
-    """Train, or go on with the newest checkpoint of the folder; write `final_model`.
+def fit_ppo(run: PolicyRun, resume: Path | None = None) -> PromptPolicy:
+    """Train from the newest checkpoint of the folder, or from the start; write `final_model`.
 
     Args:
-        run: what, from what and where to.
-        resume: run folder to go on from; None = the run's own, where it was interrupted.
+        run: the `ppo` group, pictures with their scores, and the folder of all output.
+        resume: run folder whose newest checkpoint to continue from; None = the run's own.
 
     Returns:
-        The policy that did best on validation with `ppo.keep_best`, else the last one.
+        The policy with the best validation reward under `ppo.keep_best`, else the last one.
 
     Raises:
         FileNotFoundError: `resume` holds no checkpoint.
         ValueError: its checkpoint is of another net.
     """
-    config = run.config
+    config = run.settings.ppo
+    prepare(run.settings.hardware, run.seed)
     envs = [_maker(run) for _ in range(config.envs)]
     model = _new_model(run, DummyVecEnv(envs))
     best = KeepBest(_chooser(run, model), run.val, config.env)
     newest = _newest(run.folder) if resume is None else newest_checkpoint(resume)
     done = 0 if newest is None else _restore(model, best, newest)
-    model.set_logger(configure(str(run.folder / "tensorboard"), LOG_FORMATS[run.logger.kind]))
+    formats = LOG_FORMATS[run.settings.logger.kind]
+    model.set_logger(configure(str(run.folder / "tensorboard"), formats))
     if done < config.total_steps:
         if done:
-            log.info("going on after %d of %d steps", done, config.total_steps)
+            log.info("continuing after %d of %d steps", done, config.total_steps)
         model.learn(
             config.total_steps - done,
             callback=[WatchChoices(run.train, config.env), best, _Checkpoints(run, best)],
             reset_num_timesteps=False,
-            progress_bar=run.progress,
+            progress_bar=run.settings.trainer.progress,
         )
-        best.look()  # at what the last update made
+        best.look()  # after the last update
         model.logger.dump(model.num_timesteps)
     if config.keep_best and best.weights:
         model.policy.load_state_dict(best.weights)
@@ -120,12 +94,12 @@ def policy_of(model: PPO, standardiser: Standardiser, prompts: Sequence[str]) ->
     return PromptPolicy(selector.cpu(), standardiser, tuple(prompts), sees_progress=True)
 
 
-def _maker(run: PPORun) -> Callable[[], gymnasium.Env]:
-    return lambda: Monitor(PromptEnv(run.train, run.standardiser, run.config.env))
+def _maker(run: PolicyRun) -> Callable[[], gymnasium.Env]:
+    return lambda: Monitor(PromptEnv(run.train, run.standardiser, run.settings.ppo.env))
 
 
-def _new_model(run: PPORun, envs: DummyVecEnv) -> PPO:
-    config = run.config
+def _new_model(run: PolicyRun, envs: DummyVecEnv) -> PPO:
+    config = run.settings.ppo
     hidden = list(config.hidden)
     return PPO(
         "MlpPolicy",
@@ -146,22 +120,22 @@ def _new_model(run: PPORun, envs: DummyVecEnv) -> PPO:
             "optimizer_kwargs": {"weight_decay": config.weight_decay, "eps": 1e-5},
         },
         seed=run.seed,
-        device="cpu",  # nets this small are slower elsewhere
+        device="cpu",  # faster for so small a net
     )
 
 
-def _chooser(run: PPORun, model: PPO) -> Callable[[], PromptPolicy]:
+def _chooser(run: PolicyRun, model: PPO) -> Callable[[], PromptPolicy]:
     return lambda: policy_of(model, run.standardiser, run.train.prompts)
 
 
 class _Checkpoints(BaseCallback):
-    """Write all that a run needs to go on, between two rollouts: SB3 cannot go on inside one."""
+    """Write what a run needs to continue, between two rollouts: SB3 cannot continue within one."""
 
-    def __init__(self, run: PPORun, best: KeepBest) -> None:
+    def __init__(self, run: PolicyRun, best: KeepBest) -> None:
         super().__init__()
         self.run = run
         self.best = best
-        self._next = run.config.checkpoint_every
+        self._next = run.settings.ppo.checkpoint_every
 
     def _on_step(self) -> bool:
         return True
@@ -169,21 +143,21 @@ class _Checkpoints(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.num_timesteps < self._next:
             return
-        self._next = self.num_timesteps + self.run.config.checkpoint_every
+        self._next = self.num_timesteps + self.run.settings.ppo.checkpoint_every
         into = self.run.folder / "checkpoints" / f"step-{self.num_timesteps:08d}"
         assert isinstance(self.model, PPO)
         save_policy(policy_of(self.model, self.run.standardiser, self.run.train.prompts), into)
         self.model.save(into / ARCHIVE)
         self.best.save(into)
-        # Last: a checkpoint without it was cut short.
+        # Written last: a checkpoint without this file is incomplete.
         write_json(into / STATE, {"steps": self.num_timesteps})
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """Find the newest whole checkpoint of a run folder.
+    """Find the newest complete checkpoint of a run folder.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it holds none.
     """
     newest = _newest(folder)
     if newest is None:
@@ -205,6 +179,6 @@ def _restore(model: PPO, best: KeepBest, newest: Path) -> int:
     best.load(newest)
     steps = int(json.loads((newest / STATE).read_text(encoding="utf-8"))["steps"])
     model.num_timesteps = steps
-    # Draws after a resume are new ones, not those from the beginning once more.
+    # Seeded anew, so that the random numbers of the start are not used again.
     model.set_random_seed(int(np.random.default_rng([model.seed or 0, steps]).integers(2**31)))
     return steps

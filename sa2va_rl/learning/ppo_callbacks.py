@@ -1,4 +1,4 @@
-"""What is watched while PPO learns: what choices earn, and which policy does best."""
+"""Callbacks of PPO: metrics of the choices, and the best policy on validation pictures."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class WatchChoices(BaseCallback):
-    """Log the choices of a rollout as means, and how varied they are.
+    """Log metrics of a rollout's choices.
 
-    `custom/reward_net_score` and `custom/gt_dice` are means over the rollout's steps (absent where
-    nobody judged), `custom/best_reward` is the best worth so far, `custom/regret` what a choice
-    falls short of the best prompt tried on that picture, `custom/action_entropy` the entropy in
-    nats of the rollout's choices, `custom/distinct_prompts` how many were chosen.
+    `custom/reward_net_score` and `custom/gt_dice` are means over the rollout's steps (left out
+    where unknown), `custom/best_reward` is the best score so far, `custom/regret` the mean
+    difference to the best prompt tried on the picture, `custom/action_entropy` the entropy of the
+    choices in nats, `custom/distinct_prompts` the number of different prompts.
 
     Args:
         verdicts: of the training pictures.
-        config: says what a mask is worth.
+        config: reward mode.
     """
 
     def __init__(self, verdicts: Verdicts, config: EnvConfig) -> None:
@@ -64,19 +64,19 @@ class WatchChoices(BaseCallback):
 
 
 class KeepBest(BaseCallback):
-    """Look at validation pictures before each rollout; keep the policy that does best there.
+    """Evaluate on validation pictures before each rollout; keep the weights of the best policy.
 
-    Best is by what pays in training, so a run on the reward network alone needs no truth here
-    either.
+    The criterion is the training reward, so a run with the reward network alone needs no true masks
+    here either.
 
     Args:
-        policy: returns the policy as it stands.
-        verdicts: of the validation pictures; only chosen masks are asked for.
-        config: says what a mask is worth.
+        policy: returns the current policy.
+        verdicts: of the validation pictures; only the masks of chosen prompts are made.
+        config: reward mode.
 
     Attributes:
-        weights: of the best policy; empty before the first look.
-        score: its mean worth.
+        weights: of the best policy; empty before the first evaluation.
+        score: its mean reward.
     """
 
     FILE = "best.safetensors"
@@ -99,7 +99,7 @@ class KeepBest(BaseCallback):
             self.look()
 
     def look(self) -> None:
-        """Measure the policy as it stands."""
+        """Evaluate the current policy."""
         chosen_B = self.policy().choose(self.verdicts.features_BD)
         verdicts = [self.verdicts(place, int(prompt)) for place, prompt in enumerate(chosen_B)]
         score = float(np.mean([worth_of(verdict, self.config) for verdict in verdicts]))
@@ -109,13 +109,13 @@ class KeepBest(BaseCallback):
             self.score, self.weights = score, copy.deepcopy(self.model.policy.state_dict())
 
     def save(self, folder: Path) -> None:
-        """Write the best policy so far, for a run that goes on."""
+        """Write the best policy so far, for a continued run."""
         if self.weights:
             save_file(self.weights, folder / self.FILE)
             write_json(folder / "best.json", {"val/reward": self.score})
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, if it wrote anything."""
+        """Read what `save` wrote, if it did."""
         if (folder / self.FILE).is_file():
             self.weights = load_file(folder / self.FILE)
             stored = json.loads((folder / "best.json").read_text(encoding="utf-8"))

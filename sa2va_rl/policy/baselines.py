@@ -1,9 +1,9 @@
-"""Ways to choose a prompt that any reinforcement learning has to beat.
+"""Baselines for the choice of a prompt.
 
-A choice of one prompt for one picture is a contextual bandit, so the simplest learners for it are
-here: a fixed prompt, LinUCB (Li et al., 2010), and regressions of every prompt's reward.  All learn
-from rewards of training pictures, whoever gave them, and see features alone afterwards.  Mind what
-each was told: LinUCB the reward of the prompts it tried, the regressions those of all prompts.
+Choosing one prompt for one picture is a contextual bandit, so its simplest learners are here: a
+fixed prompt, LinUCB (Li et al., 2010), and regressions of every prompt's reward.  They learn from
+rewards of training pictures and choose by features alone.  They learn from different amounts of
+data: LinUCB from the rewards of the prompts it tried, the regressions from those of all prompts.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Choices = NDArray[np.int64]
-Chooser = Callable[[Floats], Choices]  # features BD -> places of prompts B
+Chooser = Callable[[Floats], Choices]  # features BD -> indices of prompts B
 
 RIDGE_WEIGHTS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def fit_fixed(rewards_BK: Floats) -> Chooser:
-    """Take the prompt that was best on average for every picture."""
+    """Choose the prompt with the best mean reward for every picture."""
     best = int(rewards_BK.mean(axis=0).argmax())
     return lambda features_BD: np.full(len(features_BD), best, dtype=np.int64)
 
 
 def fit_random(num_prompts: int, seed: int = 0) -> Chooser:
-    """Draw a prompt for each picture, all equally likely."""
+    """Choose a prompt uniformly at random for each picture."""
     rng = np.random.default_rng(seed)
     return lambda features_BD: rng.integers(num_prompts, size=len(features_BD))
 
@@ -54,17 +54,17 @@ def fit_forest(features_BD: Floats, rewards_BK: Floats, trees: int = 200, seed: 
 def fit_linucb(
     features_BD: Floats, rewards_BK: Floats, pulls: int, alpha: float = 0.3, seed: int = 0
 ) -> Chooser:
-    """Learn by trial: LinUCB with disjoint linear models (algorithm 1 of the paper).
+    """Fit LinUCB with disjoint linear models (algorithm 1 of the paper) by trial and error.
 
     Args:
         features_BD: standardised features of training pictures.
-        rewards_BK: of which only the tried prompt's is read.
-        pulls: trials; pictures are drawn without replacement, round after round.
-        alpha: width of the confidence bound that is explored.
+        rewards_BK: only the tried prompt's reward is read.
+        pulls: number of trials; pictures are drawn without replacement, pass after pass.
+        alpha: width of the confidence bound during the trials.
         seed: of the order.
 
     Returns:
-        A chooser without the bound: by the mean alone.
+        A chooser by the mean reward alone, without the bound.
     """
     _check(features_BD, rewards_BK)
     rng = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def fit_linucb(
         context_C = contexts_BC[picture]
         spread_KC = inverse_KCC @ context_C
         bound_K = weights_KC @ context_C + alpha * np.sqrt(spread_KC @ context_C)
-        # Equal bounds (all of them, at first) are drawn from: the first prompt is not special.
+        # Ties, such as all prompts at first, are broken at random.
         prompt = int(rng.choice(np.flatnonzero(bound_K >= bound_K.max() - 1e-12)))
         # Sherman-Morrison: the inverse after adding the outer product of the context.
         gain_C = spread_KC[prompt]
@@ -92,9 +92,9 @@ def fit_linucb(
 
 
 def rerank(scores_BK: Floats) -> Choices:
-    """Ask for every prompt's mask and take what the judge likes best: K segmenter calls a picture.
+    """Choose the prompt whose mask has the best score, at K segmenter calls a picture.
 
-    With true Dice for scores this is the oracle.
+    With Dice as the score this is the oracle.
     """
     return _best(scores_BK)
 

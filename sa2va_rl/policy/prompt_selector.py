@@ -1,6 +1,6 @@
-"""The choice of a prompt on the shared loop: a small net over a picture's features.
+"""The policy of the shared loop: a small net from a picture's features to a prompt.
 
-A candidate is one step long (T = 1) and the options are the K prompts, so log-probabilities, KL and
+A candidate has one step (T = 1) and the options are the K prompts, so log-probabilities, KL and
 entropy are exact.
 """
 
@@ -22,7 +22,7 @@ from sa2va_rl.rewards.verdicts import Verdict
 
 @dataclass(frozen=True)
 class Look:
-    """A query: a picture's place among the samples, and its standardised features D."""
+    """A query: a picture's index among the samples, and its standardised features D."""
 
     picture: int
     features_D: Floats
@@ -34,7 +34,7 @@ class PromptSelector(Policy[Tensor]):
     Args:
         num_features: D.
         num_prompts: K.
-        hidden: widths of the layers between.
+        hidden: widths of the hidden layers.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PromptSelector(Policy[Tensor]):
         for inside, outside in itertools.pairwise(widths):
             layers += [nn.Linear(inside, outside), nn.Tanh()]
         last = nn.Linear(widths[-1], num_prompts)
-        # Start undecided: every prompt is about as probable, so every one is tried.
+        # Start near the uniform distribution, so that every prompt is tried.
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
@@ -59,7 +59,7 @@ class PromptSelector(Policy[Tensor]):
 
     @torch.no_grad()
     def sample(self, prompt: Tensor, num_candidates: int, temperature: float = 1.0) -> Actions:
-        """Draw prompts; temperature 0 takes the most probable one."""
+        """Sample prompts; temperature 0 takes the most probable one."""
         logp_BK = (prompt / (temperature or 1.0)).log_softmax(-1)
         if temperature:
             ids_BG = torch.multinomial(logp_BK.exp(), num_candidates, replacement=True)
@@ -68,7 +68,7 @@ class PromptSelector(Policy[Tensor]):
         return _actions(ids_BG, logp_BK.gather(1, ids_BG))
 
     def log_probs(self, prompt: Tensor, actions: Actions, temperature: float = 1.0) -> StepLogProbs:
-        """Score choices under logits / temperature."""
+        """Return the log-probabilities of choices under logits / temperature."""
         all_BK = (prompt / temperature).log_softmax(-1)
         logp_BG = all_BK.gather(1, actions.ids_BGT.squeeze(-1))
         all_BGTK = all_BK[:, None, None].expand(*actions.ids_BGT.shape, -1)
@@ -78,19 +78,19 @@ class PromptSelector(Policy[Tensor]):
 def every_prompt(
     policy: Policy, prompt: Tensor, queries: Sequence[Look], temperature: float
 ) -> Actions:
-    """Offer all K prompts of each picture as one group: a `core_rl` sampler for RCE.
+    """Return all K prompts of each picture as one group: a `core_rl` sampler for RCE.
 
-    Nobody drew them, so they carry no log-probability of a draw.
+    They were not sampled, so they have no sampling log-probabilities.
     """
     num_prompts = prompt.shape[1]
     return _actions(torch.arange(num_prompts, device=prompt.device).expand(len(queries), -1))
 
 
 class VerdictReward:
-    """Pay a choice by the reward network's score, or by Dice where the truth is wanted.
+    """The reward network's score of a choice, or its Dice.
 
     Args:
-        verdicts: of a picture's place and a prompt's, such as `env.Verdicts`.
+        verdicts: from the indices of a picture and a prompt, such as `rewards.verdicts.Verdicts`.
         use_truth: Dice instead of the reward network's score.
     """
 
@@ -101,7 +101,7 @@ class VerdictReward:
     def __call__(
         self, queries: Sequence[Look], actions: Actions
     ) -> Sequence[Sequence[float | None]]:
-        """Return values[b][g]; None where there is no judge or no truth."""
+        """Return values[b][g]; None without a reward network or a true mask."""
         choices = actions.ids_BGT.squeeze(-1).tolist()
         return [
             [self._value(query.picture, prompt) for prompt in row]

@@ -1,7 +1,6 @@
-"""A trained prompt policy on disk: weights as safetensors, everything else as JSON, no pickle.
+"""A trained prompt policy on disk: weights as safetensors, the rest as JSON, no pickle.
 
-PPO's actor and the shared loop's selector are the same kind of net, so both are stored this way and
-a stored policy needs nothing but this package to choose.
+PPO's actor and the shared loop's selector have the same architecture and are stored alike.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ STANDARDISER = "standardiser.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """The place of a prompt, and how probable the policy found it."""
+    """The index of a prompt, and its probability under the policy."""
 
     place: int
     probability: float
@@ -36,13 +35,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class PromptPolicy:
-    """Choose a prompt for a picture.
+    """A policy with everything it needs to choose a prompt for a picture.
 
     Attributes:
         selector: the net.
         standardiser: of the training pictures.
-        prompts: what its options mean, in order.
-        sees_progress: its input ends with the share of the episode's steps that are done.
+        prompts: texts of the options, in order.
+        sees_progress: the input ends with the share of the episode's steps that are done.
     """
 
     selector: PromptSelector
@@ -64,7 +63,7 @@ class PromptPolicy:
         return logits_BK.double().softmax(-1).numpy()
 
     def choose(self, features_BD: Floats) -> Choices:
-        """Return the place of the most probable prompt of each picture, B."""
+        """Return the index of each picture's most probable prompt, B."""
         return self.probabilities(features_BD).argmax(axis=1).astype(np.int64)
 
     def look_at(self, image_HWC: NDArray[np.uint8]) -> Choice:
@@ -92,11 +91,11 @@ def load_policy(folder: Path, prompts: tuple[str, ...] | None = None) -> PromptP
 
     Args:
         folder: of the policy, e.g. `checkpoints/final`.
-        prompts: the list that the run is configured with; None takes the policy's own.
+        prompts: the run's prompts; None = the policy's own.
 
     Raises:
         FileNotFoundError: the folder holds no policy.
-        ValueError: weights that do not fit, or prompts that it was not trained with.
+        ValueError: the weights do not fit, or the policy was trained with other prompts.
     """
     for name in (WEIGHTS, SETTINGS, STANDARDISER):
         if not (folder / name).is_file():
@@ -109,7 +108,8 @@ def load_policy(folder: Path, prompts: tuple[str, ...] | None = None) -> PromptP
         check_prompts(prompts, expected=len(own))
         if tuple(prompts) != own:
             raise ValueError(
-                f"model.prompts are not those of the policy in {folder}: use its list or train anew"
+                f"model.prompts are not those of the policy in {folder}: use its list or train a "
+                "new policy"
             )
     sees_progress = bool(stored["sees_progress"])
     selector = PromptSelector(len(FEATURES) + sees_progress, len(own), stored["hidden"])

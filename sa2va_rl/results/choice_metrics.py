@@ -1,9 +1,8 @@
-"""What choices are worth on held-out pictures, and whether they look at the picture at all."""
+"""Metrics of chosen prompts on held-out pictures, and a test whether they depend on the picture."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +12,21 @@ Choices = NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
-ONE_PROMPT = 0.95  # share of pictures beyond which one prompt is all there is
+ONE_PROMPT = 0.95  # share of pictures above which one prompt counts as a constant choice
 
 
 def worth(values_BK: Floats, choices_B: Choices) -> Floats:
-    """Pick each picture's value under its chosen prompt, B."""
+    """Return each picture's value under its chosen prompt, B."""
     return values_BK[np.arange(len(choices_B)), choices_B]
 
 
 def gap_closed(dice_BK: Floats, choices_B: Choices, fixed: int) -> float:
-    """Share of the way from a fixed prompt to the best prompt of each picture; NaN without a way.
+    """(Dice - fixed) / (oracle - fixed): the share of the possible gain; NaN if none is possible.
 
     Args:
         dice_BK: of every prompt on held-out pictures.
-        choices_B: what is measured.
-        fixed: the prompt chosen on training pictures.
+        choices_B: the prompts to evaluate.
+        fixed: the prompt that is best on training pictures.
     """
     start = float(dice_BK[:, fixed].mean())
     way = float(dice_BK.max(axis=1).mean()) - start
@@ -35,11 +34,11 @@ def gap_closed(dice_BK: Floats, choices_B: Choices, fixed: int) -> float:
 
 
 def choice_metrics(dice_BK: Floats, choices_B: Choices, fixed: int) -> dict[str, float]:
-    """Measure choices.
+    """Evaluate chosen prompts.
 
     Returns:
-        `dice`, `gap_closed`, `regret` (Dice short of each picture's best prompt), `entropy` of the
-        choices in nats, `distinct_prompts`, and `choice/<place>`, the share of each prompt.
+        `dice`, `gap_closed`, `regret` (mean difference to each picture's best prompt), `entropy` of
+        the choices in nats, `distinct_prompts`, and `choice/<index>`, the share of each prompt.
     """
     share_K = np.bincount(choices_B, minlength=dice_BK.shape[1]) / len(choices_B)
     used = share_K[share_K > 0]
@@ -54,27 +53,20 @@ def choice_metrics(dice_BK: Floats, choices_B: Choices, fixed: int) -> dict[str,
 
 
 def ignores_picture(
-    name: str,
-    choose: Callable[[Floats], Choices],
-    features_BD: Floats,
-    dice_BK: Floats,
-    shuffles: int = 20,
-    seed: int = 0,
+    name: str, choices_B: Choices, dice_BK: Floats, shuffles: int = 20, seed: int = 0
 ) -> bool:
-    """Warn when a policy does not look at the picture.
+    """Warn if a policy's choices do not depend on the picture.
 
-    It does not when one prompt answers nearly all of them, or when it does as well with the
-    features of another picture.
+    This is so if one prompt is chosen for nearly all pictures, or if choices that are permuted
+    among the pictures are as good.
 
     Args:
         name: of the policy, for the warning.
-        choose: the policy.
-        features_BD: held-out pictures.
+        choices_B: its choices on held-out pictures.
         dice_BK: of every prompt on them.
-        shuffles: random exchanges of features; the policy has to beat nine in ten.
-        seed: of the exchanges.
+        shuffles: number of permutations; the policy has to beat nine in ten.
+        seed: of the permutations.
     """
-    choices_B = choose(features_BD)
     common = int(np.bincount(choices_B).argmax())
     share = float((choices_B == common).mean())
     if share > ONE_PROMPT:
@@ -84,14 +76,11 @@ def ignores_picture(
         return True
     rng = np.random.default_rng(seed)
     own = float(worth(dice_BK, choices_B).mean())
-    # A policy sees one picture at a time, so exchanged features exchange its choices.
-    exchanged = [worth(dice_BK, rng.permutation(choices_B)).mean() for _ in range(shuffles)]
-    if own > float(np.quantile(exchanged, 0.9)):
+    permuted = [worth(dice_BK, rng.permutation(choices_B)).mean() for _ in range(shuffles)]
+    if own > float(np.quantile(permuted, 0.9)):
         return False
     log.warning(
-        "%s ignores the picture: Dice %.3f, with other pictures' features %.3f",
-        name,
-        own,
-        float(np.mean(exchanged)),
+        "%s ignores the picture: Dice %.3f, with permuted choices %.3f",
+        *(name, own, float(np.mean(permuted))),
     )
     return True

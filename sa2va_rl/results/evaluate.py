@@ -1,4 +1,4 @@
-"""What a policy's choices are worth on held-out pictures, as numbers and as a file."""
+"""A policy's metrics on held-out pictures, as numbers, as text and as a file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sa2va_rl.rewards.prompt_table import MEASURES, PromptTable
 def evaluate_policy(
     name: str, policy: PromptPolicy, table: PromptTable, fixed: int, path: Path | None = None
 ) -> dict[str, float]:
-    """Measure a policy on held-out pictures; warn if it ignores them.
+    """Evaluate a policy on held-out pictures; warn if its choices do not depend on the picture.
 
     Args:
         name: of the policy, for the warning.
         policy: chooses one prompt a picture.
         table: of the held-out pictures.
-        fixed: the prompt that was best on average on training pictures.
-        path: where `evaluation_results.json` goes; None = nowhere.
+        fixed: the prompt that is best on average on training pictures.
+        path: of `evaluation_results.json`; None = no file.
 
     Returns:
-        Means over pictures of `tables.MEASURES` and `reward_net_score`, what `choices` measures,
-        `fixed/<measure>` and `oracle/dice` beside them, and `ignores_picture` (0 or 1).  Without
-        truths: `reward_net_score`, `fixed/reward_net_score` and the shares of choices.
+        Means over pictures of `prompt_table.MEASURES` and `reward_net_score`, those of
+        `choice_metrics`, `fixed/<measure>`, `oracle/dice`, and `ignores_picture` (0 or 1).  Without
+        true masks: `reward_net_score`, `fixed/reward_net_score` and the shares of choices.
     """
     chosen_B = policy.choose(table.features_BD)
     figures = {"reward_net_score": float(worth(table.score_BK, chosen_B).mean())}
@@ -43,21 +43,20 @@ def evaluate_policy(
             figures[f"fixed/{measure}"] = float(values_BK[:, fixed].mean())
         figures["oracle/dice"] = float(table.dice_BK.max(axis=1).mean())
         figures |= choice_metrics(table.dice_BK, chosen_B, fixed)
-        ignores = ignores_picture(name, lambda _: chosen_B, table.features_BD, table.dice_BK)
-        figures["ignores_picture"] = float(ignores)
+        figures["ignores_picture"] = float(ignores_picture(name, chosen_B, table.dice_BK))
     if path is not None:
         write_json(path, _results(policy, table, chosen_B, figures))
     return figures
 
 
 def best_fixed(table: PromptTable) -> int:
-    """Return the prompt that is best on average: by the truth where there is one, else by score."""
+    """Return the prompt with the best mean Dice, or the best mean score without true masks."""
     values_BK = table.dice_BK if table.has_truth else table.score_BK
     return int(values_BK.mean(axis=0).argmax())
 
 
 def policy_report(name: str, figures: Mapping[str, float], prompts: Sequence[str]) -> str:
-    """Lay a policy's figures out for people, beside the best fixed prompt's."""
+    """Format a policy's figures beside those of the best fixed prompt."""
     width = max(10, len(name) + 2)
     lines = [f"{'':<18}{name:>{width}}{'fixed':>10}"]
     for measure in (*MEASURES, "reward_net_score"):
@@ -80,7 +79,7 @@ def _shares(chosen_B: Choices, table: PromptTable) -> list[float]:
 def _results(
     policy: PromptPolicy, table: PromptTable, chosen_B: Choices, figures: dict[str, float]
 ) -> dict[str, Any]:
-    """Lay out results as the published run's evaluation did."""
+    """Return results in the format of the published run's evaluation."""
     averages = {name: figures[name] for name in (*MEASURES, "reward_net_score") if name in figures}
     rows = []
     for place, (sample, prompt) in enumerate(zip(table.samples, chosen_B.tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""What the comparison holds beside choices of a prompt: experiments 2 and 3b, with controls."""
+"""The methods of the comparison that choose no prompt: experiments 2 and 3b, with controls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sa2va_rl.learning.differentiable_segmenter import (
     segment,
     start_segmenter,
 )
-from sa2va_rl.learning.finetune import Curve, finetune
+from sa2va_rl.learning.finetune import Curve, finetune, without_brakes
 from sa2va_rl.policy import baselines
 from sa2va_rl.results.methods import LEARNED, MEASURES, STOPPED, TRUTH, Arena, Floats, Found
 from sa2va_rl.segmenters.mask_cache import Mask, overlap
@@ -42,14 +42,14 @@ MASK_METHODS_VERSION = 1  # raise when a row of the comparison changes
 
 
 def postprocess_masks(arena: Arena) -> tuple[list[Found], int]:
-    """Experiment 2 on the best fixed prompt: tuned threshold, one recipe, a recipe a picture.
+    """Run experiment 2 on the best fixed prompt: tuned threshold, one recipe, a recipe a picture.
 
     Returns:
-        The rows, and how often the segmenter was asked for maps, which no cache holds.
+        The results, and the number of segmenter calls for maps, which are not stored.
     """
     prompt = arena.prompts[arena.fixed]
-    segmenter = arena.masks.segmenter
-    answers = [ask(segmenter, sample, prompt) for sample in arena.splits.train]
+    segmenter = arena.inputs.masks.segmenter
+    answers = [ask(segmenter, sample, prompt) for sample in arena.inputs.splits.train]
     held = {
         name: [ask(segmenter, sample, prompt) for sample in table.samples]
         for name, table in arena.held.items()
@@ -57,11 +57,11 @@ def postprocess_masks(arena: Arena) -> tuple[list[Found], int]:
     found = []
     for way, recipes, rounds in (
         (_tuned, thresholds(), _short(arena)),
-        (_searched, draw_recipes(arena.config.postprocess.recipes, arena.seed), _rounds(arena)),
+        (_searched, _drawn(arena), _rounds(arena)),
     ):
         began = cpu_seconds()
         searched = search(answers, {LEARNED: _judged(arena), TRUTH: _true(arena)}, recipes, rounds)
-        spent = cpu_seconds() - began  # of both: they make masks together
+        spent = cpu_seconds() - began  # of both scores: they share the masks
         for told, end in ((LEARNED, ""), (TRUTH, "_truth")):
             found += way(arena, held, searched[told], told, end, spent)
     return found, len(answers) + sum(map(len, held.values()))
@@ -74,36 +74,55 @@ def _tuned(
     arena: Arena, held: Held, searched: Searched, told: str, end: str, spent: float
 ) -> list[Found]:
     """The best threshold for all pictures."""
-    masks = _cooked(held, {name: [searched.recipes[0]] * len(held[name]) for name in held})
-    return [Found(f"threshold{end}", told, 1, spent, _measured(arena, masks))]
+    return [Found(f"threshold{end}", told, 1, spent, _applied(arena, held, _one(searched, held)))]
 
 
 def _searched(
     arena: Arena, held: Held, searched: Searched, told: str, end: str, spent: float
 ) -> list[Found]:
-    """One recipe for all pictures, and one for each by its features."""
+    """The best recipe for all pictures, and one for each picture chosen by its features."""
     log.info("post-processing by %s: %s", told, searched.recipes[0])
     began = cpu_seconds()
     seen = arena.standardiser
     choose = baselines.fit_forest(seen(arena.train.features_BD), searched.scores_BK)
     spent_choosing = spent + cpu_seconds() - began
-    one = {name: [searched.recipes[0]] * len(held[name]) for name in held}
     each = {
         name: [searched.recipes[place] for place in choose(seen(table.features_BD))]
         for name, table in arena.held.items()
     }
     return [
-        Found(f"{method}{end}", told, 1, seconds, _measured(arena, _cooked(held, recipes)))
+        Found(f"{method}{end}", told, 1, seconds, _applied(arena, held, recipes))
         for method, seconds, recipes in (
-            ("postprocess", spent, one),
+            ("postprocess", spent, _one(searched, held)),
             ("postprocess_each", spent_choosing, each),
         )
     ]
 
 
+Recipes = Mapping[str, Sequence[Recipe]]
+
+
+def _one(searched: Searched, held: Held) -> Recipes:
+    """The best recipe, for every picture of every test set."""
+    return {name: [searched.recipes[0]] * len(answers) for name, answers in held.items()}
+
+
+def _applied(arena: Arena, held: Held, recipes: Recipes) -> dict[str, dict[str, Floats]]:
+    """Apply each picture's recipe and measure the masks."""
+    masks = {
+        name: [apply(recipe, answer) for recipe, answer in zip(recipes[name], answers, strict=True)]
+        for name, answers in held.items()
+    }
+    return _measured(arena, masks)
+
+
+def _drawn(arena: Arena) -> list[Recipe]:
+    return draw_recipes(arena.config.postprocess.recipes, arena.inputs.seed)
+
+
 def _rounds(arena: Arena) -> tuple[Round, ...]:
-    """Pictures of each round of the search, and recipes left after it."""
-    config, train = arena.config.postprocess, arena.splits.train
+    """Pictures and number of kept recipes of each round of the search."""
+    config, train = arena.config.postprocess, arena.inputs.splits.train
     return (
         (places_of(train, config.first_pictures), config.first_kept),
         (places_of(train, config.second_pictures), config.second_kept),
@@ -111,23 +130,14 @@ def _rounds(arena: Arena) -> tuple[Round, ...]:
 
 
 def _short(arena: Arena) -> tuple[Round, ...]:
-    """The one round of the search for a threshold alone."""
+    """The only round of the search for a threshold."""
     config = arena.config.postprocess
-    return ((places_of(arena.splits.train, config.first_pictures), config.second_kept),)
-
-
-def _cooked(
-    held: Mapping[str, Sequence[Answer]], recipes: Mapping[str, Sequence[Recipe]]
-) -> dict[str, list[Mask]]:
-    """Apply each picture's recipe, in every test set."""
-    return {
-        name: [apply(recipe, answer) for recipe, answer in zip(recipes[name], answers, strict=True)]
-        for name, answers in held.items()
-    }
+    return ((places_of(arena.inputs.splits.train, config.first_pictures), config.second_kept),)
 
 
 def _judged(arena: Arena) -> Score:
-    judge, samples = arena.judged.judge, arena.splits.train
+    assert arena.inputs.judged is not None
+    judge, samples = arena.inputs.judged.judge, arena.inputs.splits.train
 
     def score(picture: int, masks: Sequence[Mask]) -> list[float]:
         scores = judge.many(samples[picture].image_HWC, masks)
@@ -137,32 +147,34 @@ def _judged(arena: Arena) -> Score:
 
 
 def _true(arena: Arena) -> Score:
-    samples = arena.splits.train
+    samples = arena.inputs.splits.train
     return lambda picture, masks: [overlap(m, _truth(samples[picture])).dice for m in masks]
 
 
 def finetune_segmenter(arena: Arena) -> tuple[list[Found], dict[str, Curve]]:
-    """Experiment 3b: a small segmenter by few masks, then by the reward network, and controls.
+    """Run experiment 3b: pre-train a small segmenter, fine-tune it by the reward network.
 
     Returns:
-        The rows: its start, fine-tuned with anchor and stop, fine-tuned without, and trained for
-        the same steps on the true masks of the same pictures.  And the two runs' curves.
+        The results before fine-tuning, after it with and without anchor and early stopping, and
+        after as many steps on the true masks of the same pictures.  And the curves of fine-tuning.
     """
-    config, seed = arena.config.finetune, arena.seed
-    train, val = arena.splits.train, arena.splits.val
+    assert arena.inputs.judged is not None
+    config, seed = arena.config.finetune, arena.inputs.seed
+    train, val = arena.inputs.splits.train, arena.inputs.splits.val
     held_out = [val[place] for place in places_of(val, config.look_pictures)]
     labelled = [train[place] for place in places_of(train, config.labelled)]
     began = cpu_seconds()
     net = start_segmenter(labelled, config, seed)
     found = [_small(arena, "small", TRUTH, began, net)]
     curves = {}
-    for name, told, anchored in (
-        ("finetune", STOPPED, True),
-        ("finetune_free", LEARNED, False),
+    for name, told, own in (
+        ("finetune", STOPPED, config),
+        ("finetune_free", LEARNED, without_brakes(config)),
     ):
         began = cpu_seconds()
-        tuned = finetune(net, arena.judged.net, train, held_out, config, seed, anchored)
-        found.append(_small(arena, name, told, began, tuned.best if anchored else tuned.last))
+        tuned = finetune(net, arena.inputs.judged.net, train, held_out, own, seed)
+        kept = tuned.best if own is config else tuned.last
+        found.append(_small(arena, name, told, began, kept))
         curves[name] = tuned.curve
     began = cpu_seconds()
     taught = copy.deepcopy(net)
@@ -178,7 +190,7 @@ def _small(arena: Arena, method: str, told: str, began: float, net: SmallSegment
 
 
 def _measured(arena: Arena, masks: Mapping[str, Sequence[Mask]]) -> dict[str, dict[str, Floats]]:
-    """Compare masks of every test set with the truth."""
+    """Compare the masks of every test set with the true masks."""
     measured = {}
     for name, found in masks.items():
         samples = arena.held[name].samples

@@ -1,11 +1,12 @@
-"""Every way to a better mask on the same pictures, told the same, measured the same.
+"""Every method that chooses a prompt, on the same pictures and with the same measures.
 
-One call here is one seed with one number of training pictures: its own patients, its own reward
-network, its own policies.  A method learns from the reward network's scores of training pictures
-(`LEARNED`) or from their true masks (`TRUTH`), and each row says which, as does experiment 3b's,
-which learns from scores and stops by validation truths (`STOPPED`); test truths are read by the
-oracle, which is a bound and no method, and by the measuring.  The best fixed prompt, which all
-others are compared with, is chosen by the truth: the stronger choice of the two.
+One call is one seed with one number of training pictures: its own patients, its own reward network,
+its own policies.  A method learns from the reward network's scores of training pictures (`LEARNED`)
+or from their true masks (`TRUTH`); experiment 3b learns from scores and stops by the true masks of
+validation pictures (`STOPPED`).  Each row of the table says which.  The true masks of test pictures
+are read by the measures and by the oracle, which is an upper bound and not a method.  The best
+fixed prompt, with which all others are compared, is chosen by the true masks: the stronger of the
+two choices.
 """
 
 from __future__ import annotations
@@ -21,14 +22,12 @@ from numpy.typing import NDArray
 from core_rl.run.run_folder import cpu_seconds
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.data.features import Standardiser
-from sa2va_rl.data.files import Splits
-from sa2va_rl.learning.stages import JudgedBy
+from sa2va_rl.learning.policy_stages import PolicyInputs
 from sa2va_rl.policy import baselines
 from sa2va_rl.policy.saved import PromptPolicy
 from sa2va_rl.prompts import BASE_PROMPT
-from sa2va_rl.results import choice_metrics as choices
+from sa2va_rl.results.choice_metrics import ignores_picture, worth
 from sa2va_rl.rewards.prompt_table import PromptTable
-from sa2va_rl.segmenters.mask_cache import MaskCache
 
 log = logging.getLogger(__name__)
 
@@ -50,44 +49,40 @@ class Arena:
     """What the methods of one seed and size share.
 
     Attributes:
-        prompts: to choose among.
+        inputs: settings, training and validation pictures, masks, reward network and seed.
         config: of the comparison.
-        seed: of the patients and of everything drawn.
-        splits: pictures to learn from and to choose by; test is in `held`.
-        judged: the reward network.
-        masks: where masks come from.
-        train: every prompt of the training pictures, measured and scored.
-        held: the same of the test sets by name, `TEST` and maybe `SHIFTED`.
+        train: every prompt measured and scored on the training pictures.
+        held: the same on the test sets, by name: `TEST` and, for generated pictures, `SHIFTED`.
         standardiser: of the training pictures.
     """
 
-    prompts: tuple[str, ...]
+    inputs: PolicyInputs
     config: CompareConfig
-    seed: int
-    splits: Splits
-    judged: JudgedBy
-    masks: MaskCache
     train: PromptTable
     held: dict[str, PromptTable]
     standardiser: Standardiser
 
     @property
+    def prompts(self) -> tuple[str, ...]:
+        return self.inputs.settings.prompts
+
+    @property
     def fixed(self) -> int:
-        """Return the prompt that is best on average on training pictures, by their truth."""
+        """The prompt with the best mean Dice on training pictures."""
         return int(self.train.dice_BK.mean(axis=0).argmax())
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a method does on held-out pictures, and what it costs.
+    """A method's results on held-out pictures, and its costs.
 
     Attributes:
         method: its name.
-        told: what it learnt from: `NOTHING`, `LEARNED`, `STOPPED` or `TRUTH`.
-        calls: of the segmenter, for each picture that it is used on.
-        cpu_seconds: of its learning; masks and the reward network, which are shared, left out.
+        told: what it learns from: `NOTHING`, `LEARNED`, `STOPPED` or `TRUTH`.
+        calls: segmenter calls for a new picture.
+        cpu_seconds: of its training, without the shared masks and reward network.
         measures: by test set and name (`MEASURES`), B each.
-        choices: by test set, the place of each picture's prompt; None where it chooses no prompt.
+        choices: by test set, the index of each picture's prompt; None for methods without prompts.
     """
 
     method: str
@@ -100,7 +95,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to choose prompts: `learn` returns what chooses them."""
+    """A method that chooses prompts: `learn` trains it and returns its chooser."""
 
     method: str
     told: str
@@ -109,11 +104,11 @@ class Way:
 
 
 def choose_prompts(arena: Arena, policies: Mapping[str, tuple[PromptPolicy, float]]) -> list[Found]:
-    """Measure all that choose a prompt; warn of policies that ignore the picture.
+    """Train and measure every method that chooses a prompt; warn if a policy ignores the picture.
 
     Args:
         arena: of one seed and size.
-        policies: by name, trained on the reward network's scores, with the seconds it took.
+        policies: by name, trained on the reward network's scores, with their CPU seconds.
     """
     found = [_random(arena)]
     for way in (*_fixed_ways(arena), *_bandits(arena)):
@@ -122,9 +117,10 @@ def choose_prompts(arena: Arena, policies: Mapping[str, tuple[PromptPolicy, floa
         spent = cpu_seconds() - began
         found.append(_chosen(arena, way.method, way.told, way.calls, spent, choose))
     for method, (policy, spent) in policies.items():
-        choose = _by(policy)
-        found.append(_chosen(arena, method, LEARNED, 1, spent, choose))
-        _warn_if_blind(method, choose, arena.held[TEST])
+        one = _chosen(arena, method, LEARNED, 1, spent, _by(policy))
+        found.append(one)
+        assert one.choices is not None
+        ignores_picture(method, one.choices[TEST], arena.held[TEST].dice_BK)
     return found
 
 
@@ -135,24 +131,17 @@ def _by(policy: PromptPolicy) -> Choose:
 def _chosen(
     arena: Arena, method: str, told: str, calls: int, spent: float, choose: Choose
 ) -> Found:
-    """Measure the masks of chosen prompts."""
+    """Measure the masks of the chosen prompts."""
     chosen = {name: choose(table) for name, table in arena.held.items()}
     measures = {
-        name: {m: choices.worth(table.measures_BK[m], chosen[name]) for m in MEASURES}
+        name: {m: worth(table.measures_BK[m], chosen[name]) for m in MEASURES}
         for name, table in arena.held.items()
     }
     return Found(method, told, calls, spent, measures, chosen)
 
 
-def _warn_if_blind(method: str, choose: Choose, table: PromptTable) -> None:
-    def again(_: Floats) -> baselines.Choices:
-        return choose(table)
-
-    choices.ignores_picture(method, again, table.features_BD, table.dice_BK)
-
-
 def _random(arena: Arena) -> Found:
-    """All prompts equally likely: the mean over them, instead of one draw."""
+    """A random prompt: the mean over all prompts instead of one sample."""
     measures = {
         name: {m: table.measures_BK[m].mean(axis=1) for m in MEASURES}
         for name, table in arena.held.items()
@@ -161,7 +150,7 @@ def _random(arena: Arena) -> Found:
 
 
 def _fixed_ways(arena: Arena) -> list[Way]:
-    """One prompt for all pictures, and the two that ask for every prompt's mask."""
+    """One prompt for all pictures, and the two methods that need every prompt's mask."""
 
     def always(prompt: int) -> Choose:
         return lambda table: np.full(len(table.samples), prompt, dtype=np.int64)
@@ -178,30 +167,23 @@ def _fixed_ways(arena: Arena) -> list[Way]:
 
 def _bandits(arena: Arena) -> list[Way]:
     """LinUCB and the regressions, on standardised features."""
-    seen = arena.standardiser
-    features_BD = seen(arena.train.features_BD)
+    seen, train = arena.standardiser, arena.train
+    features_BD = seen(train.features_BD)
+    pulls, seed = arena.config.pulls, arena.inputs.seed
 
-    def by(fit: Callable[[], baselines.Chooser]) -> Callable[[], Choose]:
+    def way(method: str, told: str, fit: Callable[..., baselines.Chooser]) -> Way:
+        rewards_BK = train.dice_BK if told == TRUTH else train.score_BK
+
         def learn() -> Choose:
-            choose = fit()
+            choose = fit(features_BD, rewards_BK)
             return lambda table: choose(seen(table.features_BD))
 
-        return learn
+        return Way(method, told, learn)
 
-    ways = []
-    for told, rewards_BK, end in (
-        (LEARNED, arena.train.score_BK, ""),
-        (TRUTH, arena.train.dice_BK, "_truth"),
-    ):
-        ways += [
-            Way(f"ridge{end}", told, by(partial(baselines.fit_ridge, features_BD, rewards_BK))),
-            Way(f"forest{end}", told, by(partial(baselines.fit_forest, features_BD, rewards_BK))),
-        ]
-    trials = partial(
-        baselines.fit_linucb,
-        features_BD,
-        arena.train.score_BK,
-        arena.config.pulls,
-        seed=arena.seed,
-    )
-    return [Way("linucb", LEARNED, by(trials)), *ways]
+    return [
+        way("linucb", LEARNED, partial(baselines.fit_linucb, pulls=pulls, seed=seed)),
+        way("ridge", LEARNED, baselines.fit_ridge),
+        way("forest", LEARNED, baselines.fit_forest),
+        way("ridge_truth", TRUTH, baselines.fit_ridge),
+        way("forest_truth", TRUTH, baselines.fit_forest),
+    ]

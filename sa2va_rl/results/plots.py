@@ -1,4 +1,4 @@
-"""Figures of the comparison: gains over the best fixed prompt, reward hacking, a sheet of masks."""
+"""Figures of the comparison: gains over the best fixed prompt, reward hacking, sheet of masks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sa2va_rl.results.table import name_of
 from sa2va_rl.segmenters.mask_cache import Mask
 
 RUNS = {"finetune": "with anchor and stop", "finetune_free": "without"}
-CHARACTERS = 34  # a line of a caption
+CHARACTERS = 34  # in a line of a caption
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A mask with what it was made by.
+    """A mask with its caption.
 
     Attributes:
         title: of the column.
-        prompt: in words; empty for the truth.
+        prompt: text of the prompt.
         mask_HW: the mask.
-        dice: overlap with the truth.
+        dice: with the true mask.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One held-out picture: the truth, then masks under prompts."""
+    """One held-out picture with its true mask and its masks under prompts."""
 
     image_HWC: NDArray[np.uint8]
     truth_HW: Mask
@@ -48,12 +48,12 @@ class SheetRow:
 
 
 def draw_gains(ax: Axes, found: Mapping[str, float], told: Mapping[str, str]) -> None:
-    """Draw how far each method's Dice is above the best fixed prompt's, in points.
+    """Draw each method's Dice minus that of the best fixed prompt, in points, with intervals.
 
     Args:
         ax: to draw on.
-        found: of `compare_table.summarise`.
-        told: what each method learnt from, in the order of the rows.
+        found: of `results.table.summarise`.
+        told: what each method learns from, in the order of the rows.
     """
     methods = [name for name in told if f"diff/{name}_vs_fixed" in found]
     places = np.arange(len(methods))[::-1]
@@ -72,11 +72,11 @@ def draw_gains(ax: Axes, found: Mapping[str, float], told: Mapping[str, str]) ->
 
 
 def draw_hacking(axes: Sequence[Axes], curves: pd.DataFrame) -> None:
-    """Draw score and Dice of validation pictures while the segmenter is fine-tuned, a line a seed.
+    """Draw score and Dice of validation pictures during fine-tuning, one line a seed.
 
     Args:
         axes: one for the score, one for the Dice.
-        curves: of `compare_runs.SeedResult`.
+        curves: of `results.seed_run.SeedResult`.
     """
     for ax, column, title in zip(
         axes, ("reward", "dice"), ("reward network's score", "Dice (truth)"), strict=True
@@ -93,12 +93,12 @@ def draw_hacking(axes: Sequence[Axes], curves: pd.DataFrame) -> None:
 
 
 def draw_row(axes: Sequence[Axes], row: SheetRow, titled: bool) -> None:
-    """Draw a picture, its truth and masks: found and right green, found and wrong red, missed blue.
+    """Draw a picture, its true mask and its masks: correct green, wrong red, missed blue.
 
     Args:
-        axes: two and one for each mask.
-        row: what is drawn.
-        titled: the first row carries the columns' names.
+        axes: two, and one for each mask.
+        row: the picture with its masks.
+        titled: draw the columns' titles, as in the first row.
     """
     for ax in axes:
         ax.set_xticks([])
@@ -120,7 +120,7 @@ def draw_row(axes: Sequence[Axes], row: SheetRow, titled: bool) -> None:
 
 
 def overlay(row: SheetRow, mask_HW: Mask) -> NDArray[np.uint8]:
-    """Colour a picture by what a mask found, HWC."""
+    """Colour correct, wrong and missed pixels of a mask on the picture, HWC."""
     shown_HWC = row.image_HWC // 2
     for where_HW, colour in (
         (mask_HW & row.truth_HW, RIGHT),
@@ -132,7 +132,7 @@ def overlay(row: SheetRow, mask_HW: Mask) -> NDArray[np.uint8]:
 
 
 def sheet(rows: Sequence[SheetRow]) -> Figure:
-    """Make the sheet of pictures."""
+    """Draw the sheet of masks."""
     columns = 2 + len(rows[0].shown)
     figure = new_figure(2.2 * columns, 2.75 * len(rows) + 0.3)
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -142,14 +142,14 @@ def sheet(rows: Sequence[SheetRow]) -> Figure:
 
 
 def gains_figure(found: Mapping[str, float], told: Mapping[str, str]) -> Figure:
-    """Make the figure of `draw_gains`."""
+    """Draw `draw_gains` on a figure of its own."""
     figure = new_figure(9.0, 1.0 + 0.27 * len(told))
     draw_gains(figure.subplots(), found, told)
     return figure
 
 
 def hacking_figure(curves: pd.DataFrame) -> Figure:
-    """Make the figure of `draw_hacking`."""
+    """Draw `draw_hacking` on a figure of its own."""
     figure = new_figure(8.0, 2.8)
     draw_hacking(list(figure.subplots(1, 2)), curves)
     return figure
@@ -161,7 +161,7 @@ def overview(
     told: Mapping[str, str],
     curves: pd.DataFrame,
 ) -> Figure:
-    """Put gains, hacking curves and a few pictures on one picture."""
+    """Draw gains, fine-tuning curves and a few rows of masks on one figure."""
     heights = [1.0 + 0.24 * len(told), 2.6 * len(rows) + 0.3]
     figure = new_figure(13.5, sum(heights))
     upper, lower = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]

@@ -1,8 +1,9 @@
-"""What a comparison shows for people: `report.html`, `report.png` and `report.txt`."""
+"""The report of a comparison: findings in words, `report.html`, `report.png` and `sheet.png`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,45 @@ import pandas as pd
 from core_rl.files import write_text
 from core_rl.results.html import render
 from core_rl.results.plotting import save_png, style, svg_uri
+from sa2va_rl.config import Source
 from sa2va_rl.data.files import Sample
-from sa2va_rl.results import plots as figures
 from sa2va_rl.results.methods import FIXED, LEARNED, TEST
-from sa2va_rl.results.plots import SheetRow, Shown
+from sa2va_rl.results.plots import (
+    SheetRow,
+    Shown,
+    gains_figure,
+    hacking_figure,
+    overview,
+    sheet,
+)
 from sa2va_rl.results.table import name_of
 from sa2va_rl.rewards.verdicts import Masks
 from sa2va_rl.segmenters.mask_cache import overlap
+from sa2va_rl.settings import Settings
 
 ON_OVERVIEW = 3  # pictures
-WANTED_GAP = 0.6  # share of the way to the oracle
+WANTED_GAP = 0.6  # target for the share of the gap that is closed
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The results of a comparison.
+
+    Attributes:
+        found: metrics of the main table, of `results.table.summarise`.
+        told: what each method learns from.
+        seeds: number of seeds.
+        tables: title -> text.
+        curves: of fine-tuning; may be empty.
+        rows: pictures for the sheet of masks.
+    """
+
+    found: Mapping[str, float]
+    told: Mapping[str, str]
+    seeds: int
+    tables: Mapping[str, str]
+    curves: pd.DataFrame
+    rows: Sequence[SheetRow]
 
 
 def sheet_rows(
@@ -31,22 +61,22 @@ def sheet_rows(
     policy: str,
     count: int,
 ) -> list[SheetRow]:
-    """Lay out test pictures at even distances, chosen without a look at the results.
+    """Choose test pictures at even distances, and collect their masks under three methods.
 
     Args:
-        rows: of `compare_table.rows_of`, of one seed, size and test set.
-        samples: its pictures, in their order.
-        prompts: texts by place.
-        masks: where masks come from.
-        policy: method whose choice is shown between the best fixed prompt and the oracle.
-        count: pictures at most.
+        rows: of `results.table.rows_of`, of one seed and size.
+        samples: the test pictures, in order.
+        prompts: texts, in order.
+        masks: makes or reads the masks.
+        policy: method that is shown between the best fixed prompt and the oracle.
+        count: number of pictures at most.
     """
     columns = {FIXED: "best fixed", policy: "chosen", "oracle": "oracle"}
     places = {name: _choices(rows, name) for name in columns}
     found = []
     for picture in np.linspace(0, len(samples), min(count, len(samples)), endpoint=False):
         sample = samples[int(picture)]
-        assert sample.truth_HW is not None, "a comparison has truths"
+        assert sample.truth_HW is not None, "a comparison has true masks"
         shown = []
         for method, title in columns.items():
             prompt = prompts[places[method][int(picture)]]
@@ -62,12 +92,12 @@ def _choices(rows: pd.DataFrame, method: str) -> list[int]:
 
 
 def findings(found: Mapping[str, float], told: Mapping[str, str], seeds: int) -> list[str]:
-    """Put the main table into plain sentences.
+    """Describe the main table in sentences.
 
     Args:
-        found: of `compare_table.summarise`.
-        told: what each method learnt from.
-        seeds: how many stand behind it.
+        found: of `results.table.summarise`.
+        told: what each method learns from.
+        seeds: number of seeds.
     """
     gap = found["dice/oracle"] - found[f"dice/{FIXED}"]
     said = [
@@ -94,45 +124,24 @@ def findings(found: Mapping[str, float], told: Mapping[str, str], seeds: int) ->
     return said
 
 
-def write_report(
-    folder: Path,
-    name: str,
-    generated: bool,
-    found: Mapping[str, float],
-    told: Mapping[str, str],
-    seeds: int,
-    tables: Mapping[str, str],
-    curves: pd.DataFrame,
-    rows: Sequence[SheetRow],
-) -> None:
-    """Write `report.html`, `report.png` (an overview) and `sheet.png`.
-
-    Args:
-        folder: of the run.
-        name: of model and data.
-        generated: whether the pictures were drawn by the project.
-        found: main table, of `compare_table.summarise`.
-        told: what each method learnt from.
-        seeds: how many stand behind it.
-        tables: title -> text.
-        curves: of fine-tuning; may be empty.
-        rows: pictures for the sheet.
-    """
+def write_report(folder: Path, settings: Settings, compared: Compared) -> None:
+    """Write `report.html`, `report.png` (an overview) and `sheet.png`."""
+    found, told, curves, rows = compared.found, compared.told, compared.curves, compared.rows
     with style():
-        drawn = [("Dice above the best fixed prompt", figures.gains_figure(found, told))]
+        drawn = [("Dice above the best fixed prompt", gains_figure(found, told))]
         if not curves.empty:
-            drawn.append(("score and Dice in fine-tuning", figures.hacking_figure(curves)))
-        sheet = figures.sheet(rows)
-        images = [(alt, svg_uri(figure)) for alt, figure in [*drawn, ("masks", sheet)]]
-        save_png(sheet, folder / "sheet.png")
-        save_png(figures.overview(rows[:ON_OVERVIEW], found, told, curves), folder / "report.png")
+            drawn.append(("score and Dice in fine-tuning", hacking_figure(curves)))
+        masks = sheet(rows)
+        images = [(alt, svg_uri(figure)) for alt, figure in [*drawn, ("masks", masks)]]
+        save_png(masks, folder / "sheet.png")
+        save_png(overview(rows[:ON_OVERVIEW], found, told, curves), folder / "report.png")
     page = render(
         "sa2va_rl",
         "compare.html.j2",
-        name=name,
-        generated=generated,
-        findings=findings(found, told, seeds),
+        name=f"{settings.model.name} on {settings.data_mix.name}",
+        generated=settings.data_mix.source is Source.generated,
+        findings=findings(found, told, compared.seeds),
         images=images,
-        tables=list(tables.items()),
+        tables=list(compared.tables.items()),
     )
     write_text(folder / "report.html", page)

@@ -1,4 +1,4 @@
-"""One seed of the comparison at one size, in parts that are each done once."""
+"""One seed of the comparison at one size, in parts that are each made once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from core_rl.run.stages import run_stage
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.config import PPOConfig, RewardMode, Source
 from sa2va_rl.data.features import Standardiser
-from sa2va_rl.data.files import Sample, Splits
+from sa2va_rl.data.files import Sample
 from sa2va_rl.data.splits import load_shifted, load_splits, smaller
 from sa2va_rl.learning.finetune import Curve
-from sa2va_rl.learning.policy_stages import Learnt, Task, learn_ppo, learn_selector
-from sa2va_rl.learning.stages import JudgedBy, digest_samples, learn_reward_net, measure, open_masks
+from sa2va_rl.learning.policy_stages import (
+    PolicyInputs,
+    TrainedPolicy,
+    learn_ppo,
+    learn_selector,
+)
+from sa2va_rl.learning.stages import digest_samples, learn_reward_net, open_masks
 from sa2va_rl.results.mask_methods import (
     MASK_METHODS_VERSION,
     finetune_segmenter,
@@ -28,25 +33,23 @@ from sa2va_rl.results.mask_methods import (
 )
 from sa2va_rl.results.methods import METHODS_VERSION, SHIFTED, TEST, Arena, choose_prompts
 from sa2va_rl.results.table import grouped, rows_of
-from sa2va_rl.rewards.prompt_table import PromptTable
-from sa2va_rl.segmenters.mask_cache import MaskCache
 from sa2va_rl.settings import Settings
 
 log = logging.getLogger(__name__)
 
 ROWS, CURVES = "rows.parquet", "curves.parquet"
-ASKED = "asked"  # figure of a part: segmenter calls that the mask cache does not count
+ASKED = "asked"  # figure of a part: segmenter calls outside the mask cache
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """Everything that one seed at one size found.
+    """The results of one seed at one size.
 
     Attributes:
-        rows: of `compare_table.rows_of`, with each picture's group.
+        rows: of `results.table.rows_of`, with each picture's group.
         curves: of fine-tuning: `run`, `steps`, `reward`, `dice`, `distance`; empty at small sizes.
         numbers: `reward_net/<metric>` on test pictures, `segmenter_calls` that were made, and
-            `segmenter_calls_train`, the masks that learning asks for.
+            `segmenter_calls_train`, the number of masks of training pictures.
     """
 
     rows: pd.DataFrame
@@ -56,46 +59,43 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class Entry:
-    """One seed at one size before anything is learnt."""
+    """One seed at one size before any policy is trained; `key` is its fingerprint."""
 
-    settings: Settings
+    inputs: PolicyInputs
     config: CompareConfig
-    seed: int
-    splits: Splits
     shifted: tuple[Sample, ...]
-    masks: MaskCache
+    key: str
 
 
 def run_seed(
     settings: Settings, config: CompareConfig, seed: int, size: int, main: bool
 ) -> SeedResult:
-    """Run every method with `size` training pictures of one seed, or take what was done before.
+    """Run every method with `size` training pictures of one seed, or reuse finished parts.
 
-    Validation has at most as many pictures as training, so that a small table means few masks.
-    Experiments 2 and 3b are in the main table alone.
+    Validation has at most as many pictures as training, so that a small table needs few masks.
+    Experiments 2 and 3b are run for the main table only.
 
     Args:
         settings: of the run.
         config: of the comparison.
-        seed: of the patients and of everything drawn.
-        size: training pictures; of files a seed may have fewer, as films differ in length.
+        seed: of the patients and of everything random.
+        size: training pictures; a seed of files may have fewer, as films differ in length.
         main: whether this is the table of all training pictures.
     """
     prepare(settings.hardware, seed)
-    whole = load_splits(settings.data_mix, seed)
-    shifted = load_shifted(settings.data_mix, seed)
-    splits = smaller(whole, settings.data_mix.source, size)
-    entry = Entry(settings, config, seed, splits, shifted, open_masks(settings))
-    judged = learn_reward_net(settings, splits, entry.masks, seed)
-    arena = cache(lambda: _arena(entry, judged))  # measured only where a part is still to be done
-    key = _key(entry, judged)
-    parts = [_prompts_part(entry, arena, key, judged)]
+    splits = smaller(load_splits(settings.data_mix, seed), settings.data_mix.source, size)
+    masks, shifted = open_masks(settings), load_shifted(settings.data_mix, seed)
+    judged = learn_reward_net(settings, splits, masks, seed)
+    inputs = PolicyInputs(settings, splits, masks, judged, seed)
+    entry = Entry(inputs, config, shifted, _key(inputs, shifted))
+    arena = cache(lambda: _arena(entry))  # measured only if a part is still missing
+    parts = [_prompts_part(entry, arena)]
     curves = pd.DataFrame()
     if main:
-        parts += [_postprocess_part(entry, arena, key), _finetune_part(entry, arena, key)]
+        parts += [_postprocess_part(entry, arena), _finetune_part(entry, arena)]
         curves = pd.read_parquet(parts[-1][0] / CURVES)
     numbers = judged.test_figures | {
-        "segmenter_calls": entry.masks.calls + sum(figures[ASKED] for _, figures in parts),
+        "segmenter_calls": masks.calls + sum(figures[ASKED] for _, figures in parts),
         "segmenter_calls_train": float(len(splits.train) * len(settings.prompts)),
     }
     rows = pd.concat([pd.read_parquet(folder / ROWS) for folder, _ in parts], ignore_index=True)
@@ -108,29 +108,29 @@ def run_seed(
 Part = tuple[Path, dict[str, float]]
 
 
-def _prompts_part(entry: Entry, arena: Callable[[], Arena], key: str, judged: JudgedBy) -> Part:
-    learnt = _learnt(entry, judged)
+def _prompts_part(entry: Entry, arena: Callable[[], Arena]) -> Part:
+    learnt = _policies(entry.inputs)
 
     def make(into: Path) -> dict[str, float]:
         policies = {name: (one.policy, one.figures["cpu_seconds"]) for name, one in learnt.items()}
         rows_of(choose_prompts(arena(), policies)).to_parquet(into / ROWS)
         return {ASKED: 0.0}
 
-    own = fingerprint(key, [one.folder.name for one in learnt.values()], entry.config.pulls)
-    return run_stage("compare-prompts", entry.settings.cache, own, make)
+    own = fingerprint(entry.key, [one.folder.name for one in learnt.values()], entry.config.pulls)
+    return run_stage("compare-prompts", entry.inputs.settings.cache, own, make)
 
 
 def source_ppo(tuned: PPOConfig) -> PPOConfig:
-    """The published run's PPO, for as many steps as the tuned one."""
+    """Return the published run's PPO with as many steps as the tuned one."""
     return PPOConfig(total_steps=tuned.total_steps, envs=tuned.envs)
 
 
 def check_comparison(settings: Settings, seed: int) -> None:
-    """Refuse before anything is learnt what could not be compared in the end.
+    """Refuse settings and pictures with which the comparison would fail at its end.
 
     Args:
         settings: of the run.
-        seed: whose pictures are looked at, held-out ones too: another seed may train on them.
+        seed: whose pictures are checked; those of other seeds are the same files.
 
     Raises:
         ValueError: the tuned PPO is the published run's, a picture has no mask, or pictures differ
@@ -164,78 +164,64 @@ def check_comparison(settings: Settings, seed: int) -> None:
         )
 
 
-def _learnt(entry: Entry, judged: JudgedBy) -> dict[str, Learnt]:
-    """Train policies on the reward network's scores, or take them; no truth reaches them."""
-    learned = RewardMode.reward_net
-    settings = entry.settings
-    source = source_ppo(settings.ppo)
+def _policies(inputs: PolicyInputs) -> dict[str, TrainedPolicy]:
+    """Train the policies on the reward network's scores alone, or reuse finished ones."""
+    settings, learned = inputs.settings, RewardMode.reward_net
     tuned = replace(settings.ppo, env=replace(settings.ppo.env, reward=learned))
-    settings = replace(settings, selector=replace(settings.selector, reward=learned))
-    task = Task(settings, entry.splits, entry.masks, judged, entry.seed)
+    selector = replace(settings.selector, reward=learned)
+    inputs = replace(inputs, settings=replace(settings, selector=selector))
     return {
-        "ppo_seed": learn_ppo(task, source),
-        "ppo_tuned": learn_ppo(task, tuned),
-        "grpo": learn_selector(task),
+        "ppo_seed": learn_ppo(inputs, source_ppo(settings.ppo)),
+        "ppo_tuned": learn_ppo(inputs, tuned),
+        "grpo": learn_selector(inputs),
     }
 
 
-def _postprocess_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
+def _postprocess_part(entry: Entry, arena: Callable[[], Arena]) -> Part:
     def make(into: Path) -> dict[str, float]:
         found, asked = postprocess_masks(arena())
         rows_of(found).to_parquet(into / ROWS)
         return {ASKED: float(asked)}
 
-    own = fingerprint(key, entry.config.postprocess, MASK_METHODS_VERSION)
-    return run_stage("compare-postprocess", entry.settings.cache, own, make)
+    own = fingerprint(entry.key, entry.config.postprocess, MASK_METHODS_VERSION)
+    return run_stage("compare-postprocess", entry.inputs.settings.cache, own, make)
 
 
-def _finetune_part(entry: Entry, arena: Callable[[], Arena], key: str) -> Part:
+def _finetune_part(entry: Entry, arena: Callable[[], Arena]) -> Part:
     def make(into: Path) -> dict[str, float]:
         found, curves = finetune_segmenter(arena())
         rows_of(found).to_parquet(into / ROWS)
         curve_table(curves).to_parquet(into / CURVES)
         return {ASKED: 0.0}
 
-    own = fingerprint(key, entry.config.finetune, MASK_METHODS_VERSION)
-    return run_stage("compare-finetune", entry.settings.cache, own, make)
+    own = fingerprint(entry.key, entry.config.finetune, MASK_METHODS_VERSION)
+    return run_stage("compare-finetune", entry.inputs.settings.cache, own, make)
 
 
 def curve_table(curves: Mapping[str, Curve]) -> pd.DataFrame:
-    """Lay fine-tuning runs out: a row for each look, with the run's name."""
+    """Return a table of fine-tuning runs: a row for each evaluation, with the run's name."""
     parts = [pd.DataFrame(asdict(curve)).assign(run=name) for name, curve in curves.items()]
     return pd.concat(parts, ignore_index=True)
 
 
-def _key(entry: Entry, judged: JudgedBy) -> str:
-    """Digest what every part depends on."""
-    splits = entry.splits
+def _key(inputs: PolicyInputs, shifted: Sequence[Sample]) -> str:
+    """Digest everything that all parts depend on."""
+    splits = inputs.splits
+    assert inputs.judged is not None
     return fingerprint(
-        [digest_samples(part) for part in (splits.train, splits.val, splits.test, entry.shifted)],
-        entry.masks.segmenter.fingerprint,
-        entry.settings.prompts,
-        judged.key,
-        entry.seed,
+        [digest_samples(part) for part in (splits.train, splits.val, splits.test, shifted)],
+        inputs.masks.segmenter.fingerprint,
+        inputs.settings.prompts,
+        inputs.judged.key,
+        inputs.seed,
         METHODS_VERSION,
     )
 
 
-def _arena(entry: Entry, judged: JudgedBy) -> Arena:
+def _arena(entry: Entry) -> Arena:
     """Measure every prompt on every picture."""
-
-    def measured(samples: Sequence[Sample]) -> PromptTable:
-        return measure(entry.settings, samples, entry.masks, judged)
-
-    train, held = measured(entry.splits.train), {TEST: measured(entry.splits.test)}
+    inputs = entry.inputs
+    train, held = inputs.measure(inputs.splits.train), {TEST: inputs.measure(inputs.splits.test)}
     if entry.shifted:
-        held[SHIFTED] = measured(entry.shifted)
-    return Arena(
-        prompts=entry.settings.prompts,
-        config=entry.config,
-        seed=entry.seed,
-        splits=entry.splits,
-        judged=judged,
-        masks=entry.masks,
-        train=train,
-        held=held,
-        standardiser=Standardiser.fit(train.features_BD),
-    )
+        held[SHIFTED] = inputs.measure(entry.shifted)
+    return Arena(inputs, entry.config, train, held, Standardiser.fit(train.features_BD))

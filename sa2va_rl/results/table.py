@@ -1,9 +1,9 @@
-"""From every method's overlap with every picture to a table with intervals.
+"""From every method's measures on every picture to a table with intervals.
 
 Methods are compared picture by picture; means are over seeds.  Seeds of generated data are whole
-replications (other patients, another reward network, other policies).  Of files each seed deals
-the same films out anew: a film that several seeds tested is one film, so intervals also count the
-chance of the films, see `core_rl.results.stats`.
+replications (other patients, another reward network, other policies).  Seeds of files split the
+same films anew: several seeds may test one film, so intervals also include the variance between
+films, see `core_rl.results.stats`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sa2va_rl.results.methods import FIXED, MEASURES, STOPPED, TRUTH, Found
 
 Floats = NDArray[np.float64]
 
-# What a row is for people, in the order of the table.
+# Names of the rows, in the order of the table.
 METHODS = {
     "base": "base prompt",
     "random": "random prompt (mean)",
@@ -47,11 +47,11 @@ METHODS = {
     "finetune_free": "fine-tuned, no anchor (3b)",
     "small_truth": "small segmenter, all masks",
 }
-RIVALS = (FIXED, "threshold_truth")  # what a method has to beat
+RIVALS = (FIXED, "threshold_truth")  # methods that all others are compared with
 
 
 def rows_of(found: Iterable[Found]) -> pd.DataFrame:
-    """Lay results out: a row for each test set, picture and method."""
+    """Return a table with a row for each test set, picture and method."""
     parts = []
     for one in found:
         for test_set, measures in one.measures.items():
@@ -66,24 +66,23 @@ def rows_of(found: Iterable[Found]) -> pd.DataFrame:
 
 
 def grouped(rows: pd.DataFrame, held: Mapping[str, Sequence[Sample]]) -> pd.DataFrame:
-    """Add each picture's group, of the test sets by name: its patient or film."""
+    """Add a column with each picture's group (patient or film); `held` is the test sets by name."""
     groups = {name: [sample.group for sample in samples] for name, samples in held.items()}
     pictures = zip(rows["set"], rows["picture"], strict=True)
     return rows.assign(group=[groups[name][place] for name, place in pictures])
 
 
 def summarise(rows: pd.DataFrame) -> dict[str, float]:
-    """Measure one test set at one size.
+    """Compute the metrics of one test set at one size.
 
     Args:
         rows: of `rows_of` with `grouped`, of one size and test set, any number of seeds.
 
     Returns:
-        `<measure>/<method>`, `gap_closed/<method>` (share of the way from the best fixed prompt to
-        the oracle), `entropy/<method>` in nats and `top_share/<method>` of
-        its prompts, `calls/<method>` a picture, `cpu_seconds/<method>` of learning, and for each
-        rival `diff/<method>_vs_<rival>` with `_low`, `_high` and `_detectable`, `diff_recall/`
-        likewise.
+        `<measure>/<method>`, `gap_closed/<method>` ((Dice - best fixed) / (oracle - best fixed)),
+        `entropy/<method>` in nats and `top_share/<method>` of its prompts, `calls/<method>` a
+        picture, `cpu_seconds/<method>` of training, and for each of `RIVALS`
+        `diff/<method>_vs_<rival>` with `_low`, `_high` and `_detectable`, `diff_recall/` likewise.
     """
     found: dict[str, float] = {}
     for method, own in rows.groupby("method", sort=False):
@@ -101,7 +100,7 @@ def summarise(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of the gap closed, a row a seed and a column a method."""
+    """Return the share of the gap closed, a row for each seed and a column for each method."""
     seeds = sorted(rows["seed"].unique())
     methods = [str(method) for method in rows["method"].unique()]
     shares = {
@@ -112,7 +111,7 @@ def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def histogram(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
-    """Share of each prompt, a row a method that chooses prompts."""
+    """Return the share of each prompt, a row for each method that chooses prompts."""
     chosen = rows[rows["choice"] >= 0]
     shares = {
         str(method): np.bincount(own["choice"], minlength=num_prompts) / len(own)
@@ -122,11 +121,11 @@ def histogram(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
 
 
 def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
-    """Lay out `summarise` for people; `least` is the detectable difference in Dice points.
+    """Format metrics as text; `least` is the detectable difference in Dice points.
 
     Args:
-        found: of one size and test set.
-        told: what each method learnt from.
+        found: of `summarise`.
+        told: what each method learns from.
     """
     wide = max([16, *(len(one) + 2 for one in told.values())])
     lines = [
@@ -152,19 +151,19 @@ def text_table(found: Mapping[str, float], told: Mapping[str, str]) -> str:
 
 
 def told_of(rows: pd.DataFrame) -> dict[str, str]:
-    """Name what each method of a table learnt from, in the order of `METHODS`."""
+    """Return what each method of a table learns from, in the order of `METHODS`."""
     told = dict(rows.groupby("method", sort=False)["told"].first())
     return {method: told[method] for method in METHODS if method in told}
 
 
 def name_of(method: str, told: Mapping[str, str]) -> str:
-    """Name a method for people; one that learnt from the truth, or stopped by it, says so."""
+    """Return a method's name, with a note if it learns from or stops by true masks."""
     said = {TRUTH: ", by truth", STOPPED: ", stop by truth"}
     return METHODS[method] + said.get(told[method], "")
 
 
 def _spread(own: pd.DataFrame) -> dict[str, float]:
-    """Entropy and largest share of a method's prompts, per seed and then on average."""
+    """Return entropy and largest share of a method's prompts, as means over seeds."""
     values = []
     for _, part in own.groupby("seed"):
         counts = np.bincount(part["choice"]) if (part["choice"] >= 0).all() else np.array([])

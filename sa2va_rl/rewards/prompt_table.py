@@ -1,9 +1,9 @@
-"""Every prompt measured on every picture: what choices of a prompt are judged by."""
+"""Every prompt measured on every picture: the table from which choices are evaluated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class PromptTable:
 
     Attributes:
         samples: the pictures.
-        features_BD: `features.features_of` each picture, not standardised.
+        features_BD: of `features.features_of`, not standardised.
         measures_BK: by name (`MEASURES`), each in [0, 1]; NaN for a picture without a mask.
         score_BK: of the reward network; NaN without one.
     """
@@ -36,7 +36,7 @@ class PromptTable:
 
     @property
     def dice_BK(self) -> Floats:  # noqa: N802  # named as arrays are
-        """Overlap with the truth."""
+        """Dice with the true masks."""
         return self.measures_BK["dice"]
 
     @property
@@ -50,13 +50,13 @@ def measure_prompts(
     masks: Masks,
     judge: RewardNetJudge | None = None,
 ) -> PromptTable:
-    """Ask for every prompt's mask of every picture and measure it.
+    """Measure the mask of every prompt on every picture.
 
     Args:
-        samples: pictures, with or without truth.
+        samples: pictures, with or without true masks.
         prompts: texts.
-        masks: where masks come from; each is asked for once.
-        judge: the reward network; None leaves scores NaN.
+        masks: makes or reads the masks.
+        judge: the reward network; without one, scores are NaN.
     """
     shape = len(samples), len(prompts)
     measures = {name: np.full(shape, np.nan) for name in MEASURES}
@@ -64,15 +64,14 @@ def measure_prompts(
     for b, sample in enumerate(samples):
         found = [masks(sample.image_HWC, prompt) for prompt in prompts]
         if judge is not None:
-            # Nothing found is worth nothing, as in `env.Verdicts`.
+            # An empty mask scores 0, as in `Verdicts`.
             scores = judge.many(sample.image_HWC, found)
             score_BK[b] = [s if mask.any() else 0.0 for s, mask in zip(scores, found, strict=True)]
         if sample.truth_HW is None:
             continue
         for k, mask_HW in enumerate(found):
-            both = overlap(mask_HW, sample.truth_HW)
-            for name in ("dice", "iou", "precision", "recall"):
-                measures[name][b, k] = getattr(both, name)
+            for name, value in asdict(overlap(mask_HW, sample.truth_HW)).items():
+                measures[name][b, k] = value
             measures["accuracy"][b, k] = (mask_HW == sample.truth_HW).mean()
     features_BD = np.stack([sample.features_D for sample in samples])
     return PromptTable(tuple(samples), features_BD, measures, score_BK)

@@ -1,7 +1,7 @@
-"""Train the reward network, keep the epoch that ranks best inside held-out pictures.
+"""Train the reward network and keep the epoch that ranks the masks of held-out pictures best.
 
-Differs from the published run: masks of every prompt instead of one, spoiled masks beside them, a
-held-out split, and the epoch chosen by rank inside a picture instead of by training loss.
+Differences from the published run: masks of every prompt instead of one, corrupted masks, a
+held-out split, and the epoch is chosen by rank correlation within a picture, not by training loss.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from core_rl.config import HardwareConfig, LoggerConfig, TrainerConfig
 from core_rl.hardware import prepare
 from core_rl.loop.optim import build_optimizer
 from core_rl.run.fit import build_logger, quieten_lightning
 from core_rl.run.strategies import trainer_kwargs
-from sa2va_rl.config import RewardNetConfig
-from sa2va_rl.data.files import Sample
+from sa2va_rl.config import RewardFitConfig
+from sa2va_rl.data.files import Sample, Splits
 from sa2va_rl.rewards.reward_metrics import judge_metrics, probe_table
 from sa2va_rl.rewards.reward_net import RewardNet, covered, flattened
 from sa2va_rl.rewards.reward_pairs import Pair, probe_pairs, prompt_pairs
 from sa2va_rl.rewards.verdicts import Masks
+from sa2va_rl.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ CHOSEN_BY = "within_image_spearman"
 
 
 class PairSet(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs at the network's size: a picture once, a byte for each pixel of a mask.
+    """Pairs at the network's size: each picture once, and a byte for each pixel of a mask.
 
     Args:
-        samples: the pictures that pairs point to.
+        samples: the pictures to which `Pair.picture` refers.
         pairs: masks with labels; read once.
         side: of the network's input, in pixels.
     """
@@ -71,33 +71,33 @@ class PairSet(Dataset[tuple[Tensor, Tensor]]):
         return len(self.kinds)
 
     def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
-        """Return a pair 2SS and its label, or for places N pairs N2SS and labels N."""
+        """Return a pair 2SS and its label, or for N indices pairs N2SS and labels N."""
         flat = self.flat_PSS[self.pictures_N[index]]
         pairs = torch.stack([flat, self.masks_NSS[index] / 255.0], dim=-3)
         return pairs, self.labels_N[index]
 
     def batches(self, size: int, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Load `size` pairs at a time, gathered at once."""
+        """Return a loader of `size` pairs a batch, one indexing operation each."""
         order = RandomSampler(self) if shuffle else SequentialSampler(self)
         return DataLoader(self, sampler=BatchSampler(order, size, False), batch_size=None)
 
 
 class RewardNetModule(L.LightningModule):
-    """Regress the label; measure order inside held-out pictures after each epoch.
+    """Regress the label; measure the rank correlation in held-out pictures after each epoch.
 
     Args:
         net: the network, changed in place.
-        trainer_config: learning rate and weight decay.
-        num_prompts: masks of each held-out picture, which come in that order.
+        config: learning rate and weight decay.
+        num_prompts: number of masks of each held-out picture, which are consecutive.
 
     Attributes:
-        best: weights of the epoch that did best; `best_score` is its `CHOSEN_BY`.
+        best: weights of the best epoch; `best_score` is its `CHOSEN_BY`.
     """
 
-    def __init__(self, net: RewardNet, trainer_config: TrainerConfig, num_prompts: int) -> None:
+    def __init__(self, net: RewardNet, config: RewardFitConfig, num_prompts: int) -> None:
         super().__init__()
         self.net = net
-        self.trainer_config = trainer_config
+        self.config = config
         self.num_prompts = num_prompts
         self.best: dict[str, Tensor] = {}
         self.best_score = -math.inf
@@ -122,21 +122,20 @@ class RewardNetModule(L.LightningModule):
             scores.reshape(-1, self.num_prompts), labels.reshape(-1, self.num_prompts)
         )
         self.log_dict({f"val/{name}": value for name, value in metrics.items()})
-        # Where no held-out picture can be ranked the first epoch would stay: take the last instead.
+        # The score is NaN if no held-out picture can be ranked: then keep the last epoch.
         score = metrics[CHOSEN_BY]
         if math.isnan(score) or score > self.best_score:
             self.best, self.best_score = copy.deepcopy(self.net.state_dict()), score
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        config = self.trainer_config
-        optimizer = build_optimizer(self.net, config.lr, config.weight_decay)
+        optimizer = build_optimizer(self.net, self.config.lr, self.config.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.config.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _turned(pairs_N2SS: Tensor) -> Tensor:
-    """Mirror and turn a batch at random: quality has no up or left."""
+    """Flip and transpose a batch at random, which leaves the quality unchanged."""
     for axis in (2, 3):
         if torch.rand(()) < 0.5:
             pairs_N2SS = pairs_N2SS.flip(axis)
@@ -145,11 +144,11 @@ def _turned(pairs_N2SS: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network and what it does on held-out pictures.
+    """A trained network and its metrics on validation pictures.
 
     Attributes:
-        net: the best epoch's.
-        metrics: of `judge_metrics`, and `probe/<kind>` with `probe_label/<kind>`.
+        net: with the weights of the best epoch.
+        metrics: of `evaluate_reward_net`.
     """
 
     net: RewardNet
@@ -157,62 +156,49 @@ class Fitted:
 
 
 def fit_reward_net(
-    train: Sequence[Sample],
-    val: Sequence[Sample],
-    prompts: Sequence[str],
-    masks: Masks,
-    config: RewardNetConfig,
-    trainer: TrainerConfig,
-    hardware: HardwareConfig,
-    seed: int = 0,
-    folder: Path | None = None,
-    logger: LoggerConfig | None = None,
+    settings: Settings, splits: Splits, masks: Masks, seed: int, folder: Path | None = None
 ) -> Fitted:
-    """Train on some pictures, choose the epoch by others of other groups.
+    """Train on the training pictures; validation pictures choose the epoch.
 
     Args:
-        train: pictures with truths.
-        val: likewise; they choose the epoch, so report on a third set with `evaluate_reward_net`.
-        prompts: whose masks are learnt from.
-        masks: where they come from.
-        config: shape and label.
-        trainer: `lr`, `epochs`, `max_steps`, `batch_size`, `weight_decay`, `grad_clip`, `progress`.
-        hardware: on what.
-        seed: of weights, order and spoiled masks.
-        folder: where curves go; None = nowhere.
-        logger: in which form.
+        settings: of the run; `reward_net`, `reward_fit`, `hardware`, `logger` and, of the trainer,
+            `grad_clip` and `progress` are used.
+        splits: every training and validation picture has a true mask; test is not read.
+        masks: makes or reads the masks of every prompt.
+        seed: of weights, order and corrupted masks.
+        folder: of the curves; None = none are written.
 
     Raises:
-        ValueError: a picture without truth, or a group on both sides.
+        ValueError: a picture without a true mask, or a group in both splits.
     """
+    train, val, fit = splits.train, splits.val, settings.reward_fit
     shared = {sample.group for sample in train} & {sample.group for sample in val}
     if shared:
         raise ValueError(f"groups {sorted(shared)[:3]} are in training and validation: split anew")
     quieten_lightning()
-    prepare(hardware, seed)
+    prepare(settings.hardware, seed)
+    config, prompts = settings.reward_net, settings.prompts
     learnt = [*prompt_pairs(train, prompts, masks, config.label)]
     learnt += probe_pairs(train, config.label, seed)
     learn_set = PairSet(train, learnt, config.side)
     held_set = PairSet(val, prompt_pairs(val, prompts, masks, config.label), config.side)
-    module = RewardNetModule(RewardNet(config), trainer, len(prompts))
+    module = RewardNetModule(RewardNet(config), fit, len(prompts))
     L.Trainer(
-        **trainer_kwargs(hardware),
-        max_epochs=math.ceil(trainer.epochs),
-        max_steps=-1 if trainer.max_steps is None else trainer.max_steps,
-        gradient_clip_val=trainer.grad_clip,
-        enable_progress_bar=trainer.progress,
+        **trainer_kwargs(settings.hardware),
+        max_epochs=fit.epochs,
+        gradient_clip_val=settings.trainer.grad_clip,
+        enable_progress_bar=settings.trainer.progress,
         enable_model_summary=False,
         enable_checkpointing=False,
-        logger=build_logger(logger, folder) if folder and logger else False,
+        logger=build_logger(settings.logger, folder) if folder else False,
         log_every_n_steps=10,
         num_sanity_val_steps=0,
     ).fit(
         module,
-        learn_set.batches(trainer.batch_size, shuffle=True),
-        held_set.batches(trainer.batch_size),
+        learn_set.batches(fit.batch_size, shuffle=True),
+        held_set.batches(fit.batch_size),
     )
-    if module.best:  # empty where `max_steps` ended before the first validation
-        module.net.load_state_dict(module.best)
+    module.net.load_state_dict(module.best)
     net = module.net.cpu().eval()
     metrics = evaluate_reward_net(net, val, prompts, masks, seed)
     log.info("reward network: %s %.3f on validation", CHOSEN_BY, metrics[CHOSEN_BY])
@@ -222,7 +208,12 @@ def fit_reward_net(
 def evaluate_reward_net(
     net: RewardNet, samples: Sequence[Sample], prompts: Sequence[str], masks: Masks, seed: int = 0
 ) -> dict[str, float]:
-    """Measure a network on pictures: `judge_metrics` over prompts, mean scores of spoiled masks."""
+    """Measure a network on pictures with true masks.
+
+    Returns:
+        `judge_metrics` of the prompts' masks; for true, corrupted and foreign masks the mean score
+        `probe/<kind>` and the mean label `probe_label/<kind>`.
+    """
     config = net.config
     chosen = PairSet(samples, prompt_pairs(samples, prompts, masks, config.label), config.side)
     shape = len(samples), len(prompts)

@@ -1,7 +1,7 @@
-"""How good a judge is: errors over all pairs, and order inside each picture.
+"""Metrics of a reward network: errors over all pairs, and rank correlation within each picture.
 
-A policy chooses between masks of one picture, so only the order there matters to it.  Correlation
-over all pairs can look well (easy pictures score high) while that order is nearly random.
+A policy chooses between masks of one picture, so only their order matters to it.  The correlation
+over all pairs can be high (easy pictures score high) while the order within a picture is random.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from scipy import stats
 
 Floats = NDArray[np.float64]
 
-TIE = 0.005  # labels that differ by less than this are equally good
+TIE = 0.005  # labels that differ by less than this are ties
 BINS = 10
 
 
 def judge_metrics(scores_BK: Floats, labels_BK: Floats) -> dict[str, float]:
-    """Measure scores of the K prompts' masks of B pictures against their labels.
+    """Compare scores with labels, of the masks of K prompts and B pictures.
 
     Returns:
         `mae`, `r2`, `pearson`, `spearman` and `calibration_error` over all pairs;
-        `within_image_spearman` and `ranked_images` (those whose labels are not all ties);
-        `argmax_regret`: what the best-scored mask falls short of the best one by, on average.
-        A correlation with something constant is NaN.
+        `within_image_spearman` and `ranked_images`, the pictures whose labels are not all ties;
+        `argmax_regret`, the mean label of the best mask minus that of the mask with the best score.
+        A correlation with a constant is NaN.
     """
     if scores_BK.shape != labels_BK.shape or scores_BK.ndim != 2 or not scores_BK.size:
         raise ValueError(
@@ -49,22 +49,22 @@ def judge_metrics(scores_BK: Floats, labels_BK: Floats) -> dict[str, float]:
 
 
 def within_image_spearman(scores_BK: Floats, labels_BK: Floats) -> tuple[float, int]:
-    """Mean over pictures of the rank correlation over prompts, and how many pictures count.
+    """Mean over pictures of the rank correlation over prompts, and the number of those pictures.
 
-    Equal scores for unequal labels order nothing: such a picture counts as 0.
+    Pictures whose labels are all ties are left out; one with constant scores counts as 0.
     """
     found = []
     for scores_K, labels_K in zip(scores_BK, labels_BK, strict=True):
         tiers_K = tiers(labels_K)
         if tiers_K.max() == 0:
-            continue  # nothing to order
+            continue
         correlation = _pearson(stats.rankdata(scores_K), stats.rankdata(tiers_K))
         found.append(0.0 if np.isnan(correlation) else correlation)
     return (float(np.mean(found)) if found else float("nan")), len(found)
 
 
 def tiers(labels_K: Floats) -> NDArray[np.int64]:
-    """Number labels from the worst up; those less than `TIE` above a tier's worst share it."""
+    """Number labels from the worst up; labels less than `TIE` above a tier's worst share it."""
     order = np.argsort(labels_K, kind="stable")
     numbers = np.zeros(len(labels_K), dtype=np.int64)
     worst, tier = labels_K[order[0]], 0
@@ -76,7 +76,7 @@ def tiers(labels_K: Floats) -> NDArray[np.int64]:
 
 
 def calibration_error(scores: Floats, labels: Floats) -> float:
-    """Mean gap between score and label over ten bins of the score, weighted by their size."""
+    """Mean difference of score and label over ten bins of the score, weighted by their size."""
     bins = np.clip((scores * BINS).astype(int), 0, BINS - 1)
     gaps = np.bincount(bins, weights=scores - labels, minlength=BINS)
     return float(np.abs(gaps).sum() / len(scores))

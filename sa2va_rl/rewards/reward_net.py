@@ -1,9 +1,9 @@
-"""The reward network: how good is this mask of this picture, without the truth?
+"""The reward network: estimates the quality of a mask from the picture, without the true mask.
 
-A small convolutional network over two channels, the picture with its slow shades taken off and the
-mask, predicts a quality in [0, 1].  It stands where segmentation people put a quality estimate
-(reverse classification accuracy: Valindria et al., 2017; the IoU head of Mask Scoring R-CNN: Huang
-et al., 2019), and is small enough to be asked about every step.
+A small convolutional network with two input channels, the picture without its slow intensity
+changes and the mask, predicts a quality in [0, 1].  Such estimates are known as quality control in
+segmentation (reverse classification accuracy: Valindria et al., 2017; the IoU head of Mask Scoring
+R-CNN: Huang et al., 2019).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sa2va_rl.segmenters.mask_cache import Mask
 
 WEIGHTS = "reward_net.safetensors"
 SETTINGS = "reward_net.json"
-SHADES = 0.2  # width, of the picture's, over which shades are averaged
-CONTRAST = 5.0  # brings what is left of a picture to about the size of a mask
+SHADES = 0.2  # width of the local mean, as a share of the picture's width
+CONTRAST = 5.0  # scales the picture's channel to about the range of the mask's
 
 
 REWARD_NET_VERSION = 1  # raise when a trained reward network or a score changes
@@ -52,30 +52,30 @@ class RewardNet(nn.Module):
             *_block(2 * width, 2 * width),
             *_block(2 * width, 4 * width),
         )
-        # Mean: how much of the picture agrees.  Maximum: whether anything is badly wrong.
+        # Mean pooling sees how much of the picture agrees, max pooling any strong disagreement.
         self.head = nn.Sequential(
             nn.Linear(8 * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, 1)
         )
 
     def forward(self, pairs_N2HW: Tensor) -> Tensor:
-        """Return the logit N of the quality of one view; see `inputs_of` for the pairs."""
-        # Channels last: a third less time in convolutions on a CPU.
+        """Return the logits N of the quality of pairs as `inputs_of` makes them."""
+        # Channels last takes a third less time in convolutions on a CPU.
         found_NCHW = self.layers(pairs_N2HW.contiguous(memory_format=torch.channels_last))
         pooled_NC = torch.cat([found_NCHW.mean((2, 3)), found_NCHW.amax((2, 3))], dim=1)
         return self.head(pooled_NC).squeeze(1)
 
     def quality(self, pairs_N2HW: Tensor) -> Tensor:
-        """Return the quality N in [0, 1], with a graph where gradients are enabled.
+        """Return the quality N in [0, 1].
 
-        It is that of the mean logit of two views, as they are and upside down: quality has no up or
-        left, and their mean ranks the masks of a picture better than either.
+        It is the sigmoid of the mean logit of the pairs and of the pairs rotated by 180 degrees:
+        this mean ranks the masks of a picture better than one view.
         """
         views_M2HW = torch.cat([pairs_N2HW, pairs_N2HW.flip((2, 3))])
         return self(views_M2HW).view(2, -1).mean(dim=0).sigmoid()
 
 
 def _block(inside: int, outside: int) -> tuple[nn.Module, ...]:
-    # Groups, not batches: a score must not depend on what else is being scored.
+    # Group norm, not batch norm: a score must not depend on the rest of the batch.
     return (
         nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False),
         nn.GroupNorm(4, outside),
@@ -84,14 +84,14 @@ def _block(inside: int, outside: int) -> tuple[nn.Module, ...]:
 
 
 def inputs_of(image_HWC: NDArray[np.uint8], masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
-    """Bring a picture and its masks to pairs N2SS: `flattened` and `covered`."""
+    """Return the network's input N2SS for a picture and N masks: `flattened` and `covered`."""
     cover_NSS = covered(masks, side)
     flat_SS = flattened(image_HWC, side).to(cover_NSS)
     return torch.stack([flat_SS.expand_as(cover_NSS), cover_NSS], dim=1)
 
 
 def flattened(image_HWC: NDArray[np.uint8], side: int) -> Tensor:
-    """Bring a picture to SS: grey, less its mean over a wide square, times `CONTRAST`.
+    """Resize a picture to grey SS, subtract its local mean and multiply by `CONTRAST`.
 
     Args:
         image_HWC: RGB, 0 to 255.
@@ -104,23 +104,23 @@ def flattened(image_HWC: NDArray[np.uint8], side: int) -> Tensor:
 
 
 def without_shades(grey_HW: Tensor, window: int) -> Tensor:
-    """Take off each pixel the mean of the square around it; the picture's edge goes on outside.
+    """Subtract from each pixel the mean of the square around it; edge pixels are repeated.
 
     Args:
         grey_HW: of any range.
         window: side of the square in pixels, odd.
     """
     padded_11HW = F.pad(grey_HW[None, None], (window // 2,) * 4, mode="replicate")
-    # A mean over columns of means over rows: as the square at once, in a tenth of the time.
+    # The mean over columns of means over rows equals the mean of the square, ten times faster.
     rows_11HW = F.avg_pool2d(padded_11HW, (1, window), stride=1)
     return grey_HW - F.avg_pool2d(rows_11HW, (window, 1), stride=1)[0, 0]
 
 
 def covered(masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
-    """Bring masks to NSS: the share of each pixel that a mask covers.
+    """Resize masks to NSS; a value is the share of the pixel that the mask covers.
 
     Args:
-        masks: of one size; a float tensor NHW of soft masks keeps its graph.
+        masks: of one size; gradients pass through a float tensor NHW of soft masks.
         side: of the result, in pixels.
     """
     if not isinstance(masks, Tensor):
@@ -131,7 +131,7 @@ def covered(masks: Sequence[Mask] | Tensor, side: int) -> Tensor:
 
 @cache
 def _shares(pixels: int, side: int) -> Tensor:
-    """Weights [side, pixels] of `adaptive_avg_pool2d`, whose own loop takes five times as long."""
+    """Return `adaptive_avg_pool2d` as a matrix [side, pixels], which is five times faster."""
     weights_SP = torch.zeros(side, pixels)
     for place in range(side):
         first, end = place * pixels // side, -(-(place + 1) * pixels // side)
@@ -140,7 +140,7 @@ def _shares(pixels: int, side: int) -> Tensor:
 
 
 class RewardNetJudge:
-    """A trained network as the environment's judge."""
+    """A trained network that scores masks."""
 
     def __init__(self, net: RewardNet) -> None:
         self.net = net.eval().requires_grad_(False)
@@ -169,22 +169,22 @@ def load_reward_net(folder: Path) -> RewardNet:
 
     Raises:
         FileNotFoundError: the folder holds no reward network.
-        ValueError: a file cannot be read, or they do not fit each other; the message names it.
+        ValueError: a file cannot be read, or weights and settings do not fit each other.
     """
     for name in (WEIGHTS, SETTINGS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no reward network in {folder}: {name} is missing; train one")
-    whole = "reward_fit.path=RUN/checkpoints/final takes what a run of +exp=sa2va_reward_net left"
+    cure = "give reward_fit.path=RUN/checkpoints/final of a run of +exp=sa2va_reward_net"
     try:
         read = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         net = RewardNet(RewardNetConfig(**read))
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
-        said = f"{folder / SETTINGS} holds no settings of a reward network: {error}; {whole}"
+        said = f"{folder / SETTINGS} holds no settings of a reward network: {error}; {cure}"
         raise ValueError(said) from error
     try:
         net.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        said = f"{folder / WEIGHTS} does not fit {SETTINGS}: {first}; {whole}"
+        said = f"{folder / WEIGHTS} does not fit {SETTINGS}: {first}; {cure}"
         raise ValueError(said) from error
     return net

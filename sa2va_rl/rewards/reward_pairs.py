@@ -1,7 +1,7 @@
-"""What a reward network learns from: masks of every prompt, the truth, and spoiled masks.
+"""Training examples of the reward network: masks of every prompt, true and corrupted masks.
 
-Trained on one prompt's masks alone, a network may rate pictures well and still not rank the masks
-of one picture; without spoiled masks it gives an all-white one its best score.
+A network that is trained on one prompt's masks alone may rank pictures well and yet not the masks
+of one picture; without corrupted masks it scores an all-white mask highest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from sa2va_rl.data.files import Sample
 from sa2va_rl.rewards.verdicts import Masks
-from sa2va_rl.segmenters.mask_cache import Mask, Overlap, overlap, spoiled
+from sa2va_rl.segmenters.mask_cache import Mask, Overlap, corrupted, overlap
 
 TRUTH = "truth"
 
@@ -23,8 +23,8 @@ class Pair:
     """One mask of one picture, with its label.
 
     Attributes:
-        picture: place of the picture among the samples.
-        kind: the prompt, `truth`, or how the mask was spoiled.
+        picture: index of the picture among the samples.
+        kind: the prompt, `truth`, or the kind of corruption.
         mask_HW: the mask.
         label: quality in [0, 1].
     """
@@ -36,7 +36,7 @@ class Pair:
 
 
 def label_of(found: Overlap, weights: Mapping[str, float]) -> float:
-    """Weigh the measures of an overlap (see `RewardNetConfig.label`)."""
+    """Return the weighted sum of an overlap's measures (see `RewardNetConfig.label`)."""
     measures = asdict(found)
     return float(sum(weight * measures[name] for name, weight in weights.items()))
 
@@ -47,7 +47,7 @@ def prompt_pairs(
     """Label the mask of every prompt for every picture.
 
     Raises:
-        ValueError: a picture has no truth.
+        ValueError: a picture has no true mask.
     """
     for picture, sample in enumerate(samples):
         truth_HW = _truth(sample)
@@ -59,22 +59,22 @@ def prompt_pairs(
 def probe_pairs(
     samples: Sequence[Sample], weights: Mapping[str, float], seed: int = 0
 ) -> Iterator[Pair]:
-    """Label the truth and its spoiled versions for every picture.
+    """Label the true mask, its corrupted versions and a foreign mask for every picture.
 
     Args:
-        samples: the foreign mask is the truth of the next picture of its size and another group;
-            where there is none, as in a split of one film, there is no such probe.
+        samples: the foreign mask is the true mask of the next picture of equal size and another
+            group; a split without such a picture has no foreign masks.
         weights: of the label.
-        seed: of how masks are spoiled.
+        seed: of the corruption.
 
     Raises:
-        ValueError: a picture has no truth.
+        ValueError: a picture has no true mask.
     """
     rng = np.random.default_rng(seed)
     for picture, sample in enumerate(samples):
         truth_HW = _truth(sample)
         foreign_HW = _next_truth(samples, picture)
-        masks = {TRUTH: truth_HW, **spoiled(truth_HW, rng)}
+        masks = {TRUTH: truth_HW, **corrupted(truth_HW, rng)}
         if foreign_HW is not None:
             masks["foreign"] = foreign_HW
         for kind, mask_HW in masks.items():
@@ -84,8 +84,8 @@ def probe_pairs(
 def _truth(sample: Sample) -> Mask:
     if sample.truth_HW is None:
         raise ValueError(
-            f"{sample.name} has no mask: a reward network is trained on pictures with masks; only "
-            "the policy can do without"
+            f"{sample.name} has no mask: the reward network is trained on pictures with masks; "
+            "only the policy can learn without"
         )
     return sample.truth_HW
 

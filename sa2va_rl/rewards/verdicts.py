@@ -1,10 +1,4 @@
-"""Choosing a prompt as an environment: look at a picture, name a prompt, be paid for the mask.
-
-With one step an episode this is a contextual bandit and discounting has no effect.  With several,
-the best mask so far is kept and a step earns what it adds, so that an episode's sum is the best
-mask's worth whatever the order.  The truth, where there is one, goes into `info` and, if the reward
-mode says so, into the reward; never into the observation.
-"""
+"""Scores of a picture's mask under each prompt, by the reward network and by the true mask."""
 
 from __future__ import annotations
 
@@ -12,38 +6,37 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from sa2va_rl.config import EnvConfig, RewardMode
-from sa2va_rl.data.features import CLIP, FEATURES, Floats, Standardiser, observation
+from sa2va_rl.data.features import Floats
 from sa2va_rl.data.files import Sample
 from sa2va_rl.prompts import check_prompts
 from sa2va_rl.segmenters.mask_cache import Mask, overlap
 
 
 class Masks(Protocol):
-    """Where masks come from: `masks.MaskCache`."""
+    """Makes or reads masks: `segmenters.mask_cache.MaskCache`."""
 
     def __call__(self, image_HWC: NDArray[np.uint8], prompt: str) -> Mask: ...
 
 
 class Judge(Protocol):
-    """Score a mask of a picture in [0, 1] without the truth."""
+    """Scores a mask of a picture in [0, 1] without the true mask."""
 
     def __call__(self, image_HWC: NDArray[np.uint8], mask_HW: Mask) -> float: ...
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one picture under one prompt.
+    """Scores of one picture's mask under one prompt.
 
     Attributes:
-        reward_net: the judge's score; NaN without a judge.
-        gt_dice: overlap with the truth; NaN without one.
+        reward_net: the reward network's score; NaN without a network.
+        gt_dice: Dice with the true mask; NaN without one.
     """
 
     reward_net: float
@@ -51,14 +44,14 @@ class Verdict:
 
 
 class Verdicts:
-    """Masks judged once for each picture and prompt; environments may share one.
+    """Scores of every picture and prompt, each computed on demand and once.
 
     Args:
-        samples: pictures, by their place.
-        prompts: texts, by their place.
-        masks: where masks come from.
-        judge: the reward network; None where only the truth pays.
-        known: verdicts that others made of the same, by places of picture and prompt; added to.
+        samples: pictures, in the order of their indices.
+        prompts: texts, in the order of their indices.
+        masks: makes or reads the masks.
+        judge: the reward network; None = Dice alone.
+        known: store of verdicts by the indices of picture and prompt, shared between objects.
     """
 
     def __init__(
@@ -79,7 +72,7 @@ class Verdicts:
         self._asked: set[tuple[int, int]] = set()
 
     def __call__(self, picture: int, prompt: int) -> Verdict:
-        """Return the verdict, made when it is first asked for."""
+        """Return the verdict on a picture's mask under a prompt, by their indices."""
         key = picture, prompt
         self._asked.add(key)
         if key not in self._known:
@@ -87,13 +80,13 @@ class Verdicts:
         return self._known[key]
 
     def known(self, picture: int) -> dict[int, Verdict]:
-        """Return the verdicts of a picture that were asked for so far, by prompt."""
+        """Return the verdicts on a picture that were requested of this object, by prompt."""
         everything = range(len(self.prompts))
         return {k: self._known[picture, k] for k in everything if (picture, k) in self._asked}
 
     @property
     def asked(self) -> int:
-        """Pairs of picture and prompt asked for so far: segmenter calls, but for stored masks."""
+        """Number of different pairs requested: the segmenter calls if no mask were stored."""
         return len(self._asked)
 
     @cached_property
@@ -109,103 +102,15 @@ class Verdicts:
         mask_HW = self.masks(sample.image_HWC, prompt)
         score, dice = math.nan, math.nan
         if self.judge is not None:
-            # Nothing found is worth nothing, whatever a network makes of a black mask.
+            # An empty mask scores 0, whatever the network predicts for it.
             score = self.judge(sample.image_HWC, mask_HW) if mask_HW.any() else 0.0
         if sample.truth_HW is not None:
             dice = overlap(mask_HW, sample.truth_HW).dice
         return Verdict(score, dice)
 
 
-class PromptEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
-    """One picture an episode, drawn without replacement until all were seen.
-
-    The observation is `features.FEATURES`, standardised, and the share of steps done; the action is
-    the place of a prompt.  `info` holds `reward_net_score`, `gt_dice`, `best_reward` (the episode's
-    best worth so far, before centring and scale), `best_prompt`, `prompt` and `picture`.
-
-    Args:
-        verdicts: pictures, prompts and what they are worth.
-        standardiser: fitted on the training pictures.
-        config: reward and length of an episode.
-
-    Raises:
-        ValueError: the reward needs a judge or truths that are absent.
-    """
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # gymnasium's own annotation
-
-    def __init__(self, verdicts: Verdicts, standardiser: Standardiser, config: EnvConfig) -> None:
-        check_judged(verdicts, config.reward)
-        self.verdicts = verdicts
-        self.config = config
-        self.features = standardiser(verdicts.features_BD)
-        bound = np.append(np.full(len(FEATURES), CLIP), 1.0).astype(np.float32)
-        low = np.append(np.full(len(FEATURES), -CLIP), 0.0).astype(np.float32)
-        self.observation_space = gymnasium.spaces.Box(low, bound, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Discrete(len(verdicts.prompts))
-        self._order: list[int] = []
-        self._picture = 0
-        self._steps = 0
-        self._best: float | None = None
-        self._best_prompt = -1
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Show the next picture; `options={"picture": place}` asks for one."""
-        super().reset(seed=seed)
-        if seed is not None:
-            self._order = []  # the seed decides the order from here on
-        asked = None if options is None else options.get("picture")
-        self._picture = self._next() if asked is None else int(asked)
-        self._steps, self._best, self._best_prompt = 0, None, -1
-        return self._observe(), {"picture": self._picture}
-
-    def step(
-        self, action: np.int64
-    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Try a prompt and pay what it adds to the episode's best."""
-        prompt = int(action)
-        assert self._steps < self.config.max_steps, "the episode is over: call reset"
-        worth = self.worth(self._picture, prompt)
-        # What the first step adds to is the picture's mean, or 0 where rewards are not centred.
-        before = self._start() if self._best is None else self._best
-        if self._best is None or worth > self._best:
-            self._best, self._best_prompt = worth, prompt
-        self._steps += 1
-        verdict = self.verdicts(self._picture, prompt)
-        info = {
-            "picture": self._picture,
-            "prompt": prompt,
-            "reward_net_score": verdict.reward_net,
-            "gt_dice": verdict.gt_dice,
-            "best_reward": self._best,
-            "best_prompt": self._best_prompt,
-        }
-        reward = self.config.scale * (self._best - before)
-        return self._observe(), reward, self._steps == self.config.max_steps, False, info
-
-    def worth(self, picture: int, prompt: int) -> float:
-        """Return what the reward mode says of a prompt, before centring and scale."""
-        return worth_of(self.verdicts(picture, prompt), self.config)
-
-    def _start(self) -> float:
-        if not self.config.centre:
-            return 0.0
-        everything = range(len(self.verdicts.prompts))
-        return float(np.mean([self.worth(self._picture, prompt) for prompt in everything]))
-
-    def _next(self) -> int:
-        if not self._order:
-            self._order = self.np_random.permutation(len(self.features)).tolist()
-        return self._order.pop()
-
-    def _observe(self) -> NDArray[np.float32]:
-        return observation(self.features[self._picture], self._steps / self.config.max_steps)
-
-
 def worth_of(verdict: Verdict, config: EnvConfig) -> float:
-    """Return what the reward mode says of a verdict."""
+    """Return the reward of a verdict under the reward mode."""
     if config.reward is RewardMode.reward_net:
         return verdict.reward_net
     if config.reward is RewardMode.gt_dice:
@@ -214,7 +119,7 @@ def worth_of(verdict: Verdict, config: EnvConfig) -> float:
 
 
 def check_judged(verdicts: Verdicts, mode: RewardMode) -> None:
-    """Raise ValueError where a reward needs a judge or truths that are absent."""
+    """Raise ValueError if the reward mode needs a reward network or true masks that are missing."""
     if mode is not RewardMode.gt_dice and verdicts.judge is None:
         raise ValueError(
             f"reward={mode.value}: needs a reward network; train one by +exp=sa2va_reward_net, or "

@@ -1,4 +1,4 @@
-"""Masks: stored on disk once made, measured against the truth, and spoiled on purpose."""
+"""Masks: a cache on disk, overlap with the true mask, and corrupted masks for training."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from sa2va_rl.segmenters.models import Segmenter, single_mask
 log = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
-HEADER = struct.Struct("<II")  # height and width, before one bit a pixel
+HEADER = struct.Struct("<II")  # height and width; one bit a pixel follows
 
 
 class MaskCache:
-    """Ask the segmenter once for each picture and prompt, ever.
+    """Call the segmenter once for each picture and prompt, and store its mask on disk.
 
-    The file of a mask is found by the segmenter's fingerprint and by hashes of the picture's pixels
-    and the prompt, so nothing stale is ever read; it is written beside its place and moved there,
-    so that processes may share a folder.
+    The path of a mask contains the segmenter's fingerprint and hashes of the picture's pixels and
+    of the prompt, so a stored mask is never out of date.  Processes may share a folder.
 
     Args:
-        segmenter: whom to ask.
+        segmenter: makes the masks.
         folder: of the masks; made when the first is stored.
 
     Attributes:
-        calls: how often the segmenter was asked by this object.
-        reads: how often a stored mask answered.
+        calls: number of segmenter calls of this object.
+        reads: number of masks that were read from disk instead.
     """
 
     def __init__(self, segmenter: Segmenter, folder: Path) -> None:
@@ -73,7 +72,7 @@ def _read(path: Path, height: int, width: int) -> Mask | None:
         return None
     size = HEADER.size + (height * width + 7) // 8
     if len(content) != size or HEADER.unpack_from(content) != (height, width):
-        log.warning("%s is damaged; the segmenter is asked again", path)
+        log.warning("%s is damaged; the segmenter is called again", path)
         return None
     bits = np.frombuffer(content, dtype=np.uint8, offset=HEADER.size)
     return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
@@ -86,7 +85,7 @@ def _write(path: Path, mask_HW: Mask) -> None:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How well a mask fits the truth; each in [0, 1]."""
+    """Agreement of a mask with the true mask; each measure in [0, 1]."""
 
     dice: float
     iou: float
@@ -95,17 +94,15 @@ class Overlap:
 
 
 def overlap(mask_HW: Mask, truth_HW: Mask) -> Overlap:
-    """Compare a mask with the truth.
+    """Compare a mask with the true mask.
 
-    Two empty masks agree: everything is 1.  Where only one is empty, everything is 0.
+    If both are empty, every measure is 1; if only one is empty, every measure is 0.
 
     Raises:
-        ValueError: they differ in size.
+        ValueError: the masks differ in size.
     """
     if mask_HW.shape != truth_HW.shape:
-        raise ValueError(
-            f"mask of shape {mask_HW.shape}, truth of {truth_HW.shape}: expected equal"
-        )
+        raise ValueError(f"mask {mask_HW.shape}, truth {truth_HW.shape}: expected equal shapes")
     found, wanted = int(mask_HW.sum()), int(truth_HW.sum())
     if found == 0 and wanted == 0:
         return Overlap(1.0, 1.0, 1.0, 1.0)
@@ -118,14 +115,14 @@ def overlap(mask_HW: Mask, truth_HW: Mask) -> Overlap:
     )
 
 
-def spoiled(truth_HW: Mask, rng: np.random.Generator) -> dict[str, Mask]:
-    """Make masks that a reward network must learn not to love.
+def corrupted(truth_HW: Mask, rng: np.random.Generator) -> dict[str, Mask]:
+    """Make corrupted masks, low-scoring training examples of the reward network.
 
-    A network that saw only a segmenter's own masks gives its best score to an all-white one.
+    A network that is trained on a segmenter's masks alone scores an all-white mask highest.
 
     Args:
         truth_HW: the true mask.
-        rng: draws how far masks grow (1 to 4 pixels), shrink (1 or 2) and move (4 to 12).
+        rng: draws the pixels of dilation (1 to 4), erosion (1 or 2) and shift (4 to 12).
     """
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(4, 12)
     down, right = round(distance * np.sin(angle)), round(distance * np.cos(angle))
@@ -140,7 +137,7 @@ def spoiled(truth_HW: Mask, rng: np.random.Generator) -> dict[str, Mask]:
 
 
 def shifted(mask_HW: Mask, down: int, right: int) -> Mask:
-    """Move a mask; what leaves the picture is lost and nothing comes in."""
+    """Shift a mask; pixels beyond the picture's edge are lost, empty ones enter."""
     height, width = mask_HW.shape
     down, right = int(np.clip(down, -height, height)), int(np.clip(right, -width, width))
     moved_HW = np.zeros_like(mask_HW)

@@ -1,8 +1,8 @@
-"""Promptable segmenters behind the call that Sa2VA made usual: `predict_forward(image, text)`.
+"""The interface of promptable segmenters, and adapters for models of the Hugging Face hub.
 
-`sa2va_rl.segmenters.vesselness` holds the one that ships with the project; here are the seam and
-the adapters for models of the Hugging Face hub.  Sa2VA comes with Python code of its own that runs
-on loading, so `load_sa2va` asks for an explicit `trust_remote_code=True`; CLIPSeg is part of
+The interface is Sa2VA's `predict_forward(image, text)`.  The segmenter that ships with the project
+is in `sa2va_rl.segmenters.vesselness`.  A Sa2VA checkpoint contains Python code that runs on
+loading, so `load_sa2va` requires `trust_remote_code=True`; CLIPSeg and SAM 3 are part of
 transformers.
 """
 
@@ -29,11 +29,11 @@ IMAGE_TOKEN = "<image>"
 
 
 class Prediction(TypedDict):
-    """What a segmenter answers.
+    """A segmenter's answer.
 
     `prediction` is its text.  `prediction_masks` holds one boolean array FHW for each `[SEG]` in
-    that text (F frames, 1 for a picture), none when it wrote none.  `probability_maps`, where the
-    model gives them, are as many arrays FHW in [0, 1].
+    the text (F frames, 1 for a picture).  `probability_maps`, if the model returns them, holds as
+    many arrays FHW in [0, 1].
     """
 
     prediction: str
@@ -42,31 +42,31 @@ class Prediction(TypedDict):
 
 
 class Segmenter(Protocol):
-    """A model that segments what a text names; the same input always gives the same mask."""
+    """A model that segments what a text names; equal inputs give equal masks."""
 
     @property
     def fingerprint(self) -> str:
-        """Name of this model and its settings: masks of two fingerprints may differ."""
+        """Digest of the model and of every setting that a mask depends on."""
         ...
 
     def predict_forward(self, image: Image.Image, text: str) -> Prediction: ...
 
 
 def digest(*parts: object) -> str:
-    """Hash settings (whatever JSON can hold) into 16 hexadecimal digits."""
+    """Hash settings, any values that JSON can hold, into 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def weights_name(name: str) -> str:
-    """Name weights so that a folder trained on in place is another one; a hub id is itself."""
+    """Name weights: a hub id by itself, a folder with a digest of its files."""
     return f"{name} {checkpoint_digest(name)}" if Path(name).is_dir() else name
 
 
 def single_mask(answer: Prediction, height: int, width: int) -> NDArray[np.bool_]:
-    """Join the masks of an answer into one HW; without a `[SEG]` it is empty.
+    """Unite the masks of an answer into one mask HW, empty without a `[SEG]`.
 
     Raises:
-        ValueError: a mask has another size than the picture.
+        ValueError: a mask differs in size from the picture.
     """
     mask_HW = np.zeros((height, width), dtype=bool)
     for mask_FHW in answer["prediction_masks"]:
@@ -81,13 +81,13 @@ def single_mask(answer: Prediction, height: int, width: int) -> NDArray[np.bool_
 
 @dataclass(frozen=True)
 class MapSegmenter(ABC):
-    """A model of transformers that gives one map of logits for a picture and a text.
+    """A model of transformers that returns one map of logits for a picture and a text.
 
     Attributes:
-        model: put into evaluation mode.
+        model: the model; it is switched to evaluation mode.
         reader: its processor or tokenizer.
-        name: of the weights: a hub id, or a folder, whose files the fingerprint knows.
-        threshold: probability above which a pixel is in the mask, in (0, 1).
+        name: hub id or folder of the weights; the fingerprint contains a digest of the folder.
+        threshold: probability above which a pixel belongs to the mask, in (0, 1).
     """
 
     kind: ClassVar[str]
@@ -108,11 +108,11 @@ class MapSegmenter(ABC):
 
     @abstractmethod
     def logits(self, image: Image.Image, text: str) -> Tensor:
-        """Map of what the text names, of any size; text beyond the model's longest is cut."""
+        """Return a map of logits of any size; a text that is too long for the model is cut."""
 
     @torch.no_grad()
     def predict_forward(self, image: Image.Image, text: str) -> Prediction:
-        """Bring the map to the picture's size and cut it off."""
+        """Resize the map to the picture's size and apply the threshold."""
         logits = self.logits(image.convert("RGB"), text)
         full_11HW = torch.nn.functional.interpolate(
             logits.reshape(1, 1, *logits.shape[-2:]).float(),
@@ -129,7 +129,7 @@ class MapSegmenter(ABC):
 
 
 class CLIPSegSegmenter(MapSegmenter):
-    """CLIPSeg (Lueddecke and Ecker, 2022): a `CLIPSegForImageSegmentation`, its processor."""
+    """CLIPSeg (Lueddecke and Ecker, 2022): a `CLIPSegForImageSegmentation` and its processor."""
 
     kind = "clipseg"
 
@@ -144,7 +144,7 @@ class CLIPSegSegmenter(MapSegmenter):
 def load_clipseg(
     name: str = "CIDAS/clipseg-rd64-refined", threshold: float = 0.5, device: str = "cpu"
 ) -> CLIPSegSegmenter:
-    """Load CLIPSeg from the hub or a folder; it needs no code but that of transformers."""
+    """Load CLIPSeg from the hub or a folder."""
     from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
     model: torch.nn.Module = CLIPSegForImageSegmentation.from_pretrained(name)
@@ -154,9 +154,9 @@ def load_clipseg(
 
 
 class Sam3Segmenter(MapSegmenter):
-    """SAM 3 (Carion et al., 2025) by its map of all that a text names: a `Sam3Model`, a tokenizer.
+    """SAM 3 (Carion et al., 2025): a `Sam3Model` and a tokenizer; the mask is its semantic map.
 
-    Pictures are brought to the model's size here: its own processor needs torchvision.
+    Pictures are resized here, because the model's own processor needs torchvision.
     """
 
     kind = "sam3"
@@ -183,10 +183,10 @@ class Sam3Segmenter(MapSegmenter):
 def load_sam3(
     name: str = "facebook/sam3", threshold: float = 0.5, device: str = "cpu"
 ) -> Sam3Segmenter:
-    """Load SAM 3 from the hub or a folder; it needs no code but that of transformers.
+    """Load SAM 3 from the hub or a folder.
 
     Raises:
-        ImportError: a release of transformers without it.
+        ImportError: this release of transformers does not contain it.
     """
     from transformers import AutoTokenizer, Sam3Model
 
@@ -198,16 +198,17 @@ def load_sam3(
 class Sa2VASegmenter:
     """Sa2VA (Yuan et al., 2025), in both of its Hugging Face classes.
 
-    The class on InternVL reads a tokenizer and demands `<image>` in the text; the class on Qwen-VL
-    reads a processor and places the picture itself.  Decoding is greedy, so masks may be stored.
+    The class on InternVL takes a tokenizer and requires `<image>` in the text.  The class on
+    Qwen-VL takes a processor and inserts the picture itself.  Decoding is greedy, so masks can be
+    stored.
 
     Attributes:
-        model: with the `predict_forward` of the published code.
-        name: of the weights: a hub id, or a folder, whose files the fingerprint knows.
+        model: has the `predict_forward` of the published code.
+        name: hub id or folder of the weights; the fingerprint contains a digest of the folder.
         tokenizer: of the InternVL class; give this or `processor`.
         processor: of the Qwen class.
-        threshold: above which a pixel is in the mask, for releases that return probability maps;
-            None = the mask the model made, which is at .5.
+        threshold: probability above which a pixel belongs to the mask, for releases that return
+            probability maps; None = the model's own mask, whose threshold is .5.
     """
 
     model: Any
@@ -230,7 +231,7 @@ class Sa2VASegmenter:
 
     @torch.no_grad()
     def predict_forward(self, image: Image.Image, text: str) -> Prediction:
-        """Segment what the text names; an answer without `[SEG]` has no mask."""
+        """Segment what the text names; an answer without `[SEG]` has no masks."""
         plain = text.replace(IMAGE_TOKEN, "").strip()
         answer = self.model.predict_forward(
             image=image.convert("RGB"),
@@ -263,17 +264,17 @@ def load_sa2va(
     """Load Sa2VA from the hub or a folder, with its own code.
 
     Args:
-        name: such as `ByteDance/Sa2VA-4B`.
-        trust_remote_code: must be True: the checkpoint's Python files are executed.
-        device: the InternVL class moves its inputs to CUDA by itself and has no other way.
-        threshold: as of `Sa2VASegmenter`.
+        name: hub id or folder, such as `ByteDance/Sa2VA-4B`.
+        trust_remote_code: must be True, because the checkpoint's Python files are executed.
+        device: of the model; the InternVL class works on CUDA only.
+        threshold: see `Sa2VASegmenter`.
 
     Raises:
         ValueError: `trust_remote_code` is not True.
     """
     if trust_remote_code is not True:
         raise ValueError(
-            f"{name} runs Python code of its own on loading; read it, then set "
+            f"{name} contains Python code that runs on loading; read it, then set "
             "trust_remote_code=true"
         )
     from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer

@@ -1,17 +1,18 @@
-"""Experiment 2: leave the prompt alone and improve the mask afterwards.
+"""Experiment 2: keep the prompt and improve the mask by post-processing.
 
-A recipe smooths the segmenter's map, thresholds it, follows vessels further down (region growing),
-bridges gaps, and drops specks.  Recipes are compared on training pictures, by the reward network or
-by the truth, whichever the caller scores with; a picture's own recipe is then chosen from its
-features alone.  Either way a picture costs one segmenter call.
+A recipe smooths the segmenter's logits, applies hysteresis thresholds, closes gaps, grows or
+shrinks the mask, and drops small components.  Recipes are compared on training pictures by a score
+that the caller gives (the reward network's, or Dice); a picture's own recipe is then chosen from
+its features alone.  Either way a picture costs one segmenter call.
 
-The published attempt let a policy apply such operations step by step and shipped no number.  One
+The published attempt let a policy apply such operations step by step and reports no number.  One
 recipe a picture reaches the same masks, and a search over recipes needs no policy: successive
-halving (Jamieson and Talwalkar, 2016) tries many on few pictures and few on all.
+halving (Jamieson and Talwalkar, 2016) tries many recipes on few pictures, then few on all pictures.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,29 +26,29 @@ from sa2va_rl.compare_config import RECIPES
 from sa2va_rl.data.files import Sample
 from sa2va_rl.segmenters.mask_cache import Mask
 from sa2va_rl.segmenters.models import Segmenter, single_mask
-from sa2va_rl.segmenters.vesselness import REFERENCE_SIDE
+from sa2va_rl.segmenters.vesselness import REFERENCE_SIDE, hysteresis, without_specks
 
 Floats = NDArray[np.float64]
-# Score masks of the picture at a place among those searched on.
+# Index of a training picture and some of its masks -> a score for each mask.
 Score = Callable[[int, Sequence[Mask]], Sequence[float]]
-# Places of the pictures that are looked at, and recipes kept after it.
+# Indices of the pictures in a round of the search, and the number of recipes kept after it.
 Round = tuple[Sequence[int], int]
 
-SURE = 12.0  # logits beyond which a map says no more
+LARGEST_LOGIT = 12.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to a map; lengths are for a picture of 160 px.
+    """One way to post-process; lengths are for a picture of 160 px.
 
     Attributes:
-        threshold: logit above which a pixel starts a vessel; None = begin with the segmenter's own
-            mask, which `follow` and `smooth` then have no part in.
-        follow: logits below the threshold down to which a vessel is followed, 0 or more.
-        smooth: standard deviation of the smoothing of the map, in pixels.
-        close: radius of the disc that closes gaps, in pixels.
-        grow: pixels that the mask gains all around; negative ones are lost.
-        min_size: smallest connected piece kept, in pixels.
+        threshold: high threshold of the hysteresis, a logit; None = start from the segmenter's own
+            mask, and ignore `follow` and `smooth`.
+        follow: distance of the low threshold below the high one, in logits, 0 or more.
+        smooth: standard deviation of the smoothing of the logits, in pixels.
+        close: radius of the disc of the closing, in pixels.
+        grow: pixels of dilation, or of erosion if negative.
+        min_size: smallest connected component that is kept, in pixels.
     """
 
     threshold: float | None = None
@@ -67,44 +68,44 @@ CHOICES: dict[str, tuple[float | None, ...]] = {
     "grow": (-1, 0, 0, 1),
     "min_size": (0, 40, 80, 160),
 }
-# What a tuned threshold may keep of a segmenter's hysteresis and of its smallest piece.
+# Values of `follow` and `min_size` beside a tuned threshold.
 FOLLOWED, SMALLEST = (0.0, 1.5, 2.5), (0, 60)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a segmenter said of one picture: its mask HW, and its map HW as logits."""
+    """A segmenter's mask HW of one picture, and its probability map HW as logits."""
 
     mask_HW: Mask
     logits_HW: NDArray[np.float16]
 
 
 def ask(segmenter: Segmenter, sample: Sample, prompt: str) -> Answer:
-    """Ask for mask and map with one call; a segmenter without maps is sure of its mask."""
+    """Call the segmenter once for mask and logits; a hard mask becomes logits of +-12."""
     height, width = sample.image_HWC.shape[:2]
     answer = segmenter.predict_forward(Image.fromarray(sample.image_HWC), prompt)
     mask_HW = single_mask(answer, height, width)
     maps = answer.get("probability_maps")
     if not maps:
-        return Answer(mask_HW, np.where(mask_HW, SURE, -SURE).astype(np.float16))
+        logits_HW = np.where(mask_HW, LARGEST_LOGIT, -LARGEST_LOGIT)
+        return Answer(mask_HW, logits_HW.astype(np.float16))
     map_HW = np.max([np.reshape(one, (-1, height, width))[0] for one in maps], axis=0)
-    least = 1 / (1 + np.exp(SURE))
-    map_HW = np.clip(map_HW.astype(np.float64), least, 1 - least)
+    smallest = 1 / (1 + np.exp(LARGEST_LOGIT))
+    map_HW = np.clip(map_HW.astype(np.float64), smallest, 1 - smallest)
     return Answer(mask_HW, np.log(map_HW / (1 - map_HW)).astype(np.float16))
 
 
 def apply(recipe: Recipe, answer: Answer) -> Mask:
-    """Make a mask HW by a recipe."""
+    """Post-process a segmenter's answer into a mask HW."""
     unit = min(answer.mask_HW.shape) / REFERENCE_SIDE
     mask_HW = answer.mask_HW
     if recipe.threshold is not None:
         logits_HW = answer.logits_HW.astype(np.float32)
         if recipe.smooth:
             logits_HW = ndimage.gaussian_filter(logits_HW, recipe.smooth * unit)
-        low = recipe.threshold - recipe.follow
-        mask_HW = _followed(logits_HW, low, recipe.threshold)
+        mask_HW = hysteresis(logits_HW, recipe.threshold - recipe.follow, recipe.threshold)
     if recipe.close:
-        # Padded: a vessel that leaves the picture must not be torn off at its edge.
+        # Padded, because the closing would erode vessels at the picture's edge.
         disc = morphology.disk(max(1, round(recipe.close * unit)))
         reach = disc.shape[0] // 2
         padded = np.pad(mask_HW, reach, mode="edge")
@@ -114,58 +115,36 @@ def apply(recipe: Recipe, answer: Answer) -> Mask:
         change = ndimage.binary_dilation if recipe.grow > 0 else ndimage.binary_erosion
         mask_HW = change(mask_HW, iterations=max(1, round(abs(recipe.grow) * unit)))
     if recipe.min_size:
-        mask_HW = _without_specks(mask_HW, recipe.min_size * unit**2)
+        mask_HW = without_specks(mask_HW, recipe.min_size * unit**2)
     return np.asarray(mask_HW, dtype=bool)
 
 
-def _followed(logits_HW: NDArray[np.float32], low: float, high: float) -> Mask:
-    """Keep pieces above `low` that hold a pixel above `high`; corners tie, as thin vessels need."""
-    pieces_HW, count = ndimage.label(logits_HW > low, structure=np.ones((3, 3)))
-    kept = np.bincount(pieces_HW[logits_HW > high], minlength=count + 1) > 0
-    kept[0] = False  # what is in no piece
-    return kept[pieces_HW]
-
-
-def _without_specks(mask_HW: Mask, smallest: float) -> Mask:
-    pieces_HW, _ = ndimage.label(mask_HW, structure=np.ones((3, 3)))
-    kept = np.bincount(pieces_HW.ravel()) >= smallest
-    kept[0] = False  # what is in no piece
-    return kept[pieces_HW]
-
-
 def thresholds() -> list[Recipe]:
-    """List the recipes that move the threshold, the segmenter's own mask first.
+    """List the recipes of a tuned threshold, the segmenter's own mask first.
 
-    A segmenter may follow vessels below its threshold and drop specks, as the embedded one does
-    under most prompts: a threshold that had to do without both could only lose to it.
+    They include hysteresis and a smallest component, because the embedded segmenter has both under
+    most prompts: a threshold without them could only be worse than its own mask.
     """
-    return [
-        OWN,
-        *(
-            Recipe(float(logit), follow, min_size=min_size)
-            for logit in np.arange(-4.0, 8.5, 0.5)
-            for follow in FOLLOWED
-            for min_size in SMALLEST
-        ),
-    ]
+    grid = itertools.product(np.arange(-4.0, 8.5, 0.5).tolist(), FOLLOWED, SMALLEST)
+    return [OWN, *(Recipe(high, follow, min_size=smallest) for high, follow, smallest in grid)]
 
 
 def draw_recipes(count: int, seed: int = 0) -> list[Recipe]:
-    """Draw different recipes at random from `CHOICES`, up to `RECIPES`; the first is `OWN`."""
-    assert count <= RECIPES, "there are no more"
+    """Draw different recipes at random from `CHOICES`, at most `RECIPES`; the first is `OWN`."""
+    assert count <= RECIPES, "more recipes than there are"
     rng = np.random.default_rng(seed)
     found = {OWN: None}  # a dict keeps the order
     while len(found) < count:
         drawn = {name: values[rng.integers(len(values))] for name, values in CHOICES.items()}
         if drawn["threshold"] is None:
-            drawn |= {"follow": 0.0, "smooth": 0.0}  # they would do nothing
+            drawn |= {"follow": 0.0, "smooth": 0.0}  # they have no effect without a threshold
         found[Recipe(**drawn)] = None  # type: ignore[arg-type]
     return list(found)
 
 
 @dataclass(frozen=True)
 class Searched:
-    """Recipes worth having, the best on average first, and what each scored on each picture."""
+    """The recipes that a search kept, the best on average first, and their scores BK."""
 
     recipes: tuple[Recipe, ...]
     scores_BK: Floats
@@ -177,17 +156,17 @@ def search(
     recipes: Sequence[Recipe],
     rounds: Sequence[Round],
 ) -> dict[str, Searched]:
-    """Find good recipes by each way to score: many on few pictures, then few on all.
+    """Find good recipes under each score by successive halving.
 
     Args:
-        answers: of training pictures.
-        scores: by name, what a mask of one of them is worth, higher is better.
-        recipes: to try.
-        rounds: what each looks at and keeps.  The last round keeps recipes that are good for
-            different pictures, the others those that are good on average.
+        answers: the segmenter's, on training pictures.
+        scores: by name; higher is better.
+        recipes: the candidates.
+        rounds: pictures and number of recipes kept.  The last round keeps recipes that are good
+            for different pictures, the others those that are good on average.
 
     Returns:
-        What was found, by the same names.
+        The recipes that were kept, by the name of the score.
     """
     left = {name: list(recipes) for name in scores}
     count = len(recipes)
@@ -209,7 +188,7 @@ def score_recipes(
     recipes: Mapping[str, Sequence[Recipe]],
     places: Sequence[int],
 ) -> dict[str, Floats]:
-    """Score every recipe on the pictures at some places, BK; make no mask twice."""
+    """Score recipes BK on the pictures at `places`; each mask is made once for all scores."""
     wanted = dict.fromkeys(recipe for some in recipes.values() for recipe in some)
     rows: dict[str, list[Sequence[float]]] = {name: [] for name in scores}
     for place in places:
@@ -225,7 +204,7 @@ def _best_first(recipes: Sequence[Recipe], scores_BK: Floats) -> Searched:
 
 
 def _cover(scores_BK: Floats, count: int) -> list[int]:
-    """Take the best recipe on average, then again and again the one that adds most beside it."""
+    """Choose recipes greedily: each raises the mean of the best score so far by the most."""
     kept: list[int] = []
     reached_B = np.full(len(scores_BK), -np.inf)
     for _ in range(count):

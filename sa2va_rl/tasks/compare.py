@@ -12,11 +12,10 @@ import pandas as pd
 from core_rl.files import write_text
 from core_rl.run.parallel import Job, each
 from sa2va_rl.compare_config import CompareConfig
-from sa2va_rl.config import Source
 from sa2va_rl.data.splits import load_splits
 from sa2va_rl.learning.stages import open_masks
 from sa2va_rl.results.methods import SHIFTED, TEST
-from sa2va_rl.results.report import findings, sheet_rows, write_report
+from sa2va_rl.results.report import Compared, findings, sheet_rows, write_report
 from sa2va_rl.results.seed_run import SeedResult, check_comparison, run_seed
 from sa2va_rl.results.table import by_seed, histogram, summarise, text_table, told_of
 from sa2va_rl.settings import Settings
@@ -34,16 +33,16 @@ def compare_methods(
     Args:
         folder: of the run.
         seed: added to each of `trainer.seeds`.
-        compare: the sizes and the settings of experiments 2 and 3b.
+        compare: sizes, and the settings of experiments 2 and 3b.
         groups: the fields of `sa2va_rl.settings.Settings`.
 
     Returns:
-        Of the table of all training pictures, what `compare_table.summarise` returns; the same as
-        `shifted/...` on the second test set and as `size<n>/...` of smaller tables;
+        `results.table.summarise` of the table of all training pictures; the same as `shifted/...`
+        on the second test set and as `size<n>/...` of smaller tables;
         `seed<n>/gap_closed/<method>`; `reward_net/<metric>` and the segmenter's calls.
 
     Raises:
-        ValueError: `trainer.resume` is set, or what `check_comparison` refuses.
+        ValueError: `trainer.resume` is set, or `check_comparison` refuses the settings.
     """
     settings = Settings(**groups)
     settings.refuse_resume()
@@ -63,19 +62,10 @@ def compare_methods(
     log.info("held-out pictures\n%s", text)
     write_text(folder / "report.txt", text + "\n")
     first = rows[(rows["size"] == largest) & (rows["seed"] == seeds[0])]
-    write_report(
-        folder,
-        f"{settings.model.name} on {settings.data_mix.name}",
-        settings.data_mix.source is Source.generated,
-        metrics,
-        told,
-        len(seeds),
-        tables,
-        pd.concat([result.curves for result in results], ignore_index=True),
-        sheet_rows(
-            first, whole.test, settings.prompts, open_masks(settings), SHOWN_POLICY, compare.shown
-        ),
-    )
+    curves = pd.concat([result.curves for result in results], ignore_index=True)
+    masks = open_masks(settings)
+    shown = sheet_rows(first, whole.test, settings.prompts, masks, SHOWN_POLICY, compare.shown)
+    write_report(folder, settings, Compared(metrics, told, len(seeds), tables, curves, shown))
     return metrics
 
 
@@ -86,7 +76,7 @@ def run_all(
     sizes: Sequence[int],
     folder: Path,
 ) -> list[SeedResult]:
-    """Run every seed at every size, `trainer.workers` at a time; the largest size first."""
+    """Run every seed at every size, `trainer.workers` jobs at a time; the largest size first."""
     pairs = [(seed, size) for size in sizes for seed in seeds]
     settings = settings.side_by_side(len(pairs))
     jobs = [
@@ -94,7 +84,7 @@ def run_all(
             f"seed {seed} with {size} pictures",
             folder / f"seed{seed}-{size}",
             run_seed,
-            # Decided here: of files, another seed may hold another number of training pictures.
+            # `main` is decided here: seeds of files may have different numbers of pictures.
             (settings, config, seed, size, size == sizes[0]),
         )
         for seed, size in pairs
@@ -105,12 +95,12 @@ def run_all(
 def report(
     rows: pd.DataFrame, sizes: Sequence[int], prompts: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Turn the rows of all seeds into metrics and tables for people.
+    """Compute metrics and text tables from the rows of all seeds.
 
     Args:
         rows: of `SeedResult`, of every seed and size.
         sizes: the largest first.
-        prompts: texts by place.
+        prompts: texts, in order.
     """
     metrics: dict[str, float] = {}
     tables: dict[str, str] = {}
@@ -136,7 +126,7 @@ def report(
 
 
 def _numbers(results: Sequence[SeedResult], largest: int) -> dict[str, float]:
-    """Average the judges' figures over the seeds of the main table, and add the calls up."""
+    """Return the means of the reward networks' metrics in the main table, and the sum of calls."""
     main = [result.numbers for result in results if result.rows["size"].iloc[0] == largest]
     found = {str(name): float(value) for name, value in pd.DataFrame(main).mean().items()}
     found["segmenter_calls"] = sum(result.numbers["segmenter_calls"] for result in results)

@@ -1,4 +1,4 @@
-"""Step 1: train the network that judges masks without the truth, and say how well it judges."""
+"""Step 1: train and evaluate the reward network, which scores masks without the true mask."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PROBES = ("truth", "empty", "full", "dilated", "eroded", "shifted", "foreign")
 
 
 def reward_net(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
-    """Train a reward network on the first of `trainer.seeds`, unless the same one is there.
+    """Train a reward network on the first of `trainer.seeds`, or reuse a finished one.
 
     Args:
-        folder: of the run; the network goes to `checkpoints/final`.
-        seed: added to the trainer's.
+        folder: of the run; the network is written to `checkpoints/final`.
+        seed: added to the seed of `trainer.seeds`.
         groups: the fields of `sa2va_rl.settings.Settings`.
 
     Returns:
@@ -35,7 +35,7 @@ def reward_net(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         `segmenter_calls`.
 
     Raises:
-        ValueError: `reward_fit.path` is set: there is nothing to train; or `trainer.resume` is.
+        ValueError: `reward_fit.path` or `trainer.resume` is set.
     """
     settings = Settings(**groups)
     settings.refuse_resume()
@@ -56,7 +56,7 @@ def reward_net(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
 
 def report(figures: Mapping[str, float]) -> str:
-    """Lay out the figures for people: how it judges, and what it says of spoiled masks."""
+    """Format the metrics, and the scores of true, corrupted and foreign masks."""
     lines = ["metric                      val    test"]
     lines += [
         f"{name:<24}{figures[f'val/{name}']:7.3f} {figures[f'test/{name}']:7.3f}" for name in JUDGED
@@ -65,6 +65,6 @@ def report(figures: Mapping[str, float]) -> str:
     lines += [
         f"{kind:<24}{figures[f'test/probe/{kind}']:7.3f} {figures[f'test/probe_label/{kind}']:7.3f}"
         for kind in PROBES
-        if f"test/probe/{kind}" in figures  # few films leave no foreign mask
+        if f"test/probe/{kind}" in figures  # a split of one film has no foreign masks
     ]
     return "\n".join(lines)

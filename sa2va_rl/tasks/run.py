@@ -1,7 +1,7 @@
 """Every step in order: reward network, PPO, the shared loop, evaluation, comparison.
 
-What was done with the same settings is not done again (`core_rl.run.stages`), so that a run that
-was stopped goes on, and a run with another PPO trains another PPO and nothing else.
+Parts that were finished with the same settings are reused (`core_rl.run.stages`): a stopped run is
+continued, and a run with another PPO trains that PPO and nothing else.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from core_rl.run.parallel import Job, each
 from core_rl.run.run_folder import peak_rss_gib
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.config import CompareSizes
-from sa2va_rl.data.splits import load_splits
-from sa2va_rl.learning.policy_stages import Task, learn_ppo, learn_selector
-from sa2va_rl.learning.stages import learn_reward_net, measure, open_masks
+from sa2va_rl.learning.policy_stages import learn_ppo, learn_selector, open_inputs
 from sa2va_rl.results.evaluate import best_fixed, evaluate_policy, policy_report
 from sa2va_rl.results.seed_run import check_comparison
 from sa2va_rl.settings import Settings
@@ -36,18 +34,18 @@ def run(
     """Run the steps on every seed, then the comparison.
 
     Args:
-        folder: of the run; one subfolder a seed, with the policies' evaluations.
+        folder: of the run; the policies' evaluations are in one subfolder a seed.
         seed: added to each of `trainer.seeds`.
-        compare: of the comparison, the last step.
-        compare_sizes: pictures of the comparison.
+        compare: settings of the comparison, the last step.
+        compare_sizes: numbers of pictures in the comparison.
         groups: the fields of `sa2va_rl.settings.Settings`.
 
     Returns:
-        What `sa2va_rl.tasks.compare` returns, and the means of what the steps found, over the
-        seeds that have a figure: `steps/reward_net/<metric>`, `steps/<policy>/<metric>`.
+        What `sa2va_rl.tasks.compare` returns, and the steps' figures as means over the seeds that
+        have them: `steps/reward_net/<metric>`, `steps/<policy>/<metric>`.
 
     Raises:
-        ValueError: `trainer.resume` is set, or what `check_comparison` refuses.
+        ValueError: `trainer.resume` is set, or `check_comparison` refuses the settings.
     """
     settings = Settings(**groups)
     settings.refuse_resume()
@@ -76,7 +74,7 @@ def means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def run_steps(settings: Settings, seeds: Sequence[int], folder: Path) -> list[dict[str, float]]:
-    """Run the steps of every seed, `trainer.workers` at a time."""
+    """Run the steps of every seed, `trainer.workers` seeds at a time."""
     settings = settings.side_by_side(len(seeds))
     folders = {seed: folder / f"seed{seed}" for seed in seeds}
     jobs = [
@@ -87,31 +85,30 @@ def run_steps(settings: Settings, seeds: Sequence[int], folder: Path) -> list[di
 
 
 def seed_steps(settings: Settings, seed: int, folder: Path) -> dict[str, float]:
-    """Reward network, PPO, the shared loop and their evaluation for one seed.
+    """Train and evaluate reward network, PPO and the shared loop's policy for one seed.
 
     Returns:
         `reward_net/<metric>` on test pictures, `<policy>/<metric>` of `evaluate.evaluate_policy`,
         `<policy>/segmenter_calls` and `<policy>/cpu_seconds`.
     """
-    masks, splits = open_masks(settings), load_splits(settings.data_mix, seed)
-    judged = learn_reward_net(settings, splits, masks, seed)
-    task = Task(settings, splits, masks, judged, seed)
+    inputs = open_inputs(settings, seed)
     learnt = {
-        f"ppo_{settings.ppo.name}": learn_ppo(task, settings.ppo),
-        "grpo": learn_selector(task),
+        f"ppo_{settings.ppo.name}": learn_ppo(inputs, settings.ppo),
+        "grpo": learn_selector(inputs),
     }
-    fixed = best_fixed(measure(settings, splits.train, masks, judged))
-    held = measure(settings, splits.test, masks, judged)
-    figures = judged.test_figures
+    fixed = best_fixed(inputs.measure(inputs.splits.train))
+    held = inputs.measure(inputs.splits.test)
+    assert inputs.judged is not None
+    figures = inputs.judged.test_figures
     for name, one in learnt.items():
         path = folder / "evaluation" / f"{name}.json"
         own = evaluate_policy(name, one.policy, held, fixed, path)
         figures |= {f"{name}/{key}": value for key, value in {**own, **one.figures}.items()}
-    return figures | {"segmenter_calls": float(masks.calls)}
+    return figures | {"segmenter_calls": float(inputs.masks.calls)}
 
 
 def report(metrics: Mapping[str, float], settings: Settings, seeds: int) -> str:
-    """Lay the means over seeds out for people."""
+    """Format the means over seeds."""
     size = settings.data_mix.train
     parts = [f"{size} training pictures, means over {seeds} seed(s)"]
     for name in (f"ppo_{settings.ppo.name}", "grpo"):

@@ -13,9 +13,8 @@ from scipy import ndimage
 
 from core_rl.files import write_json
 from sa2va_rl.data.files import read_image
-from sa2va_rl.data.splits import load_splits
-from sa2va_rl.learning.policy_stages import Task, learn_ppo
-from sa2va_rl.learning.stages import learn_reward_net, open_masks
+from sa2va_rl.learning.policy_stages import learn_ppo, open_inputs
+from sa2va_rl.learning.stages import open_masks
 from sa2va_rl.policy.saved import PromptPolicy, load_policy
 from sa2va_rl.segmenters.mask_cache import Mask
 from sa2va_rl.settings import Settings
@@ -23,29 +22,30 @@ from sa2va_rl.settings import Settings
 log = logging.getLogger(__name__)
 
 PAINT = np.array([255, 60, 40])
-SHARE = 0.35  # of paint inside the mask; its outline is all paint
+SHARE = 0.35  # opacity of the paint inside the mask; the outline is opaque
 
 
 def segment(
     folder: Path, seed: int, image: str, policy: str | None, **groups: Any
 ) -> dict[str, float]:
-    """Write the mask of a picture, and the picture with the mask drawn on it.
+    """Segment a picture, and write the mask and the picture with the mask drawn on it.
 
     Args:
-        folder: of the run; `mask.png` (0 and 255), `overlay.png` and `choice.json` go there.
-        seed: of the policy that is trained where none is given; added to the trainer's.
+        folder: of the run, for `mask.png` (0 and 255), `overlay.png` and `choice.json`.
+        seed: of a policy that is trained here; added to the seed of `trainer.seeds`.
         image: file of the picture.
         policy: folder of a trained policy (`final_model`); None trains PPO on the configured
-            pictures, or takes what was trained so before.
+            pictures, or reuses a finished policy.
         groups: the fields of `sa2va_rl.settings.Settings`.
 
     Returns:
-        `prompt`, the place of the chosen one, its `probability`, and `covered`, the share of the
+        `prompt`, the index of the chosen one, its `probability`, and `covered`, the share of the
         picture that the mask covers.
 
     Raises:
         FileNotFoundError: no such picture, or no policy in the folder.
-        ValueError: a file that is no picture, a policy of other prompts, or `trainer.resume`.
+        ValueError: the file is no picture, the policy was trained with other prompts, or
+            `trainer.resume` is set.
     """
     settings = Settings(**groups)
     settings.refuse_resume()
@@ -70,15 +70,13 @@ def segment(
 def _policy(settings: Settings, seed: int, folder: str | None) -> PromptPolicy:
     if folder is not None:
         return load_policy(Path(folder), settings.prompts)
-    log.info("policy=null: training one, unless the same one is there")
-    seed += settings.trainer.seeds[0]
-    masks, splits = open_masks(settings), load_splits(settings.data_mix, seed)
-    judged = learn_reward_net(settings, splits, masks, seed)
-    return learn_ppo(Task(settings, splits, masks, judged, seed), settings.ppo).policy
+    log.info("policy=null: training a policy, unless a finished one is found")
+    inputs = open_inputs(settings, seed + settings.trainer.seeds[0])
+    return learn_ppo(inputs, settings.ppo).policy
 
 
 def draw_over(image_HWC: NDArray[np.uint8], mask_HW: Mask) -> NDArray[np.uint8]:
-    """Tint what the mask covers and draw its outline."""
+    """Tint the pixels of the mask and draw its outline."""
     outline_HW = mask_HW & ~ndimage.binary_erosion(mask_HW)
     share_HW1 = np.where(outline_HW, 1.0, np.where(mask_HW, SHARE, 0.0))[:, :, None]
     return np.rint(image_HWC * (1 - share_HW1) + PAINT * share_HW1).astype(np.uint8)

@@ -14,7 +14,7 @@ from sa2va_rl.compare_config import FinetuneConfig
 from sa2va_rl.config import RewardNetConfig
 from sa2va_rl.data.angiograms import DEFAULT, draw_samples
 from sa2va_rl.learning.differentiable_segmenter import SmallSegmenter, start_segmenter
-from sa2va_rl.learning.finetune import Finetuned, _divergence, finetune
+from sa2va_rl.learning.finetune import Finetuned, _divergence, finetune, without_brakes
 from sa2va_rl.rewards.reward_net import RewardNet
 
 SAMPLES = draw_samples(replace(DEFAULT, side=64), range(6))
@@ -43,7 +43,7 @@ def judge() -> LovesWhite:
 
 @pytest.fixture(scope="module")
 def free(start: SmallSegmenter, judge: LovesWhite) -> Finetuned:
-    return finetune(start, judge, LEARN, HELD, CONFIG, seed=0, anchored=False)
+    return finetune(start, judge, LEARN, HELD, without_brakes(CONFIG), seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -24,14 +24,15 @@ from sa2va_rl.config import (
     SelectorConfig,
 )
 from sa2va_rl.data.features import Standardiser
-from sa2va_rl.learning.grpo import SelectorRun, fit_selector
+from sa2va_rl.learning.grpo import fit_selector
+from sa2va_rl.learning.policy_run import PolicyRun
 from sa2va_rl.policy.saved import load_policy
 from sa2va_rl.rewards.verdicts import Verdicts
 from tests.sa2va_rl.toy import PROMPTS, judge, masks, pictures, right_share
 from tests.sa2va_rl.workshop import small_settings
 
 
-def run(folder: Path, *kinds: PhaseKind, truth: bool = True, **selector: Any) -> SelectorRun:
+def run(folder: Path, *kinds: PhaseKind, truth: bool = True, **selector: Any) -> PolicyRun:
     train, val = pictures(24, truth=truth), pictures(6, first=50, truth=truth)
     verdicts = [Verdicts(part, PROMPTS, masks, judge) for part in (train, val)]
     settings = small_settings(
@@ -45,7 +46,7 @@ def run(folder: Path, *kinds: PhaseKind, truth: bool = True, **selector: Any) ->
         rollout=RolloutConfig(num_generations=6),
         trainer=TrainerConfig(lr=2e-2, batch_size=4, val_every=10, progress=False, log_every=100),
     )
-    return SelectorRun(
+    return PolicyRun(
         settings, *verdicts, Standardiser.fit(verdicts[0].features_BD), seed=0, folder=folder
     )
 

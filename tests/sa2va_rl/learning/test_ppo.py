@@ -16,10 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from core_rl.config import LoggerConfig
 from sa2va_rl.config import EnvConfig, PPOConfig, RewardMode
 from sa2va_rl.data.features import Standardiser, observation
-from sa2va_rl.learning.ppo import PPORun, fit_ppo
+from sa2va_rl.learning.policy_run import PolicyRun
+from sa2va_rl.learning.ppo import fit_ppo
 from sa2va_rl.policy.saved import load_policy
 from sa2va_rl.rewards.verdicts import Verdicts
 from tests.sa2va_rl.toy import PROMPTS, judge, masks, pictures, right_share
+from tests.sa2va_rl.workshop import small_settings
 
 SMALL = PPOConfig(
     total_steps=768, envs=2, n_steps=64, lr=5e-3, gamma=1.0, gae_lambda=1.0, hidden=[16],
@@ -27,31 +29,28 @@ SMALL = PPOConfig(
 )  # fmt: skip
 
 
-def run(folder: Path, **changes: Any) -> PPORun:
+def run(folder: Path, **changes: Any) -> PolicyRun:
     train, val = pictures(24), pictures(6, first=50)
     verdicts = [Verdicts(part, PROMPTS, masks, judge) for part in (train, val)]
-    return PPORun(
-        replace(SMALL, **changes),
-        *verdicts,
-        Standardiser.fit(verdicts[0].features_BD),
-        seed=3,
-        folder=folder,
-        logger=LoggerConfig(kind="tensorboard"),
+    settings = small_settings(
+        folder, ppo=replace(SMALL, **changes), logger=LoggerConfig(kind="tensorboard")
     )
+    seen = Standardiser.fit(verdicts[0].features_BD)
+    return PolicyRun(settings, *verdicts, seen, seed=3, folder=folder)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> PPORun:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> PolicyRun:
     whole = run(tmp_path_factory.mktemp("ppo"))
     fit_ppo(whole)
     return whole
 
 
-def test_it_learns_which_picture_wants_which_prompt(trained: PPORun) -> None:
+def test_it_learns_which_picture_wants_which_prompt(trained: PolicyRun) -> None:
     assert right_share(load_policy(trained.folder / "final_model")) == 1
 
 
-def test_the_stored_policy_is_the_archive_without_pickle(trained: PPORun) -> None:
+def test_the_stored_policy_is_the_archive_without_pickle(trained: PolicyRun) -> None:
     final = trained.folder / "final_model"
     assert {path.name for path in final.iterdir()} == {
         "ppo.zip", "policy.safetensors", "policy.json", "standardiser.json",
@@ -68,7 +67,7 @@ def test_the_stored_policy_is_the_archive_without_pickle(trained: PPORun) -> Non
         assert int(archive.predict(seen_D, deterministic=True)[0]) == found.argmax()
 
 
-def test_the_curves_are_those_that_are_promised(trained: PPORun) -> None:
+def test_the_curves_are_those_that_are_promised(trained: PolicyRun) -> None:
     events = EventAccumulator(str(trained.folder / "tensorboard"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
@@ -88,7 +87,9 @@ def test_the_curves_are_those_that_are_promised(trained: PPORun) -> None:
     assert 0.3 < first < 0.7
 
 
-def test_checkpoints_hold_the_statistics_and_a_run_goes_on(trained: PPORun, tmp_path: Path) -> None:
+def test_checkpoints_hold_the_statistics_and_a_run_goes_on(
+    trained: PolicyRun, tmp_path: Path
+) -> None:
     kept = sorted(path.name for path in (trained.folder / "checkpoints").iterdir())
     assert kept == ["step-00000256", "step-00000512"]
     newest = trained.folder / "checkpoints" / kept[-1]
@@ -110,7 +111,7 @@ def test_checkpoints_hold_the_statistics_and_a_run_goes_on(trained: PPORun, tmp_
 
 
 def test_going_on_never_unpickles(
-    trained: PPORun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: PolicyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import cloudpickle
 
@@ -121,7 +122,7 @@ def test_going_on_never_unpickles(
     fit_ppo(run(tmp_path, total_steps=512), resume=trained.folder)
 
 
-def test_a_half_written_checkpoint_is_passed_over(trained: PPORun, tmp_path: Path) -> None:
+def test_a_half_written_checkpoint_is_passed_over(trained: PolicyRun, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(trained.folder / "checkpoints", tmp_path / "checkpoints")
@@ -137,7 +138,7 @@ def test_a_half_written_checkpoint_is_passed_over(trained: PPORun, tmp_path: Pat
     )
 
 
-def test_what_cannot_be_gone_on_from_is_named(trained: PPORun, tmp_path: Path) -> None:
+def test_what_cannot_be_gone_on_from_is_named(trained: PolicyRun, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"trainer\.resume=.*no checkpoints"):
         fit_ppo(run(tmp_path), resume=tmp_path)
     with pytest.raises(ValueError, match=r"does not fit ppo\.hidden"):
@@ -162,6 +163,7 @@ def test_without_truth_the_judge_alone_pays(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert "custom/gt_dice" not in events.Tags()["scalars"]
-    mode = replace(SMALL, env=EnvConfig(reward=RewardMode.gt_dice))
+    by_dice = replace(SMALL, env=EnvConfig(reward=RewardMode.gt_dice))
+    settings = replace(blind.settings, ppo=by_dice)
     with pytest.raises(ValueError, match="have no mask, the first p0"):
-        fit_ppo(replace(blind, config=mode))
+        fit_ppo(replace(blind, settings=settings))

@@ -24,12 +24,11 @@ from sa2va_rl.config import (
 )
 from sa2va_rl.data.files import Splits
 from sa2va_rl.data.splits import load_splits
-from sa2va_rl.learning.policy_stages import Task, learn_ppo, learn_selector
+from sa2va_rl.learning.policy_stages import PolicyInputs, learn_ppo, learn_selector
 from sa2va_rl.learning.stages import (
     digest_samples,
     learn_reward_net,
     load_segmenter,
-    measure,
     open_masks,
 )
 from sa2va_rl.prompts import PROMPTS
@@ -135,13 +134,13 @@ def test_a_policy_is_trained_once_and_pays_for_its_masks_once(
         env=EnvConfig(reward=RewardMode.gt_dice),
     )  # fmt: skip
     small = small_settings(tmp_path)
-    task = Task(small, load_splits(small.data_mix, 1), open_masks(small), None, 1)
+    task = PolicyInputs(small, load_splits(small.data_mix, 1), open_masks(small), None, 1)
     first = learn_ppo(task, truth)
     assert 0 < first.figures["segmenter_calls"] <= 4 * 3
     again = learn_ppo(task, truth)
     assert steps_done(caplog) == [False, True]
     assert again.figures == first.figures
-    features_BD = measure(small, task.splits.test, task.masks, None).features_BD
+    features_BD = task.measure(task.splits.test).features_BD
     np.testing.assert_array_equal(
         first.policy.probabilities(features_BD), again.policy.probabilities(features_BD)
     )
@@ -153,7 +152,7 @@ def test_a_checkpoint_of_the_run_reaches_no_stage(tmp_path: Path) -> None:
     small = small_settings(tmp_path, trainer=gone)
     masks, splits = open_masks(small), load_splits(small.data_mix, 1)
     judged = learn_reward_net(small, splits, masks, 1)
-    assert learn_selector(Task(small, splits, masks, judged, 1)).folder.is_dir()
+    assert learn_selector(PolicyInputs(small, splits, masks, judged, 1)).folder.is_dir()
 
 
 def test_digests_tell_pictures_and_truths_apart() -> None:

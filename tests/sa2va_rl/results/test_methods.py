@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from sa2va_rl.compare_config import CompareConfig, FinetuneConfig, PostprocessConfig
-from sa2va_rl.config import RewardNetConfig
+from sa2va_rl.config import RewardNetConfig, Sa2VAModelConfig
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.data.files import Sample, Splits
 from sa2va_rl.learning.differentiable_segmenter import start_segmenter
-from sa2va_rl.learning.stages import JudgedBy
-from sa2va_rl.results import mask_methods as compare_masks
+from sa2va_rl.learning.policy_stages import PolicyInputs
+from sa2va_rl.learning.stages import TrainedJudge
+from sa2va_rl.results import mask_methods
 from sa2va_rl.results.mask_methods import _rounds, finetune_segmenter, postprocess_masks
 from sa2va_rl.results.methods import (
     LEARNED,
@@ -33,6 +34,7 @@ from sa2va_rl.rewards.prompt_table import PromptTable, measure_prompts
 from sa2va_rl.rewards.reward_net import RewardNet
 from sa2va_rl.segmenters.mask_cache import MaskCache
 from sa2va_rl.segmenters.models import Prediction
+from tests.sa2va_rl.workshop import small_settings
 
 PROMPTS = ("base", "dark", "bright")
 SIDE = 32
@@ -82,8 +84,9 @@ def arena(tmp_path: Path, backwards: bool = False) -> Arena:
         return replace(table, score_BK=1 - dice_BK if backwards else dice_BK.copy())
 
     train = measured(splits.train)
+    settings = small_settings(tmp_path, model=Sa2VAModelConfig(prompts=list(PROMPTS)))
     return Arena(
-        prompts=PROMPTS,
+        inputs=PolicyInputs(settings, splits, masks, TrainedJudge(net, "key", {}), seed=0),
         config=CompareConfig(
             pulls=300,
             postprocess=PostprocessConfig(recipes=12, first_pictures=6, first_kept=6),
@@ -91,10 +94,6 @@ def arena(tmp_path: Path, backwards: bool = False) -> Arena:
                 labelled=4, width=4, start_steps=3, steps=2, look_every=1, look_pictures=2
             ),
         ),
-        seed=0,
-        splits=splits,
-        judged=JudgedBy(net, "key", {}),
-        masks=masks,
         train=train,
         held={TEST: measured(splits.test)},
         standardiser=Standardiser.fit(train.features_BD),
@@ -184,9 +183,11 @@ def test_few_pictures_of_files_are_of_many_films(
         started.append([int(sample.name[1:]) for sample in samples])
         return start_segmenter(samples, *rest)
 
-    monkeypatch.setattr(compare_masks, "start_segmenter", recorded)
-    train = tuple(replace(s, group=f"{n // 6}") for n, s in enumerate(honest.splits.train))
-    filmed = replace(honest, splits=replace(honest.splits, train=train))
+    monkeypatch.setattr(mask_methods, "start_segmenter", recorded)
+    splits = honest.inputs.splits
+    train = tuple(replace(s, group=f"{n // 6}") for n, s in enumerate(splits.train))
+    filmed_splits = replace(splits, train=train)
+    filmed = replace(honest, inputs=replace(honest.inputs, splits=filmed_splits))
     for one in (honest, filmed):
         finetune_segmenter(one)
     assert started == [[0, 1, 2, 3], [0, 4, 9, 13]]

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from core_rl.results.plotting import AFTER, RIGHT, WRONG
+from sa2va_rl.config import Sa2VAModelConfig
 from sa2va_rl.results.methods import LEARNED, STOPPED, TEST, TRUTH
 from sa2va_rl.results.plots import SheetRow, Shown, gains_figure, overlay
-from sa2va_rl.results.report import findings, sheet_rows, write_report
+from sa2va_rl.results.report import Compared, findings, sheet_rows, write_report
 from tests.sa2va_rl import toy
+from tests.sa2va_rl.workshop import small_settings
 
 TOLD = {"fixed": TRUTH, "oracle": TRUTH, "rerank": LEARNED, "ppo_tuned": LEARNED}
 
@@ -85,17 +87,9 @@ def test_the_files_are_written(tmp_path: Path, tuned: bool) -> None:
         {"steps": [0, 1] * 2, "reward": 0.5, "dice": 0.5, "distance": 0.0, "seed": 1}
     ).assign(run=["finetune"] * 2 + ["finetune_free"] * 2)
     shown = sheet_rows(rows(), toy.pictures(4), toy.PROMPTS, toy.masks, "ppo_tuned", count=2)
-    write_report(
-        tmp_path,
-        "a <model>",
-        True,
-        table(0.7, 0.02),
-        TOLD,
-        2,
-        {"a table": "x < y"},
-        curves if tuned else pd.DataFrame(),
-        shown,
-    )
+    settings = small_settings(tmp_path, model=Sa2VAModelConfig(name="a <model>"))
+    tables, curves = {"a table": "x < y"}, curves if tuned else pd.DataFrame()
+    write_report(tmp_path, settings, Compared(table(0.7, 0.02), TOLD, 2, tables, curves, shown))
     page = (tmp_path / "report.html").read_text()
     assert "a &lt;model&gt;" in page and "x &lt; y" in page and "generated" in page
     assert page.count("<img") == (3 if tuned else 2)

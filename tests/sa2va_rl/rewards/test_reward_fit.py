@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from core_rl.config import HardwareConfig, TrainerConfig
-from sa2va_rl.config import RewardNetConfig
+from sa2va_rl.config import RewardFitConfig, RewardNetConfig, Sa2VAModelConfig
 from sa2va_rl.data.angiograms import DEFAULT, draw_samples
+from sa2va_rl.data.files import Splits
 from sa2va_rl.prompts import PROMPTS
 from sa2va_rl.rewards.reward_fit import (
     Fitted,
@@ -24,12 +24,31 @@ from sa2va_rl.rewards.reward_net import RewardNet, inputs_of
 from sa2va_rl.rewards.reward_pairs import Pair, prompt_pairs
 from sa2va_rl.segmenters.mask_cache import MaskCache
 from sa2va_rl.segmenters.vesselness import VesselnessSegmenter
+from tests.sa2va_rl.workshop import small_settings
 
 SMALL = RewardNetConfig(side=48, width=8)
 FOUR = PROMPTS[:4]
-TRAINER = TrainerConfig(lr=1e-2, epochs=24, batch_size=16, progress=False)
+FIT = RewardFitConfig(lr=1e-2, epochs=24, batch_size=16, weight_decay=0.0)
 SAMPLES = draw_samples(replace(DEFAULT, side=64), range(12))
-TRAIN, VAL = SAMPLES[:8], SAMPLES[8:]
+TRAIN, VAL = tuple(SAMPLES[:8]), tuple(SAMPLES[8:])
+
+
+def fit(
+    masks: MaskCache,
+    train: int = 8,
+    val: int = 4,
+    epochs: int = 24,
+    seed: int = 0,
+    shared: bool = False,
+) -> Fitted:
+    settings = small_settings(
+        masks.folder,
+        model=Sa2VAModelConfig(prompts=list(FOUR)),
+        reward_net=SMALL,
+        reward_fit=replace(FIT, epochs=epochs),
+    )
+    held = TRAIN if shared else VAL
+    return fit_reward_net(settings, Splits(TRAIN[:train], held[:val], ()), masks, seed)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +58,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> MaskCache:
 
 @pytest.fixture(scope="module")
 def fitted(masks: MaskCache) -> Fitted:
-    return fit_reward_net(TRAIN, VAL, FOUR, masks, SMALL, TRAINER, HardwareConfig())
+    return fit(masks)
 
 
 def test_pairs_come_back_as_the_network_sees_them(masks: MaskCache) -> None:
@@ -69,18 +88,14 @@ def test_metrics_are_those_of_the_network_returned(fitted: Fitted, masks: MaskCa
 
 
 def test_the_seed_decides_everything(fitted: Fitted, masks: MaskCache) -> None:
-    short = replace(TRAINER, epochs=1)
-    nets = [
-        fit_reward_net(TRAIN[:3], VAL[:2], FOUR, masks, SMALL, short, HardwareConfig(), seed).net
-        for seed in (1, 1, 2)
-    ]
+    nets = [fit(masks, 3, 2, epochs=1, seed=seed).net for seed in (1, 1, 2)]
     weights = [net.head[0].weight for net in nets]
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
     assert not torch.equal(weights[0], weights[2])
 
 
 def test_the_epoch_with_the_best_order_is_kept() -> None:
-    module = RewardNetModule(RewardNet(SMALL), TRAINER, num_prompts=3)
+    module = RewardNetModule(RewardNet(SMALL), FIT, num_prompts=3)
     module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]  # no trainer here
     labels = torch.tensor([0.1, 0.5, 0.9])
     kept = []
@@ -96,15 +111,14 @@ def test_the_epoch_with_the_best_order_is_kept() -> None:
 
 def test_a_group_on_both_sides_is_refused(masks: MaskCache) -> None:
     with pytest.raises(ValueError, match="are in training and validation: split anew"):
-        fit_reward_net(TRAIN, TRAIN[:1], FOUR, masks, SMALL, TRAINER, HardwareConfig())
+        fit(masks, val=1, shared=True)
 
 
 def test_nothing_is_written_where_the_command_was_typed(
     masks: MaskCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    one = replace(TRAINER, max_steps=1)
-    fit_reward_net(TRAIN[:2], VAL[:2], FOUR, masks, SMALL, one, HardwareConfig())
+    fit(masks, 2, 2, epochs=1)
     assert not list(tmp_path.iterdir())
 
 

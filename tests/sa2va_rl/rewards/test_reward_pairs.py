@@ -68,5 +68,5 @@ def test_probes_follow_the_seed() -> None:
 
 def test_pictures_without_masks_cannot_teach() -> None:
     bare = [replace(SAMPLES[0], truth_HW=None)]
-    with pytest.raises(ValueError, match="has no mask: a reward network is trained on"):
+    with pytest.raises(ValueError, match="has no mask: the reward network is trained on"):
         list(prompt_pairs(bare, ("one",), upper_half, DICE))

@@ -1,4 +1,4 @@
-"""Stored masks, overlap with the truth, and masks spoiled on purpose."""
+"""Stored masks, overlap with the truth, and masks corrupted on purpose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sa2va_rl.prompts import PROMPTS
-from sa2va_rl.segmenters.mask_cache import MaskCache, Overlap, overlap, shifted, spoiled
+from sa2va_rl.segmenters.mask_cache import MaskCache, Overlap, corrupted, overlap, shifted
 from sa2va_rl.segmenters.models import Prediction
 
 MASKS = arrays(np.bool_, (5, 7))
@@ -122,10 +122,10 @@ def test_shifting_agrees_with_its_definition(mask: np.ndarray, down: int, right:
     np.testing.assert_array_equal(shifted(mask, down, right), expected)
 
 
-def test_spoiled_masks_are_worse_than_the_truth() -> None:
+def test_corrupted_masks_are_worse_than_the_truth() -> None:
     truth = np.zeros((40, 40), dtype=bool)
     truth[5:35, 18:23] = True
-    masks = spoiled(truth, np.random.default_rng(0))
+    masks = corrupted(truth, np.random.default_rng(0))
     assert set(masks) == {"empty", "full", "dilated", "eroded", "shifted"}
     assert not masks["empty"].any()
     assert masks["full"].all()

@@ -16,8 +16,8 @@ from sa2va_rl.segmenters.mask_cache import overlap
 from sa2va_rl.segmenters.models import Prediction
 from sa2va_rl.segmenters.postprocess import (
     CHOICES,
+    LARGEST_LOGIT,
     OWN,
-    SURE,
     Answer,
     Recipe,
     _cover,
@@ -95,7 +95,7 @@ def test_lengths_grow_with_the_picture() -> None:
 
 def test_an_empty_mask_stays_empty() -> None:
     for recipe in draw_recipes(30):
-        assert not apply(recipe, answer(flat(-SURE))).any()
+        assert not apply(recipe, answer(flat(-LARGEST_LOGIT))).any()
 
 
 class Hard:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +9,13 @@ from PIL import Image
 from sa2va_rl.prompts import BASE, PROMPTS, SCALES
 from sa2va_rl.segmenters.mask_cache import overlap
 from sa2va_rl.segmenters.models import single_mask
-from sa2va_rl.segmenters.vesselness import Ridges, VesselnessSegmenter, follow, green
+from sa2va_rl.segmenters.vesselness import (
+    Ridges,
+    VesselnessSegmenter,
+    green,
+    hysteresis,
+    without_specks,
+)
 
 TEXT = "Please segment the blood vessel."
 
@@ -87,7 +91,7 @@ def test_following_keeps_pieces_with_a_start_that_are_large_enough() -> None:
     z_HW[50, 10:70] = 3.0  # no start
     z_HW[90, 10:20] = 6.0  # too small
     z_HW[11, 70:90] = 3.0  # touches the first at a corner
-    mask_HW = follow(z_HW, replace(BASE, threshold=5.0, low_ratio=0.5, min_size=40.0))
+    mask_HW = without_specks(hysteresis(z_HW, 2.5, 5.0), 40.0)
     assert mask_HW.sum() == 80
     assert mask_HW[10, 10:70].all()
     assert not mask_HW[50].any()
