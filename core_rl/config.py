@@ -35,6 +35,13 @@ def require_positive(node: str, settings: object, *names: str) -> None:
         require(value > 0, f"{node}.{name}", value, "above 0")
 
 
+class OnBadRecord(Enum):
+    """What a record that cannot be used does to a run."""
+
+    error = "error"
+    skip = "skip"
+
+
 def is_address(text: str | None) -> bool:
     """Whether a text is the base of a server, such as http://localhost:8000/v1."""
     return re.match(r"https?://[^\s/]+(?:/\S*)?$", text or "") is not None

@@ -5,14 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import require
-
-
-class OnBadRecord(Enum):
-    """What a record that cannot be used does to a run."""
-
-    error = "error"
-    skip = "skip"
+from core_rl.config import OnBadRecord, require
 
 
 class Blank(Enum):

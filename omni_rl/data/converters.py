@@ -15,9 +15,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omni_rl.config import OnBadRecord
+from core_rl.bad_records import Skips
+from core_rl.config import OnBadRecord
 from omni_rl.data.record import Entry, Record, parse_record
-from omni_rl.data.record_files import Reading, Skips, collect, read_entries, write_records
+from omni_rl.data.record_files import Reading, collect, read_entries, write_records
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_rl.config import OnBadRecord
+from core_rl.bad_records import Skips
+from core_rl.config import OnBadRecord
 from omni_rl.data.media import check_media
 from omni_rl.data.record import (
     CHOICE_TYPES,
@@ -35,7 +36,6 @@ __all__ = [
     "PROBLEM_TYPES",
     "Reading",
     "Record",
-    "Skips",
     "collect",
     "keep_decodable",
     "read_entries",
@@ -46,8 +46,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-SKIPS_SHOWN = 5  # skipped records named in the log; the rest are counted
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -55,29 +53,6 @@ class Reading:
 
     records: list[Record]
     skipped: tuple[str, ...] = ()
-
-
-class Skips:
-    """Raises what is wrong with a record, or counts it and names the first few in the log."""
-
-    def __init__(self, on_bad_record: OnBadRecord) -> None:
-        self._raises = on_bad_record is OnBadRecord.error
-        self.messages: list[str] = []
-
-    @property
-    def count(self) -> int:
-        return len(self.messages)
-
-    def add(self, error: Exception) -> None:
-        if self._raises:
-            raise error
-        if self.count < SKIPS_SHOWN:
-            log.warning("skipped: %s", error)
-        self.messages.append(str(error))
-
-    def report(self, what: object) -> None:
-        if self.count:
-            log.warning("%s: skipped %d records that cannot be used", what, self.count)
 
 
 def read_records(path: str | Path, data_root: str | Path | None, source: str) -> list[Record]:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from omni_rl.config import OnBadRecord, SourceConfig
+from core_rl.config import OnBadRecord
+from omni_rl.config import SourceConfig
 from omni_rl.data.record_files import Reading, Record, read_file
 
 log = logging.getLogger(__name__)

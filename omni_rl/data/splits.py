@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core_rl.config import PathsConfig, TrainerConfig, require
+from core_rl.bad_records import Skips
+from core_rl.config import OnBadRecord, PathsConfig, TrainerConfig, require
 from core_rl.fingerprint import fingerprint
-from omni_rl.config import OmniDataConfig, OnBadRecord
+from omni_rl.config import OmniDataConfig
 from omni_rl.data import drawing, scenes
 from omni_rl.data.mix import counts_for, mix
-from omni_rl.data.record_files import Record, Skips, keep_decodable, read_file
+from omni_rl.data.record_files import Record, keep_decodable, read_file
 from omni_rl.data.sources import read_source
 
 log = logging.getLogger(__name__)

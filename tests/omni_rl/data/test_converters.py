@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from omni_rl.config import OnBadRecord
+from core_rl.config import OnBadRecord
 from omni_rl.data.converters import convert, social_category
 from omni_rl.data.record_files import Record, read_records
 

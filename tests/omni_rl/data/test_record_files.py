@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni_rl.config import OnBadRecord
+from core_rl.config import OnBadRecord
 from omni_rl.data.record_files import (
     CHOICE_TYPES,
     PROBLEM_TYPES,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni_rl.config import OnBadRecord, SourceConfig
+from core_rl.config import OnBadRecord
+from omni_rl.config import SourceConfig
 from omni_rl.data.sources import choose, read_mix_yaml, read_source
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core_rl.config import PathsConfig, TrainerConfig
-from omni_rl.config import MediaConfig, OmniDataConfig, OnBadRecord, SourceConfig
+from core_rl.config import OnBadRecord, PathsConfig, TrainerConfig
+from omni_rl.config import MediaConfig, OmniDataConfig, SourceConfig
 from omni_rl.data import scenes
 from omni_rl.data import splits as data
 from omni_rl.data.media import load_clip
