@@ -163,8 +163,8 @@ def as_metrics(name: str, found: Interval) -> dict[str, float]:
 
 
 def is_mean(name: str) -> bool:
-    """Tell a mean's name from those of the numbers that `as_metrics` puts beside it."""
-    return re.search(r"(_low|_high|_detectable|/seed\d+)$", name) is None
+    """Tell a mean's name from those of its interval, its seeds and its number of items (`_n`)."""
+    return re.search(r"(_low|_high|_detectable|_n|/seed\d+)$", name) is None
 
 
 _Part = tuple[float, int]  # variance of the mean from one source, and its degrees of freedom

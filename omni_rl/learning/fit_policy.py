@@ -1,14 +1,16 @@
-"""Fit a policy: group-relative training, and supervised training through the same loop."""
+"""Train a policy by reward, or on solutions by the same loop."""
 
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from transformers.utils.logging import disable_progress_bar
 
@@ -21,9 +23,10 @@ from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import fit
 from core_rl.run.run_folder import cpu_seconds
+from core_rl.types import Group, RewardTable
 from omni_rl.data.record_files import Record
+from omni_rl.data.splits import Splits
 from omni_rl.doctor.gate import gate
-from omni_rl.learning.supervised import solution_group
 from omni_rl.policy.engine import build_sampler
 from omni_rl.policy.policy import OmniPolicy, placed
 from omni_rl.policy.rollout import batched
@@ -36,7 +39,7 @@ Teach = Callable[[Phase, Sequence[Record]], Sequence[Record]]
 
 
 class CpuBudget(Callback):
-    """Stop once this much processor time is spent: controls get what the run got."""
+    """Stop once this much processor time is spent."""
 
     def __init__(self, seconds: float) -> None:
         self.until = cpu_seconds() + seconds
@@ -64,124 +67,154 @@ class CpuClock(Callback):
         self._before = state_dict["seconds"]
 
 
-def learn_by_reward(
-    policy: OmniPolicy,
-    train: Sequence[Record],
-    val: Sequence[Record],
-    settings: Settings,
-    reward: WeightedReward,
-    folder: Path,
-    seed: int,
-) -> float:
-    """Train by the curriculum on fresh candidates; the best policy by held-out reward stays.
+@dataclass(frozen=True)
+class Spent:
+    """What training took: processor seconds and optimiser steps, those before a resume included."""
 
-    Records without a fresh candidate phase (RCE) learn from their own solutions.
+    seconds: float
+    steps: int
 
-    Returns:
-        Processor seconds it took, with those before `trainer.resume`.
+
+@dataclass(frozen=True)
+class Training:
+    """A policy to be trained, with all that decides how.
+
+    Attributes:
+        policy: changed in place.
+        settings: of the run.
+        splits: `train` is learned from, `val` selects the best policy.
+        folder: receives checkpoints, samples and logs.
+        seed: of the order of the records.
+    """
+
+    policy: OmniPolicy
+    settings: Settings
+    splits: Splits
+    folder: Path
+    seed: int
+
+    def by_reward(self, reward: WeightedReward) -> Spent:
+        """Train by the curriculum on fresh candidates; RCE phases take the records' solutions.
+
+        The policy is left as after the last step; `keep_best` takes the best.
+
+        Raises:
+            ValueError: the loss needs what this policy does not return.
+        """
+        check_loss(self.settings.loss)
+        rollout = self.settings.rollout
+        module = GroupPolicyModule(
+            self.policy,
+            reward,
+            self._curriculum(),
+            self.settings.loss,
+            self.settings.trainer,
+            build_sampler(self.policy, rollout, self.settings.hardware),
+            rollout.temperature,
+            rollout.max_completion,
+        )
+
+        def batch(phase: Phase, records: Sequence[Record]) -> Batch:
+            imitated = phase.config.kind is PhaseKind.rce
+            return solution_group(self.policy, records) if imitated else records
+
+        return self._fit(module, batch)
+
+    def by_example(
+        self, teach: Teach = lambda phase, records: records, budget: float = math.inf
+    ) -> Spent:
+        """Train on solutions, those of the records or of what `teach` makes of them.
+
+        Args:
+            teach: replaces the records of a batch.
+            budget: processor seconds after which training stops.
+        """
+        module = GroupPolicyModule(
+            self.policy,
+            WeightedReward.from_config(self.settings.reward),
+            self._curriculum(),
+            self.settings.loss,
+            self.settings.trainer,
+            FreshSampler(self.settings.rollout.num_generations),
+        )
+
+        def batch(phase: Phase, records: Sequence[Record]) -> Batch:
+            return solution_group(self.policy, teach(phase, records))
+
+        return self._fit(module, batch, CpuBudget(budget))
+
+    def keep_best(self) -> None:
+        """Restore the best policy by held-out reward, where one was chosen, and save it."""
+        wait_for_all()  # the best may still be on its way to the disk
+        checkpoints = self.folder / "checkpoints"
+        if (checkpoints / "best").exists():
+            self.policy.restore(checkpoints / "best")
+        save_final(self.policy, checkpoints, self.settings.model.name)
+
+    def _curriculum(self) -> Curriculum:
+        trainer, phases = self.settings.trainer, self.settings.curriculum
+        per_step = trainer.batch_size * trainer.accumulation * self.settings.hardware.world_size
+        passes = max(1, len(self.splits.train) // per_step)
+        return Curriculum.resolve(phases, phase_steps(phases, passes), trainer.max_steps)
+
+    def _fit(
+        self,
+        module: GroupPolicyModule,
+        batch: Callable[[Phase, Sequence[Record]], Batch],
+        *callbacks: Callback,
+    ) -> Spent:
+        settings, policy = self.settings, self.policy
+        clock = CpuClock()
+
+        def stream(phase: Phase) -> Iterator[Batch]:
+            rank, world = module.global_rank, module.trainer.world_size
+            size = settings.trainer.batch_size
+            for records in shuffled_batches(self.splits.train, size, self.seed, rank, world):
+                yield batch(phase, records)
+
+        disable_progress_bar()  # one for every checkpoint would break the training bar
+        runner = fit(
+            module,
+            stream,
+            list(batched(self.splits.val, VAL_BATCH)),
+            self.folder,
+            trainer=settings.trainer,
+            hardware=settings.hardware,
+            logger=settings.logger,
+            describe=lambda record: {
+                "id": record.id,
+                "source": record.source,
+                "prompt": policy.builder.question(record),
+            },
+            save=lambda target, metrics: policy.save(target, settings.model.name, metrics),
+            callbacks=[clock, *callbacks],
+            doctor=settings.doctor,
+            examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),
+        )
+        placed(policy, settings.hardware)  # Lightning leaves what it trained on the CPU
+        return Spent(clock.seconds, runner.global_step)
+
+
+def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
+    """Make a group of one candidate a record, its solution with weight 1: RCE is supervision then.
 
     Raises:
-        ValueError: the loss needs what this policy does not return.
+        ValueError: a record has no solution.
     """
-    check_loss(settings.loss)
-    clock = CpuClock()
-    trainer = settings.trainer
-    passes = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
-    curriculum = Curriculum.resolve(
-        settings.curriculum, phase_steps(settings.curriculum, passes), trainer.max_steps
+    for record in records:
+        if not record.solution:
+            raise ValueError(
+                f"{record.where}: no solution to imitate; supervised training needs one"
+            )
+    actions = policy.actions_from_texts([[record.solution] for record in records])
+    shape = actions.mask_BGT.shape[:2]
+    return Group(
+        queries=records,
+        actions=actions,
+        rewards=RewardTable((), torch.zeros(0, *shape), torch.ones(shape)),
+        advantages_BGT=torch.zeros(actions.mask_BGT.shape, device=policy.device),
+        mixed_B=torch.ones(shape[0], dtype=torch.bool, device=policy.device),
     )
-    module = GroupPolicyModule(
-        policy,
-        reward,
-        curriculum,
-        settings.loss,
-        trainer,
-        build_sampler(policy, settings.rollout, settings.hardware),
-        settings.rollout.temperature,
-        settings.rollout.max_completion,
-    )
-
-    def stream(phase: Phase) -> Iterator[Batch]:
-        rank, world = module.global_rank, module.trainer.world_size
-        for records in shuffled_batches(train, trainer.batch_size, seed, rank, world):
-            if phase.config.kind is PhaseKind.rce:
-                yield solution_group(policy, records)
-            else:
-                yield records
-
-    _fit(module, stream, val, folder, settings, trainer, [clock])
-    return clock.seconds
-
-
-def learn_by_example(
-    policy: OmniPolicy,
-    train: Sequence[Record],
-    val: Sequence[Record],
-    settings: Settings,
-    curriculum: CurriculumConfig,
-    trainer: TrainerConfig,
-    folder: Path,
-    seed: int,
-    teach: Teach = lambda phase, records: records,
-    budget: CpuBudget | None = None,
-) -> None:
-    """Train on the records' solutions; `teach` may give them another one for each phase."""
-    passes = max(1, len(train) // (trainer.batch_size * trainer.accumulation * _world(settings)))
-    module = GroupPolicyModule(
-        policy,
-        WeightedReward.from_config(settings.reward),
-        Curriculum.resolve(curriculum, phase_steps(curriculum, passes), trainer.max_steps),
-        settings.loss,
-        trainer,
-        FreshSampler(settings.rollout.num_generations),
-    )
-
-    def stream(phase: Phase) -> Iterator[Batch]:
-        rank, world = module.global_rank, module.trainer.world_size
-        for records in shuffled_batches(train, trainer.batch_size, seed, rank, world):
-            yield solution_group(policy, teach(phase, records))
-
-    extra = [budget] if budget else []
-    _fit(module, stream, val, folder, settings, trainer, extra)
-
-
-def _fit(
-    module: GroupPolicyModule,
-    stream: Callable[[Phase], Iterator[Batch]],
-    val: Sequence[Record],
-    folder: Path,
-    settings: Settings,
-    trainer: TrainerConfig,
-    callbacks: Sequence[Callback] = (),
-) -> None:
-    policy = module.policy
-    assert isinstance(policy, OmniPolicy)
-    name = settings.model.name
-    disable_progress_bar()  # one for every checkpoint would break the training bar
-    fit(
-        module,
-        stream,
-        list(batched(val, VAL_BATCH)),
-        folder,
-        trainer=trainer,
-        hardware=settings.hardware,
-        logger=settings.logger,
-        describe=lambda record: {
-            "id": record.id,
-            "source": record.source,
-            "prompt": policy.builder.question(record),
-        },
-        save=lambda target, metrics: policy.save(target, name, metrics),
-        callbacks=callbacks,
-        doctor=settings.doctor,
-        examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),
-    )
-    placed(policy, settings.hardware)  # Lightning leaves what it trained on the CPU
-    wait_for_all()  # the best may still be on its way to the disk
-    best = folder / "checkpoints" / "best"
-    if best.exists():
-        policy.restore(best)
-    save_final(policy, folder / "checkpoints", name)
 
 
 def save_final(policy: OmniPolicy, checkpoints: Path, name: str) -> None:
@@ -191,10 +224,6 @@ def save_final(policy: OmniPolicy, checkpoints: Path, name: str) -> None:
         shutil.rmtree(checkpoints / ".best", ignore_errors=True)
         log.info("policy saved under %s", checkpoints / "final")
     wait_for_all()
-
-
-def _world(settings: Settings) -> int:
-    return settings.hardware.world_size
 
 
 def quiet(trainer: TrainerConfig) -> TrainerConfig:

@@ -25,8 +25,8 @@ from core_rl.objective.curriculum import Phase
 from omni_rl.config import TinyConfig
 from omni_rl.data import scenes
 from omni_rl.data.record_files import Record
-from omni_rl.data.splits import generated_split, with_instructions
-from omni_rl.learning.fit_policy import learn_by_example
+from omni_rl.data.splits import Splits, generated_split, with_instructions
+from omni_rl.learning.fit_policy import Training
 from omni_rl.learning.perception import perceived
 from omni_rl.policy import tiny
 from omni_rl.policy.policy import OmniPolicy, load_policy, placed, untrained_policy
@@ -108,7 +108,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
         name = phase.config.data
         return [_taught(record, STYLES[name], draws[name]) for record in records]
 
-    trainer = replace(
+    quiet = replace(
         settings.trainer,
         lr=warm.lr,
         batch_size=warm.batch_size,
@@ -121,14 +121,15 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     )
 
     def learn(phase: PhaseConfig, turn: int) -> None:
-        curriculum = CurriculumConfig(phases=[phase])
         run = folder.with_name(f"{folder.name}-{phase.data}{turn}")
         made = run / "checkpoints" / "final"
         if (made / "config.json").exists():  # by a call that was killed later
             policy.restore(made)
             return
-        order = seed + 1000 * turn
-        learn_by_example(policy, train, [], settings, curriculum, trainer, run, order, teach)
+        own = replace(settings, curriculum=CurriculumConfig(phases=[phase]), trainer=quiet)
+        training = Training(policy, own, Splits(train, [], []), run, seed + 1000 * turn)
+        training.by_example(teach)
+        training.keep_best()
 
     for turn in range(1, warm.perception_rounds + 1):
         steps = warm.perception_steps

@@ -22,6 +22,7 @@ from omni_rl.data.record_files import Record
 from omni_rl.results import plots as figures
 from omni_rl.results.clip_views import clip_views, jpeg_uri, one_a_source
 from omni_rl.results.plots import Gain, Pair
+from omni_rl.results.seed_run import SeedResult
 from omni_rl.rewards.rules import PeopleFocus
 from omni_rl.settings import Settings
 
@@ -39,7 +40,8 @@ COMPARED = {
     "start": "the start model",
     "majority": "the most frequent answer",
     "blind": "the start model without media",
-    "sft": "more supervised training",
+    "sft": "supervision on right solutions",
+    "sft_habit": "supervision on the habit",
     "shuffled_rewards": "training on shuffled rewards",
     "blank_media": "training without media",
 }
@@ -47,28 +49,20 @@ REWARD = "reward/"
 
 
 def write_report(
-    folder: Path,
-    settings: Settings,
-    records: Sequence[Record],
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    metrics: Mapping[str, float],
-    text: str,
+    folder: Path, settings: Settings, shown: SeedResult, metrics: Mapping[str, float], text: str
 ) -> None:
     """Write `report.html` and `report.png` of a run.
 
     Args:
         folder: of the run; `samples.parquet` is read there, or in its `seed*` folders.
         settings: of the run.
-        records: held-out records of one seed; a few are shown.
-        before: their table from `omni_rl.rewards.scores.score_records`, of the start model.
-        after: the same of the trained policy.
+        shown: one seed, of which a few records are shown.
         metrics: what `metrics.json` holds.
         text: the before/after table as text.
     """
     pairs, gains = headline_pairs(metrics), accuracy_gains(metrics)
     curves = reward_curves(folder)
-    clips = clip_views(records, before, after)
+    clips = clip_views(shown.records, shown.before, shown.after)
     with style():
         drawn = [
             ("before and after training", figures.bars_figure(pairs)),
@@ -84,7 +78,7 @@ def write_report(
         "stage4.html.j2",
         name=f"{settings.model.name} on {settings.data_mix.name}",
         generated=settings.data_mix.generated,
-        findings=findings(settings, metrics, records),
+        findings=findings(settings, metrics, shown.records),
         images=images,
         text=text,
         clips=[(clip, jpeg_uri(clip.strip_HWC)) for clip in clips],
@@ -110,7 +104,7 @@ def accuracy_gains(metrics: Mapping[str, float]) -> list[Gain]:
     ]
     for key in metrics:
         name = key.removeprefix("after_vs_").removesuffix("/accuracy")
-        if key == f"after_vs_{name}/accuracy":
+        if key == f"after_vs_{name}/accuracy" and name != "last":
             level = metrics[f"{name}/accuracy"]
             gains.append(Gain(COMPARED.get(name, name), level, _interval(metrics, key)))
     return gains
@@ -157,12 +151,17 @@ def findings(
         said.append(f"The trained policy is more accurate than: {', '.join(above)}.")
     if level:
         said.append(f"Not shown to be more accurate than: {', '.join(level)}.")
+    if "last/accuracy" in metrics:
+        said.append(
+            "The policy with the best held-out reward was kept; after the last step accuracy was "
+            f"{metrics['last/accuracy']:.3f}."
+        )
     said.append(_kind_of_gain(settings, metrics))
     if seeds == 1:
-        said.append("One seed: the intervals cover other test records, not other training runs.")
+        said.append("One seed: the intervals cover other test clips, not other training runs.")
     else:
         said.append(
-            f"The intervals are t intervals over {seeds} seeds: they cover other test records and "
+            f"The intervals are t intervals over {seeds} seeds: they cover other test clips and "
             "other training runs."
         )
     return said

@@ -9,14 +9,22 @@ metric of their own.  No model is needed here, only texts.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
-from core_rl.results.stats import as_metrics, is_mean, mean_interval, paired_interval
+from core_rl.results.stats import (
+    Interval,
+    as_metrics,
+    is_mean,
+    mean_interval,
+    paired_interval,
+)
 from core_rl.types import Actions
 from omni_rl.rewards.answers import (
     BENCHMARK_SCORERS,
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
 # Sources whose accuracy stands for ability that must not drop.
 GENERAL = ("video_r1",)
 _JUDGE_BATCH = 64
-_KEYS = ["seed", "id"]
+_KEYS = ["seed", "id", "clip"]
 
 
 def score_records(
@@ -56,9 +64,9 @@ def score_records(
         target: points that earn 1.0 in the keyword score.
 
     Returns:
-        N rows: `seed id source category problem_type text answer`; `accuracy format people_focus`
-        and, with a judge, `people_focus_judge`, in [0, 1] and NaN where they cannot be judged;
-        `statements true_statements` about people, and `stated_<slot> true_<slot>`.
+        N rows: `seed id clip source category problem_type text answer`; `accuracy format
+        people_focus` and, with a judge, `people_focus_judge`, in [0, 1] and NaN where they cannot
+        be judged; `statements true_statements` about people, and `stated_<slot> true_<slot>`.
 
     Raises:
         ValueError: not one text a record, or a problem type without a score.
@@ -72,6 +80,7 @@ def score_records(
             {
                 "seed": seed,
                 "id": record.id,
+                "clip": _clip_of(record),
                 "source": record.source,
                 "category": record.category,
                 "problem_type": record.problem_type,
@@ -136,35 +145,36 @@ def item_values(table: pd.DataFrame, general: Collection[str] = GENERAL) -> dict
     return {name: series for name, series in judged.items() if len(series)}
 
 
-def summarise(
-    table: pd.DataFrame, general: Collection[str] = GENERAL, seed: int = 0
-) -> dict[str, float]:
-    """Average a table, with 95 % bootstrap intervals over items (and seeds, where several).
+def summarise(table: pd.DataFrame, general: Collection[str] = GENERAL) -> dict[str, float]:
+    """Average a table, with 95 % t intervals.
+
+    Questions about one clip are one observation.  Seeds that are tested on the same clips are told
+    from seeds with clips of their own (see `core_rl.results.stats`).
 
     Args:
-        table: from `score_records`.
+        table: from `score_records`, of one seed or several.
         general: sources of `general_accuracy`.
-        seed: of the resampling.
 
     Returns:
-        `<metric>`, `<metric>_low`, `<metric>_high` for `accuracy`, `people_focus`,
-        `grounded_focus`, `format`, `general_accuracy`, `instruction_following`, `answered`,
-        `accuracy/<problem_type|category|source>/<name>`, `grounded/<slot>` and, where a judge was
-        asked, `people_focus_judge`; `items`, and `unjudged`, the share without an accuracy.
+        `<metric>`, `<metric>_low`, `<metric>_high` and, of several seeds, `<metric>/seed<n>` for
+        `accuracy`, `people_focus`, `grounded_focus`, `format`, `general_accuracy`,
+        `instruction_following`, `answered`, `accuracy/<problem_type|category|source>/<name>`,
+        `grounded/<slot>` and, where a judge was asked, `people_focus_judge`; `<metric>_n`, the
+        completions that it says something of; `items`, and `unjudged`, the share without an
+        accuracy.
     """
     metrics: dict[str, float] = {}
+    counts, seeds = _counts(table), sorted(set(table["seed"]))
     for name, series in item_values(table, general).items():
-        metrics |= as_metrics(name, mean_interval(_by_seed(series)))
+        metrics |= _named(name, mean_interval(*_by_seed(series)), series, seeds)
+        metrics[f"{name}_n"] = float(counts.get(name, len(series)))
     metrics["items"] = float(len(table))
     metrics["unjudged"] = float(table["accuracy"].isna().mean())
     return metrics
 
 
 def compare(
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    general: Collection[str] = GENERAL,
-    seed: int = 0,
+    before: pd.DataFrame, after: pd.DataFrame, general: Collection[str] = GENERAL
 ) -> dict[str, float]:
     """Pair two tables item by item, seed by seed.
 
@@ -174,11 +184,10 @@ def compare(
         before: the start model's table.
         after: the trained model's, of the same records and seeds.
         general: sources of `general_accuracy`.
-        seed: of the resampling.
 
     Returns:
-        `diff/<metric>`, `diff/<metric>_low`, `diff/<metric>_high`: mean and 95 % interval of after
-        minus before.
+        `diff/<metric>`, the mean of after minus before, with `_low` and `_high` of its 95 %
+        interval, `_detectable`, and `/seed<n>` where there are several seeds.
 
     Raises:
         ValueError: the tables are not of the same records and seeds.
@@ -192,11 +201,13 @@ def compare(
             f"id={odd[0][1]!r}: compare the same records"
         )
     metrics: dict[str, float] = {}
+    seeds = sorted(set(before["seed"]))
     for name in (name for name in olds if name in news):
         old, new = olds[name].align(news[name], join="inner")
         if len(old):
-            interval = paired_interval(_by_seed(new), _by_seed(old))
-            metrics |= as_metrics(f"diff/{name}", interval)
+            (values, clips, shared), earlier = _by_seed(new), _by_seed(old)[0]
+            found = paired_interval(values, earlier, clips, shared)
+            metrics |= _named(f"diff/{name}", found, new, seeds)
     return metrics
 
 
@@ -215,23 +226,40 @@ def before_after_table(
         names: metrics in order; None: all that were compared.
 
     Returns:
-        One line a metric: before, after, their difference with its 95 % interval, and the smallest
-        difference that the comparison could have shown.
+        One line a metric: before, after, the completions that each is over, their difference with
+        its 95 % interval, and the smallest difference that the comparison could have shown; of
+        several seeds another line with the values of each.
     """
     if names is None:
         compared = (key.removeprefix("diff/") for key in diff)
         names = [key for key in compared if key in before and is_mean(key)]
     shown = [name for name in names if name in before and name in after]
     width = max([len("metric"), *map(len, shown)])
-    lines = [f"{'metric':<{width}}  before   after  change  95 % interval     detectable"]
+    head = "before   after       n, n  change  95 % interval     detectable"
+    lines = [f"{'metric':<{width}}  {head}"]
     for name in shown:
+        over = ", ".join(f"{side.get(f'{name}_n', math.nan):.0f}" for side in (before, after))
         change = ""
         if f"diff/{name}" in diff:
             ends = ("", "_low", "_high", "_detectable")
             mean, low, high, least = (diff[f"diff/{name}{end}"] for end in ends)
             change = f"  {mean:+6.3f}  [{low:+.3f}, {high:+.3f}]  {least:.3f}"
-        lines.append(f"{name:<{width}}  {before[name]:6.3f}  {after[name]:6.3f}{change}")
+        lines.append(f"{name:<{width}}  {before[name]:6.3f}  {after[name]:6.3f}  {over:>8}{change}")
+        seeds = [key for key in of_metric(after, name) if "/seed" in key and key in before]
+        if seeds:
+            told = ", ".join(f"{before[key]:.3f} -> {after[key]:.3f}" for key in seeds)
+            lines.append(f"{'':<{width}}  by seed {told}")
     return "\n".join(lines)
+
+
+def of_metric(metrics: Mapping[str, float], name: str) -> dict[str, float]:
+    """Pick what `summarise` and `compare` say of one metric: mean, interval, n and seeds."""
+    ends = {f"{name}{end}" for end in ("", "_low", "_high", "_detectable", "_n")}
+    return {
+        key: value
+        for key, value in metrics.items()
+        if key in ends or key.startswith(f"{name}/seed")
+    }
 
 
 def majority_texts(known: Sequence[Record], asked: Sequence[Record]) -> list[str]:
@@ -290,6 +318,21 @@ def _ask(
     return values
 
 
+def _clip_of(record: Record) -> str:
+    """Name the media of a record; questions about the same media are not independent."""
+    media = [*record.videos, *record.images, *record.audios]
+    return " ".join(map(str, media)) or record.id
+
+
+def _counts(table: pd.DataFrame) -> dict[str, int]:
+    """Count the completions that state anything: what the shares of true statements are over."""
+    asked = table[table["problem_type"] != INSTRUCTION]
+    names = {"statements": "grounded_focus"} | {
+        f"stated_{slot}": f"grounded/{slot}" for slot in _slots(asked)
+    }
+    return {metric: int((asked[column] > 0).sum()) for column, metric in names.items()}
+
+
 def _slots(rows: pd.DataFrame) -> list[str]:
     return [str(name)[len("stated_") :] for name in rows if str(name).startswith("stated_")]
 
@@ -302,5 +345,19 @@ def _ratio(true: pd.Series, stated: pd.Series) -> pd.Series:
     return ratio + (true - ratio * stated) / mean_stated.where(mean_stated > 0)
 
 
-def _by_seed(series: pd.Series) -> list[list[float]]:
-    return [group.tolist() for _, group in series.groupby(level="seed")]
+def _by_seed(series: pd.Series) -> tuple[list[list[float]], list[list[str]], bool]:
+    """Lay out a metric by seed: values, their clips, and whether seeds share clips."""
+    seeds = [group for _, group in series.groupby(level="seed")]
+    clips = [group.index.get_level_values("clip").tolist() for group in seeds]
+    shared = sum(len(set(one)) for one in clips) > len({clip for one in clips for clip in one})
+    return [group.tolist() for group in seeds], clips, shared
+
+
+def _named(name: str, found: Interval, series: pd.Series, seeds: Sequence[int]) -> dict[str, float]:
+    """Name an interval's numbers; `/seed<n>` is the n-th seed, whichever the metric has."""
+    metrics = as_metrics(name, replace(found, per_seed=()))
+    if len(seeds) > 1:
+        own = sorted(set(series.index.get_level_values("seed")))
+        places = map(list(seeds).index, own)
+        metrics |= {f"{name}/seed{n}": mean for n, mean in zip(places, found.per_seed, strict=True)}
+    return metrics

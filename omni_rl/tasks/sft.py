@@ -10,7 +10,7 @@ from core_rl.config import PhaseKind
 from core_rl.files import write_text
 from omni_rl.config import Blank
 from omni_rl.data.splits import load_splits, load_test
-from omni_rl.learning.fit_policy import learn_by_example
+from omni_rl.learning.fit_policy import Training
 from omni_rl.learning.perception import perceived
 from omni_rl.learning.warm_start import learning_policy, make_warm_start
 from omni_rl.policy.policy import OmniPolicy, known_checkpoint
@@ -48,16 +48,9 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed, taught=True)
     policy = learning_policy(settings, seed)
     before = score_records(splits.test, greedy_texts(policy, splits.test), seed)
-    learn_by_example(
-        policy,
-        splits.train,
-        splits.val,
-        settings,
-        settings.curriculum,
-        settings.trainer,
-        folder,
-        seed,
-    )
+    training = Training(policy, settings, splits, folder, seed)
+    training.by_example()
+    training.keep_best()
     after = score_records(splits.test, greedy_texts(policy, splits.test), seed)
     general = settings.data_mix.general
     old, new = (summarise(table, general) for table in (before, after))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from core_rl.hardware import is_main_process
 from core_rl.run.fit import resume_point
 from core_rl.run.parallel import Job, each
 from core_rl.run.run_folder import peak_rss_gib
+from omni_rl.results.controls import ControlResult, try_control
 from omni_rl.results.report import HEADLINE, write_report
-from omni_rl.results.seed_run import SeedResult, check_settings, run_seed, try_control
+from omni_rl.results.seed_run import SeedResult, check_settings, run_seed
 from omni_rl.rewards import scores as evaluate
 from omni_rl.settings import Settings
 
@@ -49,18 +50,11 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     if len(seeds) > 1:
         metrics["peak_rss_gib"] = peak_rss_gib(settings.trainer.workers)
     if is_main_process():
-        _show(folder, settings, results[0], metrics, text)
+        try:
+            write_report(folder, settings, results[0], metrics, text)
+        except Exception:  # pictures must not cost a run of days its numbers
+            log.exception("no report.html; the numbers stand in report.txt and metrics.json")
     return metrics
-
-
-def _show(
-    folder: Path, settings: Settings, first: SeedResult, metrics: Mapping[str, float], text: str
-) -> None:
-    """Write the report; the clips in it are those of one seed."""
-    try:
-        write_report(folder, settings, first.records, first.before, first.after, metrics, text)
-    except Exception:  # pictures must not cost a run of days its numbers
-        log.exception("no report.html; the numbers stand in report.txt and metrics.json")
 
 
 def one_launcher(settings: Settings) -> Settings:
@@ -74,12 +68,12 @@ def one_launcher(settings: Settings) -> Settings:
 
 def run_all(
     settings: Settings, seeds: list[int], folder: Path
-) -> tuple[list[SeedResult], dict[str, list[pd.DataFrame]]]:
+) -> tuple[list[SeedResult], dict[str, list[ControlResult]]]:
     """Run the seeds and, as each is done, its controls.
 
     Returns:
-        The seeds' results, and the tables of every baseline and control by name, in the order of
-        the seeds.  A control that failed is left out.
+        The seeds' results, and those of every baseline and control by name, in the order of the
+        seeds.  A control that failed is left out.
     """
     names = settings.trainer.controls
     total = len(seeds) * (1 + len(names))
@@ -92,7 +86,7 @@ def run_all(
     }
     runs = {f"seed {seed}": seed for seed in seeds}
 
-    def controls(name: str, result: SeedResult | pd.DataFrame | None) -> list[Job[Any]]:
+    def controls(name: str, result: SeedResult | ControlResult | None) -> list[Job[Any]]:
         if not isinstance(result, SeedResult):
             return []
         seed, budget = runs[name], result.numbers["learn_cpu_seconds"]
@@ -112,14 +106,17 @@ def run_all(
     ]
     done = each(jobs, settings.trainer.workers, controls, total)
     results: list[SeedResult] = [done[name] for name in runs]
-    beside = {name: [result.beside[name] for result in results] for name in results[0].beside}
+    beside = {
+        name: [ControlResult(result.beside[name]) for result in results]
+        for name in results[0].beside
+    }
     for name in names:
-        tables = [done[f"control {name} of seed {seed}"] for seed in seeds]
-        failed = [seed for seed, table in zip(seeds, tables, strict=True) if table is None]
+        ended = [done[f"control {name} of seed {seed}"] for seed in seeds]
+        failed = [seed for seed, result in zip(seeds, ended, strict=True) if result is None]
         if failed:
             log.warning("the report leaves control %s out: it failed for seeds %s", name, failed)
         else:
-            beside[name] = tables
+            beside[name] = ended
     return results, beside
 
 
@@ -149,7 +146,7 @@ def resume_points(resume: str | None, seeds: list[int]) -> dict[int, str | None]
 
 
 def report(
-    results: list[SeedResult], beside: Mapping[str, list[pd.DataFrame]], general: list[str]
+    results: list[SeedResult], beside: Mapping[str, list[ControlResult]], general: list[str]
 ) -> tuple[dict[str, float], str]:
     """Join the seeds' tables into metrics and a text for people."""
     before = pd.concat([result.before for result in results])
@@ -157,10 +154,12 @@ def report(
     old, new = (evaluate.summarise(table, general) for table in (before, after))
     diff = evaluate.compare(before, after, general)
     metrics = {**_prefixed("before", old), **_prefixed("after", new), **diff}
-    metrics |= _numbers(results)
+    metrics |= _mean_numbers([result.numbers for result in results])
     lines = [evaluate.before_after_table(old, new, diff, HEADLINE)]
-    for name, tables in beside.items():
-        metrics |= _beside(name, pd.concat(tables), before, after, general)
+    for name, controls in beside.items():
+        table = pd.concat([control.scores for control in controls])
+        metrics |= _beside(name, table, before, after, general)
+        metrics |= _prefixed(name, _mean_numbers([control.numbers for control in controls]))
         lines.append(_line(name, metrics))
     return metrics, "\n".join(lines)
 
@@ -170,29 +169,49 @@ def _beside(
 ) -> dict[str, float]:
     """Compare a baseline or control with the start, and the trained policy with it."""
     own = evaluate.summarise(table, general)
-    gain = evaluate.compare(before, table, general)
-    margin = evaluate.compare(table, after, general)
-    kept = {key: value for key, value in own.items() if key in HEADLINE}
-    ends = ("", "_low", "_high")
-    return {
-        **_prefixed(name, kept),
-        **{f"{name}/diff/accuracy{end}": gain[f"diff/accuracy{end}"] for end in ends},
-        **{f"after_vs_{name}/accuracy{end}": margin[f"diff/accuracy{end}"] for end in ends},
+    gain = evaluate.of_metric(evaluate.compare(before, table, general), "diff/accuracy")
+    margin = evaluate.of_metric(evaluate.compare(table, after, general), "diff/accuracy")
+    metrics: dict[str, float] = {}
+    for metric in HEADLINE:
+        metrics |= _prefixed(name, evaluate.of_metric(own, metric))
+    metrics |= _prefixed(name, gain)
+    return metrics | {
+        key.replace("diff/", f"after_vs_{name}/", 1): value for key, value in margin.items()
     }
 
 
 def _line(name: str, metrics: Mapping[str, float]) -> str:
-    margin = [metrics[f"after_vs_{name}/accuracy{end}"] for end in ("", "_low", "_high")]
-    return (
+    """Lay out a baseline or control: its accuracy, against the start, and the policy against it."""
+    line = (
         f"{name}: accuracy {metrics[f'{name}/accuracy']:.3f}, "
-        f"trained policy above it by {margin[0]:+.3f} [{margin[1]:+.3f}, {margin[2]:+.3f}]"
+        f"{_difference(metrics, f'{name}/diff/accuracy')} to the start; trained policy "
+        f"{_difference(metrics, f'after_vs_{name}/accuracy')} to it, detectable "
+        f"{metrics[f'after_vs_{name}/accuracy_detectable']:.3f}"
     )
+    seeds = [
+        f"{value:.3f}"
+        for key, value in evaluate.of_metric(metrics, f"{name}/accuracy").items()
+        if "/seed" in key
+    ]
+    if seeds:
+        line += f"; by seed {', '.join(seeds)}"
+    if f"{name}/steps" in metrics:
+        steps, seconds = metrics[f"{name}/steps"], metrics[f"{name}/cpu_seconds"]
+        line += f"; {steps:.0f} steps in {seconds:.0f} s of processor time"
+    if f"{name}/label_accuracy" in metrics:
+        line += f"; its labels are right {metrics[f'{name}/label_accuracy']:.3f} of the time"
+    return line
+
+
+def _difference(metrics: Mapping[str, float], name: str) -> str:
+    mean, low, high = (metrics[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 
-def _numbers(results: list[SeedResult]) -> dict[str, float]:
-    frame = pd.DataFrame([result.numbers for result in results])
+def _mean_numbers(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    frame = pd.DataFrame(list(numbers))
     return {str(name): float(value) for name, value in frame.mean().items()}

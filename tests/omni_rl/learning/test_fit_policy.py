@@ -1,21 +1,30 @@
-"""What happens around the loop that fits a policy."""
+"""Training by reward and on solutions, and what happens around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from core_rl.config import DoctorConfig
+from core_rl.config import CurriculumConfig, DoctorConfig, PhaseConfig, PhaseKind, TrainerConfig
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
+from core_rl.loss_config import LossConfig
+from core_rl.objective.curriculum import Curriculum
 from core_rl.objective.rewards import WeightedReward
 from omni_rl.data.splits import Splits
 from omni_rl.learning import fit_policy as learn
-from omni_rl.learning.fit_policy import learn_by_reward
+from omni_rl.learning.fit_policy import Spent, Training, solution_group
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.rewards.rules import Format
 from omni_rl.settings import Settings
+
+
+def unvalidated(splits: Splits) -> Splits:
+    return replace(splits, val=[])
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning on a run this short
@@ -30,14 +39,14 @@ def test_a_resumed_run_counts_the_processor_time_of_its_checkpoint(
     monkeypatch.setattr(learn, "cpu_seconds", lambda: float(next(now)))
     reward = WeightedReward({"format": Format()}, {"format": 1.0})
 
-    def spent(steps: int, resume: str | None) -> float:
+    def spent(steps: int, resume: str | None) -> Spent:
         trainer = replace(settings.trainer, max_steps=steps, checkpoint_every=1, resume=resume)
         run = replace(settings, trainer=trainer, doctor=DoctorConfig(enabled=False))
-        return learn_by_reward(fresh_policy(), splits.train, [], run, reward, tmp_path, 0)
+        return Training(fresh_policy(), run, unvalidated(splits), tmp_path, 0).by_reward(reward)
 
-    first = spent(1, None)  # read at the start, for the checkpoint, at the end
-    assert first == 200
-    assert spent(2, str(tmp_path)) == 100 + 200
+    first = spent(1, None)  # the clock is read at the start, for the checkpoint, at the end
+    assert first == Spent(seconds=200, steps=1)
+    assert spent(2, str(tmp_path)) == Spent(seconds=100 + 200, steps=2)
 
 
 def test_a_fitted_policy_is_placed_again_and_restored_once_all_have_met(
@@ -52,8 +61,12 @@ def test_a_fitted_policy_is_placed_again_and_restored_once_all_have_met(
     def note(what: str) -> Callable[..., None]:
         return lambda *_, **__: done.append(what)
 
+    def ended(*_: object, **__: object) -> SimpleNamespace:
+        done.append("fit")
+        return SimpleNamespace(global_step=3)
+
+    monkeypatch.setattr(learn, "fit", ended)
     for owner, name in (
-        (learn, "fit"),
         (learn, "placed"),
         (learn, "wait_for_all"),
         (OmniPolicy, "restore"),
@@ -62,5 +75,67 @@ def test_a_fitted_policy_is_placed_again_and_restored_once_all_have_met(
         monkeypatch.setattr(owner, name, note(name))
     (tmp_path / "checkpoints" / "best").mkdir(parents=True)
     reward = WeightedReward({"format": Format()}, {"format": 1.0})
-    learn_by_reward(fresh_policy(), splits.train, [], settings, reward, tmp_path, 0)
-    assert done == ["fit", "placed", "wait_for_all", "restore", "save", "wait_for_all"]
+    training = Training(fresh_policy(), settings, unvalidated(splits), tmp_path, 0)
+    training.by_reward(reward)
+    assert done == ["fit", "placed"]  # the policy of the last step is there to be scored
+    training.keep_best()
+    assert done[2:] == ["wait_for_all", "restore", "save", "wait_for_all"]
+
+
+# -- supervised training is RCE with a single candidate --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def policy(fresh_policy: Callable[..., OmniPolicy]) -> OmniPolicy:
+    return fresh_policy(early=False)
+
+
+def test_the_one_candidate_is_the_solution(policy, records) -> None:
+    group = solution_group(policy, records)
+    assert group.actions.texts == tuple((record.solution,) for record in records)
+    decoded = policy.with_texts(group.actions).texts
+    assert decoded == group.actions.texts
+    last = group.actions.mask_BGT.sum(-1, keepdim=True) - 1
+    assert (group.actions.ids_BGT.gather(-1, last) == policy.stop_ids[0]).all()
+    assert group.mixed_B.all() and group.rewards.names == ()
+
+
+def test_a_group_lies_on_the_device_of_its_policy(fresh_policy, records) -> None:
+    policy = fresh_policy()
+    policy.model.to("meta")
+    group = solution_group(policy, records)
+    parts = (group.actions.mask_BGT, group.advantages_BGT, group.mixed_B)
+    assert {part.device.type for part in parts} == {"meta"}
+
+
+def test_a_record_without_a_solution_is_named(policy, records) -> None:
+    bare = replace(records[1], solution="", origin="qa.json:7")
+    with pytest.raises(ValueError, match=r"qa\.json:7.*no solution"):
+        solution_group(policy, [records[0], bare])
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_the_loss_is_the_mean_cross_entropy_of_the_solutions(policy, records) -> None:
+    curriculum = CurriculumConfig([PhaseConfig(PhaseKind.rce, steps=1)])
+    module = GroupPolicyModule(
+        policy,
+        WeightedReward({"format": Format()}, {"format": 1.0}),
+        Curriculum.resolve(curriculum, 1),
+        LossConfig(),
+        TrainerConfig(),
+        FreshSampler(2),
+    )
+    group = solution_group(policy, records)
+    loss = module.training_step(group, 0)
+    each = []
+    for record in records:  # one at a time, teacher-forced by the model's own loss
+        inputs = policy.collate([record])
+        ids = solution_group(policy, [record]).actions.ids_BGT[0]
+        labels = torch.cat([torch.full_like(inputs["input_ids"], -100), ids], 1)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], ids], 1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        with torch.no_grad():
+            logits = policy.model(**inputs).logits[0, :-1]
+        logits[:, policy.suppress_ids] = float("-inf")
+        each.append(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
+    torch.testing.assert_close(loss.detach(), torch.stack(each).mean(), atol=1e-3, rtol=1e-5)

@@ -9,6 +9,7 @@ import pytest
 
 from omni_rl.config import WarmStartConfig
 from omni_rl.learning import warm_start
+from omni_rl.learning.fit_policy import Training
 from omni_rl.learning.warm_start import make_warm_start
 from omni_rl.settings import Settings
 
@@ -17,7 +18,8 @@ def test_one_process_writes_a_warm_start_and_the_others_wait_for_it(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: list[bool] = []
-    monkeypatch.setattr(warm_start, "learn_by_example", lambda *_, **__: None)
+    monkeypatch.setattr(Training, "by_example", lambda *_: None)
+    monkeypatch.setattr(Training, "keep_best", lambda *_: None)
     monkeypatch.setattr(
         warm_start, "wait_for_all", lambda: met.append((tmp_path / "start").exists())
     )

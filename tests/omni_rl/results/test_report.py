@@ -32,6 +32,7 @@ from omni_rl.data import scenes
 from omni_rl.data.record_files import Record
 from omni_rl.data.splits import with_instructions
 from omni_rl.results.clip_views import clip_views
+from omni_rl.results.controls import ControlResult
 from omni_rl.results.report import accuracy_gains, findings, reward_curves, write_report
 from omni_rl.results.seed_run import SeedResult
 from omni_rl.rewards.scores import score_records
@@ -85,8 +86,9 @@ def told(records: list[Record], style: scenes.Style | None, seed: int = 0) -> pd
 def judged(records: list[Record]) -> tuple[SeedResult, dict[str, float], str]:
     """Make the result of a seed that went from weak to honest, with a baseline beside it."""
     majority = score_records(records, ["<answer>A</answer>"] * len(records))
-    result = SeedResult(told(records, scenes.WEAK), told(records, None), {"majority": majority})
-    metrics, text = report([result], {"majority": [majority]}, ["video_r1"])
+    before, after = told(records, scenes.WEAK), told(records, None)
+    result = SeedResult(before, after, {"majority": majority}, records=records)
+    metrics, text = report([result], {"majority": [ControlResult(majority)]}, ["video_r1"])
     perceived = {f"start/perceived/{slot}": 0.98 for slot in scenes.SLOTS}
     return result, metrics | perceived, text
 
@@ -120,7 +122,7 @@ class Page(HTMLParser):
 def test_a_run_is_shown_in_one_page_and_one_picture(tmp_path: Path, records: list[Record]) -> None:
     write_samples(tmp_path)
     result, metrics, text = judged(records)
-    write_report(tmp_path, settings(tmp_path), records, result.before, result.after, metrics, text)
+    write_report(tmp_path, settings(tmp_path), result, metrics, text)
 
     page = Page((tmp_path / "report.html").read_text())
     assert "script" not in page.tags
@@ -148,9 +150,9 @@ def test_real_records_without_clips_facts_or_samples(tmp_path: Path, records: li
     rng = np.random.default_rng(0)
     texts = [scenes.retell(record, scenes.WEAK, rng).solution for record in records[: len(bare)]]
     table = score_records(bare, texts)
-    metrics, text = report([SeedResult(table, table)], {}, ["video_r1"])
-    real = settings(tmp_path, generated=False)
-    write_report(tmp_path, real, bare, table, table, metrics, text)
+    result = SeedResult(table, table, records=bare)
+    metrics, text = report([result], {}, ["video_r1"])
+    write_report(tmp_path, settings(tmp_path, generated=False), result, metrics, text)
 
     page = Page((tmp_path / "report.html").read_text())
     assert len(page.images) == 2  # no curves, no frames
@@ -164,8 +166,9 @@ def test_real_records_without_clips_facts_or_samples(tmp_path: Path, records: li
 def test_what_a_policy_writes_is_escaped(tmp_path: Path, records: list[Record]) -> None:
     texts = ["<script>alert('$x$')</script> <answer>A</answer>"] * len(records)
     table = score_records(records, texts)
-    metrics, text = report([SeedResult(table, table)], {}, ["video_r1"])
-    write_report(tmp_path, settings(tmp_path), records, table, table, metrics, text)
+    result = SeedResult(table, table, records=records)
+    metrics, text = report([result], {}, ["video_r1"])
+    write_report(tmp_path, settings(tmp_path), result, metrics, text)
     html = (tmp_path / "report.html").read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
@@ -232,14 +235,43 @@ def test_findings_say_what_the_intervals_allow(tmp_path: Path, records: list[Rec
     )
 
 
+def test_a_report_of_seeds_tells_each_of_them_and_what_controls_took(records: list[Record]) -> None:
+    results, controls = [], []
+    for seed in (4, 5, 6):
+        weak, honest = told(records, scenes.WEAK, seed), told(records, None, seed)
+        results.append(SeedResult(weak, honest, {}, {"learn_steps": 10.0 + seed}))
+        controls.append(
+            ControlResult(weak, {"steps": seed, "cpu_seconds": 52, "label_accuracy": 0.65})
+        )
+    metrics, text = report(results, {"sft_habit": controls, "last": controls}, ["video_r1"])
+    seeds = [metrics[f"before/accuracy/seed{n}"] for n in range(3)]
+    own = [table[table["problem_type"] != "instruction"]["accuracy"].mean() for table in
+           (result.before for result in results)]  # fmt: skip
+    assert seeds == pytest.approx(own)
+    assert metrics["before/accuracy"] == pytest.approx(np.mean(own))
+    assert [metrics[f"after/accuracy/seed{n}"] for n in range(3)] == [1, 1, 1]
+    assert [metrics[f"diff/accuracy/seed{n}"] for n in range(3)] == pytest.approx(
+        [1 - one for one in own]
+    )
+    assert metrics["sft_habit/accuracy/seed1"] == pytest.approx(own[1])
+    assert metrics["after_vs_sft_habit/accuracy/seed2"] == pytest.approx(1 - own[2])
+    assert metrics["sft_habit/diff/accuracy"] == 0  # the control is the start here
+    assert (metrics["learn_steps"], metrics["sft_habit/steps"]) == (15, 5)
+    assert metrics["last/accuracy"] == metrics["before/accuracy"]
+    assert f"by seed {own[0]:.3f} -> 1.000, {own[1]:.3f} -> 1.000" in text
+    line = next(line for line in text.splitlines() if line.startswith("sft_habit:"))
+    assert f"by seed {own[0]:.3f}, {own[1]:.3f}, {own[2]:.3f}" in line
+    assert "5 steps in 52 s of processor time" in line
+    assert "labels are right 0.650 of the time" in line
+    assert "last" not in {gain.name for gain in accuracy_gains(metrics)}
+
+
 def test_the_same_run_gives_the_same_page(tmp_path: Path, records: list[Record]) -> None:
     result, metrics, text = judged(records)
     pages = []
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        write_report(
-            folder, settings(tmp_path), records, result.before, result.after, metrics, text
-        )
+        write_report(folder, settings(tmp_path), result, metrics, text)
         pages.append(re.sub(r"<th>code</th>.*", "", (folder / "report.html").read_text()))
     assert pages[0] == pages[1]

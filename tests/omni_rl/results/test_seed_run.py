@@ -1,4 +1,4 @@
-"""One seed of Stage 4 and its controls."""
+"""One seed of Stage 4, and where its training begins."""
 
 from __future__ import annotations
 
@@ -8,44 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig, TrainerConfig
-from core_rl.loop.optim import lr_factor
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig
 from core_rl.loss_config import KLConfig, KLKind, LossConfig
-from core_rl.objective.curriculum import Curriculum
 from omni_rl.config import Blank
-from omni_rl.learning.fit_policy import imitates, phase_steps, quiet, save_final
+from omni_rl.learning.fit_policy import imitates, phase_steps, save_final
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.results import seed_run as stage4
-from omni_rl.results.seed_run import check_settings, run_seed, supervision, try_control
+from omni_rl.results.seed_run import check_settings, run_seed
 from omni_rl.rewards.rules import Format
 from omni_rl.settings import Settings
 from omni_rl.tasks.train import one_launcher, resume_points
 
-
-def test_supervision_by_budget_has_its_rate_from_the_first_step(settings: Settings) -> None:
-    trainer, phases = supervision(settings)
-    curriculum = Curriculum.resolve(phases, 1, trainer.max_steps)
-    for step in (0, 1, 300):
-        assert lr_factor(step, curriculum, trainer.warmup, trainer.schedule) == 1.0
-    assert trainer.lr == 0.5 * settings.model.warm.lr
-
-
 # -- refused before anything is spent --------------------------------------------------------------
-
-
-def test_the_supervised_control_is_refused_without_generated_clips(settings: Settings) -> None:
-    both = replace(settings, trainer=replace(settings.trainer, controls=["sft", "blank_media"]))
-    check_settings(both)
-    real = replace(both, data_mix=replace(both.data_mix, generated=False))
-    match = r"trainer\.controls.*generated clips.*=\[shuffled_rewards,blank_media\]"
-    with pytest.raises(ValueError, match=match):
-        check_settings(real)
-
-
-def test_an_unknown_control_is_refused(settings: Settings) -> None:
-    trainer = replace(settings.trainer, controls=["nothing"])
-    with pytest.raises(ValueError, match=r"trainer\.controls=\['nothing'\]: expected names"):
-        check_settings(replace(settings, trainer=trainer))
 
 
 @pytest.mark.usefixtures("offline")
@@ -101,10 +75,6 @@ def test_a_start_passes_its_gate_before_it_is_denied_its_media(
 # -- resuming --------------------------------------------------------------------------------------
 
 
-def test_controls_resume_nothing() -> None:
-    assert quiet(TrainerConfig(resume="run")).resume is None
-
-
 def test_each_seed_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
     points = {}
     for seed in (3, 4):
@@ -157,14 +127,6 @@ def test_a_curriculum_with_rce_learns_from_solutions() -> None:
 def test_an_epoch_counts_the_repeated_updates() -> None:
     phases = CurriculumConfig([PhaseConfig(), PhaseConfig(num_iterations=3)])
     assert phase_steps(phases, 5) == [5, 15]
-
-
-def test_a_control_that_fails_is_logged(
-    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    broken = replace(settings, model=replace(settings.model, path=str(tmp_path / "nowhere")))
-    assert try_control(broken, 2, tmp_path, "blank_media", 1.0) is None
-    assert "control blank_media of seed 2 failed" in caplog.text
 
 
 def test_one_process_writes_the_final_policy(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t as student
 
-from core_rl.results.stats import is_mean
+from core_rl.results.stats import is_mean, mean_interval
 from omni_rl.data.record_files import Record
 from omni_rl.rewards.judge import Judge
 from omni_rl.rewards.scores import (
@@ -146,6 +148,62 @@ def test_a_comparison_is_paired() -> None:
     assert set(means(compare(table(), table()))) == {0.0}
 
 
+def asked(clips: list[str], answers: str, seed: int = 0) -> pd.DataFrame:
+    """Multiple choice questions about clips, all with the answer A."""
+    records = [
+        replace(record(f"q{place}", "social_iq", "multiple choice", "A"), videos=(Path(clip),))
+        for place, clip in enumerate(clips)
+    ]
+    return score_records(records, [told("x", answer) for answer in answers], seed)
+
+
+def test_questions_about_one_clip_are_one_observation() -> None:
+    rows = asked(["a", "a", "a", "b", "b", "b", "c", "c", "c"], "AAAAABBBB")
+    found = summarise(rows)
+    own = mean_interval([rows["accuracy"].tolist()], [rows["clip"].tolist()])
+    apart = mean_interval([rows["accuracy"].tolist()])
+    assert found["accuracy"] == pytest.approx(5 / 9)
+    assert found["accuracy_low"] == own.low < apart.low
+    # By hand: sums of deviations of the three clips, 2 degrees of freedom.
+    error = math.sqrt(3 / 2 * ((12 / 9) ** 2 + (3 / 9) ** 2 + (15 / 9) ** 2)) / 9
+    assert found["accuracy_low"] == pytest.approx(5 / 9 - student.ppf(0.975, 2) * error)
+    better = compare(rows, asked(list(rows["clip"]), "A" * 9))
+    assert better["diff/accuracy_low"] == pytest.approx(4 / 9 - student.ppf(0.975, 2) * error)
+
+
+def test_seeds_on_one_test_file_are_told_from_seeds_with_clips_of_their_own() -> None:
+    answers = ("AAAB", "AABB", "AAAA")
+    same = pd.concat([asked(["a", "b", "c", "d"], said, n) for n, said in enumerate(answers)])
+    other = pd.concat(
+        [asked([f"{clip}{n}" for clip in "abcd"], said, n) for n, said in enumerate(answers)]
+    )
+    values = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    shared = mean_interval(values, [list("abcd")] * 3, shared=True)
+    assert summarise(same)["accuracy_low"] == pytest.approx(shared.low)
+    assert summarise(other)["accuracy_low"] == pytest.approx(mean_interval(values).low)
+    assert summarise(same)["accuracy_low"] < summarise(other)["accuracy_low"]
+
+
+def test_every_figure_says_how_many_completions_it_is_over() -> None:
+    found = summarise(table())
+    assert found["accuracy_n"] == 6
+    assert found["grounded_focus_n"] == 3  # of six: the others state nothing about people
+    assert found["grounded/count_n"] == 1
+    assert found["general_accuracy_n"] == 2
+    text = before_after_table(found, found, {}, ["grounded_focus"])
+    assert text.splitlines()[1].split() == ["grounded_focus", "0.667", "0.667", "3,", "3"]
+
+
+def test_a_seed_that_says_nothing_keeps_the_numbers_of_the_others() -> None:
+    silent = [told("x", "A")] * 8
+    found = summarise(pd.concat([table(3), table(4, silent), table(5)]))
+    assert {name for name in found if name.startswith("grounded_focus/seed")} == {
+        "grounded_focus/seed0",
+        "grounded_focus/seed2",
+    }
+    assert found["accuracy/seed1"] == summarise(table(4, silent))["accuracy"]
+
+
 def means(metrics: dict[str, float]) -> list[float]:
     return [value for name, value in metrics.items() if is_mean(name)]
 
@@ -178,9 +236,9 @@ def test_the_printed_table_has_a_line_a_metric() -> None:
     before, after = summarise(table()), summarise(table())
     text = before_after_table(before, after, compare(table(), table()), ["accuracy", "format"])
     head, *lines = text.splitlines()
-    assert head.split()[:4] == ["metric", "before", "after", "change"]
+    assert head.split()[:6] == ["metric", "before", "after", "n,", "n", "change"]
     assert [line.split()[0] for line in lines] == ["accuracy", "format"]
-    assert lines[0].split()[1:4] == ["0.544", "0.544", "+0.000"]
+    assert lines[0].split()[1:6] == ["0.544", "0.544", "6,", "6", "+0.000"]
     everything = before_after_table(before, after, compare(table(), table()))
     assert "grounded/colour" in everything
     assert "_low" not in everything

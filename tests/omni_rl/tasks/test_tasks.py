@@ -11,6 +11,7 @@ import pytest
 
 from core_rl.config import CurriculumConfig, HardwareConfig, PhaseConfig, PhaseKind
 from omni_rl.config import Blank
+from omni_rl.learning.fit_policy import Training
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.settings import Settings
 from omni_rl.tasks import demo, evaluate, sft
@@ -65,10 +66,11 @@ def test_supervised_training_blanks_checkpoints_and_knows_the_general_source(
     fresh_policy(early=False).save(tmp_path / "start", "x", {})
     seen: list[tuple[Blank, bool]] = []
 
-    def learn(policy: OmniPolicy, *_: object) -> None:
+    def learn(training: Training) -> None:
+        policy = training.policy
         seen.append((policy.builder.blank, policy.checkpoints_activations))
 
-    monkeypatch.setattr(sft, "learn_by_example", learn)
+    monkeypatch.setattr(Training, "by_example", learn)
     groups["model"] = replace(settings.model, path=str(tmp_path / "start"))
     groups["data_mix"] = replace(settings.data_mix, blank=Blank.all, general=["emer"])
     groups["hardware"] = HardwareConfig(activation_checkpointing=True)
