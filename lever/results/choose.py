@@ -1,4 +1,4 @@
-"""Which demonstrations each query gets: by a selector, by rules without one, by exact search."""
+"""Choose demonstrations: by a selector, by simple rules, by exhaustive search."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from lever.rewards.functions import slates_of
 Slates = dict[int, tuple[int, ...]]  # query -> demonstrations, in prompt order
 
 BATCH = 64
-PAIRS_TRIED = 200  # when the best constant pair is looked for
+SLATES_TRIED = 200  # in the search for the best constant slate
 
 
 def by_selector(
     policy: SlatePolicy, queries: Sequence[SlateQuery], shots: int | None = None
 ) -> Slates:
-    """Take the best next demonstration each time.
+    """Take the most probable next demonstration at each step.
 
     Args:
         policy: the selector.
         queries: with their pools.
-        shots: demonstrations; None = as many as it learned with.  Fewer are its first choices;
-            for more it goes on as it chose the last.
+        shots: demonstrations; None = as many as in training.  Further steps use the parameters of
+            the last.
     """
     frozen = policy.frozen_copy()
     frozen.shots = policy.shots if shots is None else shots
@@ -61,7 +61,7 @@ def by_similarity(
 
 
 def by_both(data: LeverData, queries: Sequence[SlateQuery], shots: int) -> Slates:
-    """Take in turn the nearest by picture and the nearest by question, a question's last."""
+    """Take the nearest by question and by picture in turn; the nearest by question stands last."""
     found: Slates = {}
     for one in queries:
         order = [_likeness(data, one, 0.0, 1.0), _likeness(data, one, 1.0, 0.0)]
@@ -74,7 +74,7 @@ def by_both(data: LeverData, queries: Sequence[SlateQuery], shots: int) -> Slate
 
 
 def at_random(queries: Sequence[SlateQuery], shots: int, seed: int) -> Slates:
-    """Draw from each pool; a query's draw depends on the seed and the query alone."""
+    """Draw from each pool; a query's draw depends only on the seed and the query."""
     return {
         one.query: tuple(
             np.random.default_rng([seed, one.query, 31])
@@ -92,32 +92,26 @@ def best_constant(
     seed: int,
     rule: Matching = Matching.official,
 ) -> tuple[int, ...]:
-    """Of some random slates of the bank, the one that serves the training queries best."""
+    """Return the random slate of the bank that is best for the first 100 training queries."""
     rng = np.random.default_rng([seed, 32])
     bank = np.array(data.demos)
-    tried = [tuple(rng.choice(bank, shots, replace=False).tolist()) for _ in range(PAIRS_TRIED)]
+    tried = [tuple(rng.choice(bank, shots, replace=False).tolist()) for _ in range(SLATES_TRIED)]
     queries = [one.query for one in data.train[:100]]
-    for query in queries:
-        check_answers(f"query {query}", data.answers[query], rule)
-    worth = []
-    for slate in tried:
-        fitting = [query for query in queries if query not in slate]
-        said = answerer.generate([Prompted(query, slate) for query in fitting])
-        scores = [
-            MATCHERS[rule](text, data.answers[q]) for q, text in zip(fitting, said, strict=True)
-        ]
-        worth.append(np.mean(scores))
-    return tried[int(np.argmax(worth))]
+    worth = [
+        scores_of(data, answerer, {query: slate for query in queries if query not in slate}, rule)
+        for slate in tried
+    ]
+    return tried[int(np.argmax([scores.mean() for scores in worth]))]
 
 
 def by_beams(beams: Mapping[int, BeamRecord], queries: Sequence[SlateQuery]) -> Slates:
-    """Take each query's best beam: greedy search that knows the answer."""
+    """Take each query's best beam: a greedy search that knows the answer."""
     best = {one.query: max(beams[one.query].beams, key=lambda beam: beam.score) for one in queries}
     return {query: beam.shots for query, beam in best.items()}
 
 
 def answered(answerer: Answerer, slates: Slates) -> dict[int, str]:
-    """Ask each query with its demonstrations."""
+    """Return the answer to each query with its demonstrations."""
     prompts = [Prompted(query, shots) for query, shots in slates.items()]
     return dict(zip(slates, answerer.generate(prompts), strict=True))
 
@@ -125,7 +119,7 @@ def answered(answerer: Answerer, slates: Slates) -> dict[int, str]:
 def scores_of(
     data: LeverData, answerer: Answerer, slates: Slates, rule: Matching = Matching.official
 ) -> Floats:
-    """Accuracy of each query by a rule, in the order of the slates."""
+    """Return the accuracy of each query, in the order of the slates."""
     for query in slates:
         check_answers(f"query {query}", data.answers[query], rule)
     said = answered(answerer, slates)
@@ -138,13 +132,14 @@ def pair_rewards(
     queries: Sequence[SlateQuery],
     rule: Matching = Matching.official,
 ) -> Floats | None:
-    """Accuracy of every ordered pair of each pool, [queries, K, K], NaN on the diagonal.
+    """Return the accuracy of all ordered pairs of each pool, [queries, K, K]; NaN on the diagonal.
 
     Args:
         data: with the annotators' answers.
-        answerer: one without a cache; None is returned for a model, which cannot afford this.
+        answerer: without its cache; the result is None for a model, which is too slow for this.
         queries: with their pools.
-        rule: how answers are judged; a generated world is scored exactly by the official one only.
+        rule: how answers are judged; the result is None for the generated world with another rule
+            than the official one.
     """
     if isinstance(answerer, KernelICLAnswerer) and rule is Matching.official:
         return np.stack([answerer.reader.pair_rewards(one.query) for one in queries])
@@ -156,7 +151,7 @@ def pair_rewards(
 def expected_rewards(
     policy: SlatePolicy, queries: Sequence[SlateQuery], rewards_BKK: Floats
 ) -> Floats:
-    """Exact expected accuracy of a pair drawn from the selector, a query."""
+    """Return the exact expected accuracy of a pair sampled from the selector, for each query."""
     table = torch.from_numpy(np.nan_to_num(rewards_BKK)).float()
     parts = []
     with torch.no_grad():
@@ -177,7 +172,7 @@ def _text_pair_rewards(
 ) -> Floats:
     check_answers(f"query {one.query}", data.answers[one.query], rule)
     texts, said_KK = answerer.pair_answers(one.query, one.pool)
-    worth = np.full(len(texts) + 1, np.nan)  # the last place, -1, is the diagonal's
+    worth = np.full(len(texts) + 1, np.nan)  # the last place, -1, is for the diagonal
     for place in np.unique(said_KK[said_KK >= 0]):
         worth[place] = MATCHERS[rule](texts[place], data.answers[one.query])
     return worth[said_KK]

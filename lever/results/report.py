@@ -1,4 +1,4 @@
-"""What the comparison shows for people: `report.html` and `report.png`."""
+"""Write the report of a comparison: `report.html` and `report.png`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from core_rl.results.stats import is_mean
 from lever.results.table import FROM, TO
 
 MAIN = "grpo"
-# Know what a selector cannot: the answer, all scores, or the facts behind a question.
+# Bounds: they know the answer, all scores, or the facts behind a question.
 BOUNDS = ("oracle", "greedy_infoscore", "knows_latents")
 WANTED_GAP = 0.7  # share of the way from the nearest questions to the oracle
 
@@ -38,9 +38,9 @@ def write_report(
     Args:
         folder: of the run.
         name: of selector and data.
-        metrics: of `score_table.compare`.
-        trained: rows that were trained.
-        table: the rows for people.
+        metrics: of `lever.results.table.compare`.
+        trained: names of the trained methods.
+        table: the table as text.
     """
     with style():
         figure = overview(metrics, trained)
@@ -59,7 +59,7 @@ def write_report(
 
 
 def findings(metrics: Mapping[str, float]) -> list[str]:
-    """Put the table into plain sentences."""
+    """Summarise the metrics in sentences."""
     worlds = int(metrics["worlds"])
     said = [
         f"{worlds} data set{'s' if worlds > 1 else ''}: GRPO {metrics[f'score/{MAIN}']:.3f}, "
@@ -84,12 +84,12 @@ def findings(metrics: Mapping[str, float]) -> list[str]:
 
 
 def overview(metrics: Mapping[str, float], trained: Sequence[str]) -> Figure:
-    """Put every method's accuracy and the differences beside each other."""
+    """Draw the accuracy of every method, and the differences between trained methods."""
     names = sorted(
         (key.removeprefix("score/") for key in metrics if _is_mean(key, "score/")),
         key=lambda one: metrics[f"score/{one}"],
     )
-    # Rules are so far below that the rest would be one line.
+    # Differences to simple rules are much larger and would hide the others.
     pairs = [
         key
         for key in metrics

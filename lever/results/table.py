@@ -16,9 +16,9 @@ from core_rl.results.stats import (
 from lever.data.world import Floats
 from lever.results.world_scores import WorldScores
 
-FROM, TO = "text_sim", "oracle"  # the gap that a method closes a share of
+FROM, TO = "text_sim", "oracle"  # the two ends of the gap that methods close
 
-# Comparisons of two methods that the table ends with.
+# Pairs of methods that are compared at the end of the table.
 PAIRS = (
     ("grpo", "sft"),
     ("grpo", "rce"),
@@ -39,7 +39,7 @@ PAIRS = (
 
 
 def compare(worlds: Sequence[WorldScores]) -> tuple[dict[str, float], str]:
-    """Join the worlds.
+    """Compare the methods over all worlds.
 
     Questions about one picture count as one observation.  Where all seeds test on the same queries
     the intervals cover other seeds and other pictures, see `core_rl.results.stats`.
@@ -67,7 +67,7 @@ def compare(worlds: Sequence[WorldScores]) -> tuple[dict[str, float], str]:
         if one in by_name and other in by_name:
             diff = paired_interval(by_name[one], by_name[other], pictures, shared)
             metrics |= as_metrics(f"diff/{one}_vs_{other}", diff)
-    metrics["answerer_calls"] = float(np.mean([one.numbers["answerer_calls"] for one in worlds]))
+    metrics["answerer_calls"] = float(np.mean([one.answerer_calls for one in worlds]))
     metrics["worlds"] = 1.0 if shared else float(len(worlds))
     return metrics, table(metrics, by_name)
 
@@ -86,7 +86,7 @@ def gap_closed(
 
 
 def table(metrics: dict[str, float], by_name: dict[str, list[Floats]]) -> str:
-    """Write the rows for people, the best last."""
+    """Return the table as text, the best method last."""
     seeds, worlds = len(next(iter(by_name.values()))), int(metrics["worlds"])
     lines = [
         f"{'method':<17}{'accuracy':>9}  {'95 % interval':<17}{'of the gap':>10}  "

@@ -1,9 +1,8 @@
-"""One world: every method's score of every held-out query."""
+"""Score every method on every test query of one world."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from lever.data.world import Floats
 from lever.generation_config import Split
 from lever.learning.stages import Workshop
 from lever.learning.trained_methods import ARMS, PIPELINE
-from lever.policy.slate_policy import SlatePolicy
 from lever.results import choose
 from lever.results.choose import Slates
 from lever.settings import Settings
@@ -25,30 +23,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WorldScores:
-    """What one world showed.
+    """The results of one world.
 
     Attributes:
-        scores: method -> accuracy of each test query, all in one order.
+        scores: method -> accuracy of each test query, in a fixed order.
         pictures: the picture of each test query, in the same order.
-        expected: trained selector -> exact expected accuracy of a drawn slate, a test query.
-        numbers: `answerer_calls` and, of each training, the slates it had judged.
-        shared: the test queries are those of every other seed: the data are not made anew.
+        expected: trained selector -> exact expected accuracy of a sampled slate, for each query.
+        answerer_calls: prompts that the answerer was asked.
+        shared: all seeds have the same test queries; False for generated worlds.
     """
 
     scores: dict[str, Floats]
     pictures: tuple[int, ...]
     expected: dict[str, Floats] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
+    answerer_calls: float = 0.0
     shared: bool = False
 
 
 def score_world(settings: Settings, seed: int, folder: Path) -> WorldScores:
-    """Run the pipeline and everything beside it on the world of a seed.
+    """Run the pipeline and all other methods on the world of a seed.
 
     Args:
         settings: of the run.
-        seed: of the world and of all that is drawn.
-        folder: for the choices of every method.
+        seed: of the world and of all sampling.
+        folder: for `choices.json`, the slates of every method.
     """
     prepare(settings.hardware, seed)
     with Workshop.open(settings, seed) as shop:
@@ -57,8 +55,10 @@ def score_world(settings: Settings, seed: int, folder: Path) -> WorldScores:
 
 def _score(shop: Workshop, folder: Path) -> WorldScores:
     settings, data, answerer = shop.settings, shop.data, shop.setup.answerer
-    slates = {**_untrained(shop), **_rules(shop)}
-    exact = _exact(shop) if settings.model.shots == 2 else None
+    slates = {"untrained": choose.by_selector(shop.selector(), data.test), **_rules(shop)}
+    exact: Floats | None = None
+    if settings.model.shots == 2:
+        exact = choose.pair_rewards(data, answerer.answerer, data.test, shop.rule)
     scores: dict[str, Floats] = {}
     expected: dict[str, Floats] = {}
     if exact is not None:
@@ -73,15 +73,15 @@ def _score(shop: Workshop, folder: Path) -> WorldScores:
         log.info("seed %d: %s is trained", shop.seed, name)
     for name, chosen in slates.items():
         scores.setdefault(name, choose.scores_of(data, answerer, chosen, shop.rule))
-    write_json(folder / "choices.json", {name: _listed(one) for name, one in slates.items()})
-    calls = {"answerer_calls": float(answerer.calls)}
+    write_json(folder / "choices.json", slates)
+    calls = float(answerer.calls)
     log.info("seed %d: %s", shop.seed, {name: round(v.mean(), 3) for name, v in scores.items()})
     pictures = tuple(data.question_of(one.query).image_id for one in data.test)
     return WorldScores(scores, pictures, expected, calls, shared=data.world is None)
 
 
 def _rules(shop: Workshop) -> dict[str, Slates]:
-    """What needs no selector."""
+    """Return the choices of the methods without a selector."""
     data, shots = shop.data, shop.settings.model.shots
     test = data.test
     constant = choose.best_constant(data, shop.setup.answerer, shots, shop.seed, shop.rule)
@@ -95,17 +95,3 @@ def _rules(shop: Workshop) -> dict[str, Slates]:
         "constant": {one.query: constant for one in test},
         "greedy_infoscore": choose.by_beams(shop.beams(Split.test), test),
     }
-
-
-def _untrained(shop: Workshop) -> Mapping[str, Slates]:
-    policy: SlatePolicy = shop.selector()
-    return {"untrained": choose.by_selector(policy, shop.data.test)}
-
-
-def _exact(shop: Workshop) -> Floats | None:
-    answerer = shop.setup.answerer.answerer
-    return choose.pair_rewards(shop.data, answerer, shop.data.test, shop.rule)
-
-
-def _listed(slates: Slates) -> dict[str, list[int]]:
-    return {str(query): list(shots) for query, shots in slates.items()}

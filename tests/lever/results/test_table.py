@@ -20,7 +20,7 @@ def world(shift: float) -> WorldScores:
         "grpo": low + 0.8 * (high - low) + shift,
     }
     expected = {"grpo": scores["grpo"] - 0.1}
-    return WorldScores(scores, tuple(range(200)), expected, {"answerer_calls": 10.0})
+    return WorldScores(scores, tuple(range(200)), expected, 10.0)
 
 
 def test_the_gap_is_a_ratio_of_means_and_its_interval_holds_it() -> None:
@@ -44,7 +44,7 @@ def test_metrics_hold_each_row_and_the_comparisons() -> None:
 def test_without_an_oracle_no_gap_is_claimed() -> None:
     one = world(0.0)
     scores = {name: values for name, values in one.scores.items() if name != "oracle"}
-    metrics, text = compare([WorldScores(scores, one.pictures, {}, one.numbers)])
+    metrics, text = compare([WorldScores(scores, one.pictures, {}, one.answerer_calls)])
     assert not any(name.startswith("gap_closed") for name in metrics)
     assert "grpo - sft" in text
 
@@ -65,5 +65,5 @@ def test_questions_about_one_picture_are_no_further_evidence() -> None:
     copied = {name: np.repeat(values, 4) for name, values in one.scores.items()}
     expected = {name: np.repeat(values, 4) for name, values in one.expected.items()}
     pictures = tuple(np.repeat(one.pictures, 4).tolist())
-    asked_again, _ = compare([WorldScores(copied, pictures, expected, one.numbers)])
+    asked_again, _ = compare([WorldScores(copied, pictures, expected, one.answerer_calls)])
     assert asked_again == pytest.approx(alone)
