@@ -180,6 +180,7 @@ def _asks_of(answer: str) -> str:
 
 def _file_items(base: Path, files: FilesConfig) -> list[Item]:
     """Read the pair of `questions` and `annotations`, with pictures and tags."""
+    asked = read_questions(base / files.questions, base / files.annotations)
     seen = _read_tags(base / files.tags) if files.tags else {}
 
     def item(one: Question) -> Item:
@@ -188,7 +189,7 @@ def _file_items(base: Path, files: FilesConfig) -> list[Item]:
         tags = seen.get(one.question_id, seen.get(one.image_id, ()))
         return Item(one, most_common(one.answers), picture, tags)
 
-    return [item(one) for one in read_questions(base / files.questions, base / files.annotations)]
+    return [item(one) for one in asked]
 
 
 def _read_tags(path: Path) -> dict[int, tuple[str, ...]]:

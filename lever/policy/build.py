@@ -61,7 +61,10 @@ def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig
         Path(paths.cache) / "lever" / "features",
         fingerprint(data.fingerprint, features, NEIGHBOURS_VERSION),
         lambda: neighbour_rows(
-            image, text, [data.items[item].answer for item in data.demos], features
+            (image, text),
+            [data.items[item].answer for item in data.demos],
+            features,
+            held_out={one.query for one in data.train},
         ),
     )
     image_rows_ND, text_rows_ND = rows_ND.chunk(2, dim=-1)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 import torch
 
@@ -47,10 +49,10 @@ def test_it_finds_the_columns_that_answers_agree_on_and_they_hold_for_new_items(
 def test_both_modalities_stand_side_by_side_and_a_seed_repeats() -> None:
     rows, kind = hidden(120)
     answers = [f"answer{i}" for i in kind[:60].tolist()]
-    made = neighbour_rows(rows, rows.flip(1), answers, SMALL)
+    made = neighbour_rows((rows, rows.flip(1)), answers, SMALL)
     assert made.shape == (120, 6)
     assert torch.allclose(made.view(120, 2, 3).norm(dim=-1), torch.ones(120, 2), atol=1e-5)
-    assert torch.equal(made, neighbour_rows(rows, rows.flip(1), answers, SMALL))
+    assert torch.equal(made, neighbour_rows((rows, rows.flip(1)), answers, SMALL))
 
 
 def test_nothing_but_the_bank_is_looked_at() -> None:
@@ -58,7 +60,7 @@ def test_nothing_but_the_bank_is_looked_at() -> None:
     answers = [f"answer{i}" for i in kind[:60].tolist()]
     other = rows.clone()
     other[60:] = 0.5 * other[60:] + 1
-    made, again = (neighbour_rows(both, both, answers, SMALL) for both in (rows, other))
+    made, again = (neighbour_rows((both, both), answers, SMALL) for both in (rows, other))
     assert torch.equal(made[:60], again[:60])
 
 
@@ -72,3 +74,39 @@ def test_answers_that_nobody_shares_teach_nothing() -> None:
 def test_settings_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"model\.features\.directions=9: expected at most"):
         FeatureConfig(dims=6, directions=9)
+
+
+def gap(held_out: Collection[int], seed: int) -> float:
+    """Difference in neighbours' overlap, training queries - new items, in standard errors.
+
+    Answers are random, so features can only have learned them by heart.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    bank, train, count = 300, 150, 600
+    rows = torch.randn(2, count, 40, generator=generator)
+    kind = torch.randint(10, (count,), generator=generator)
+    answers = [f"answer{i}" for i in kind[:bank].tolist()]
+    plain = FeatureConfig(
+        dims=20, directions=20, epochs=40, lr=0.03, weight_decay=0.0, batch_size=50
+    )
+    made = neighbour_rows((rows[0], rows[1]), answers, plain, held_out)
+    near = 5 * made @ made[:bank].T
+    near[:bank].fill_diagonal_(-torch.inf)
+    overlap = (near.softmax(dim=-1) * (kind[:, None] == kind[None, :bank])).sum(dim=-1)
+    taught, new = overlap[:train], overlap[bank:]
+    error = (taught.var() / len(taught) + new.var() / len(new)).sqrt()
+    return ((taught.mean() - new.mean()) / error).item()
+
+
+def test_random_answers_of_training_queries_are_not_learned_by_heart() -> None:
+    held = [gap(range(150), seed) for seed in range(4)]
+    leaked = [gap((), seed) for seed in range(4)]
+    assert abs(sum(held)) / 2 < 3  # the sum of four has twice the standard error of one
+    assert min(leaked) > 3.5
+
+
+def test_a_bank_of_training_queries_alone_is_refused_with_its_cures() -> None:
+    rows, kind = hidden(40)
+    answers = [f"answer{i}" for i in kind.tolist()]
+    with pytest.raises(ValueError, match=r"data_mix\.split\.train: .* model\.features\.kind=pca"):
+        neighbour_rows((rows, rows), answers, SMALL, held_out=range(39))
