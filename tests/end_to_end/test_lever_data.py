@@ -44,7 +44,7 @@ def test_beam_data_are_made_in_shards_and_once(output: Path) -> None:
 def answers(output: Path) -> int:
     """How many answers are kept; each was paid for once."""
     with closing(sqlite3.connect(output / "cache" / "lever" / "answers.sqlite")) as db:
-        return int(db.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+        return int(db.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
 
 
 def test_rl_data_killed_in_the_middle_are_those_of_one_run(tmp_path: Path) -> None:
