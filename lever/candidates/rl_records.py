@@ -83,11 +83,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """A query, its pool (global ids) and at least one candidate, all different."""
+    """A query with its candidates.
+
+    Attributes:
+        query: global id.
+        pool: global ids.
+        candidates: at least one, all different.
+        times: how often each candidate was drawn, if all are independent draws of one policy with
+            the log-probabilities `logprob_score`; else empty.  Files do not hold it.
+    """
 
     query: int
     pool: tuple[int, ...]
     candidates: tuple[Candidate, ...]
+    times: tuple[int, ...] = ()
 
 
 def read_candidates(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from core_rl.types import Actions, Policy, Prompt
 from lever.candidates.rl_records import CandidateRecord
@@ -15,10 +16,15 @@ from lever.features.slate_features import SlateQuery
 class StoredSampler:
     """Returns each query's stored candidates, padded to the longest group of the batch.
 
-    Beams and retrieved slates are not samples of a policy, so they have no log-probability of their
-    own.  Their old log-probabilities are those of the policy when they are fetched: the ratio
-    starts at 1.  Learning from them orders the stored candidates; it does not follow the gradient
-    of the expected reward (see `core_rl.objective.inclusion`).
+    The old log-probabilities are those of the policy when candidates are fetched: the ratio starts
+    at 1.
+
+    RL data are a mixture: beams and retrieved slates are not samples of a policy.  Learning from
+    them orders the stored candidates; it does not follow the gradient of the expected reward (see
+    `core_rl.objective.inclusion`), and where the policy is already better than its store it may
+    lower it.  Records of independent draws (`CandidateRecord.times`) do follow it: each candidate
+    is weighed by times * pi / mu, the policy now over the one that drew it (self-normalised
+    importance sampling).
 
     Args:
         records: RL data; the order of a record's candidates is kept.
@@ -40,12 +46,15 @@ class StoredSampler:
             ValueError: a query is not in the store, or has another pool there.
         """
         device = next(policy.parameters()).device
-        actions = padded([self._pointers(query) for query in queries]).to(device)
+        records = [self._record(query) for query in queries]
+        actions = padded([[one.pointer for one in record.candidates] for record in records])
+        actions = actions.to(device)
         with torch.no_grad():
-            scores = policy.log_probs(prompt, actions, temperature)
-        return replace(actions, logp_BGT=scores.logp_BGT)
+            logp_BGT = policy.log_probs(prompt, actions, temperature).logp_BGT
+        share_BG = _shares(records, logp_BGT.sum(dim=-1))
+        return replace(actions, logp_BGT=logp_BGT, share_BG=share_BG)
 
-    def _pointers(self, query: SlateQuery) -> list[tuple[int, ...]]:
+    def _record(self, query: SlateQuery) -> CandidateRecord:
         record = self._records.get(query.query)
         if record is None:
             raise ValueError(
@@ -56,7 +65,21 @@ class StoredSampler:
                 f"query {query.query}: pool: differs from that of its stored candidates; a query "
                 "keeps one pool, in one order, from generation to inference"
             )
-        return [one.pointer for one in record.candidates]
+        return record
+
+
+def _shares(records: Sequence[CandidateRecord], logp_BG: Tensor) -> Tensor | None:
+    """Weigh the candidates of records that are independent draws; None if no record is."""
+    if not any(record.times for record in records):
+        return None
+    share_BG = torch.ones_like(logp_BG)
+    for row, record in enumerate(records):
+        if record.times:
+            times = torch.tensor(record.times, device=logp_BG.device)
+            drawn = torch.tensor([one.logprob_score for one in record.candidates]).to(logp_BG)
+            log_weight = times.log() + logp_BG[row, : len(times)] - drawn
+            share_BG[row, : len(times)] = (log_weight - log_weight.max()).exp()
+    return share_BG
 
 
 def padded(groups: Sequence[Sequence[tuple[int, ...]]]) -> Actions:

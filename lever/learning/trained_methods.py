@@ -58,10 +58,14 @@ def grpo(shop: Workshop) -> SlatePolicy:
 
 
 def offline_equal(shop: Workshop) -> SlatePolicy:
-    """GRPO on as many different slates a query as the refresh had judged, drawn once from RCE."""
+    """GRPO on slates drawn once from RCE: as many different ones a query as the refresh judged.
+
+    Both draw independently and estimate the same gradient: slates drawn once are weighed by the
+    ratio of the policy to the one that drew them (`lever.candidates.stored_sampler`).
+    """
     judged = json.loads((_refresh(shop).parents[1] / JUDGED).read_text(encoding="utf-8"))
     counts = Counter(query for query, _ in judged)
-    records = _draws_of(shop, shop.rce(), counts)
+    records = draws_of(shop, shop.rce(), counts)
     curriculum = _on(PhaseData.stored, shop.settings.pipeline.refresh)
     return _trained(shop, Training("offline_equal", curriculum, shop.rce(), records=records))
 
@@ -114,6 +118,7 @@ def mlp(shop: Workshop) -> SlatePolicy:
     return _other(shop, model)
 
 
+MOST_DRAWS = 1024  # of a query's slates that are drawn once
 LARGE_LR = 1e-3  # for selectors with weight matrices; they diverge at the metric's .03
 
 PIPELINE: Mapping[str, Arm] = {"sft": sft, "rce": rce, "offline": offline, "grpo": grpo}
@@ -185,35 +190,44 @@ def _on(data: PhaseData, curriculum: CurriculumConfig) -> CurriculumConfig:
     )
 
 
-def _draws_of(
+def draws_of(
     shop: Workshop, checkpoint: Path, counts: Mapping[int, int]
 ) -> dict[int, CandidateRecord]:
-    """Sample distinct slates of a selector and judge them, `counts[query]` of each query."""
+    """Sample slates independently and judge them, until a query has `counts[query]` different ones.
+
+    At least two, for a comparison; fewer where `MOST_DRAWS` do not contain that many.
+    """
     policy = shop.selector(checkpoint)
     torch.manual_seed(shop.seed)
     judge = build_judge(shop.data, shop.setup.answerer, rule=shop.rule)
     records = {}
     for one in shop.train:
-        drawn = policy.sample_distinct(policy.encode([one]), max(2, counts[one.query]))
-        places = [pointer for pointer, _ in listed(drawn, len(one.pool))]
-        if not places:
+        drawn = policy.sample(policy.encode([one]), MOST_DRAWS, shop.settings.rollout.temperature)
+        times: dict[tuple[int, ...], int] = {}
+        logp = dict(pairs := listed(drawn, len(one.pool)))
+        for pointer, _ in pairs:
+            if pointer not in times and len(times) == max(2, counts[one.query]):
+                break
+            times[pointer] = times.get(pointer, 0) + 1
+        if not times:
             raise ValueError(
                 f"query {one.query}: pipeline.arms=offline_equal: every slate drawn stops early: "
                 "set model.stop=false, or leave the arm out"
             )
-        verdicts = judge([(one.query, tuple(one.pool[i] for i in ids)) for ids in places])
+        verdicts = judge([(one.query, tuple(one.pool[i] for i in ids)) for ids in times])
         candidates = tuple(
             Candidate(
                 ids,
                 GenMethod.sample,
-                temperature=1.0,
+                logprob_score=logp[ids],
+                temperature=shop.settings.rollout.temperature,
                 vqa_acc_score=verdict.accuracy,
                 vqa_correct=bool(verdict.accuracy),
                 vqa_eval_mode=EVAL_NAMES[shop.rule],
             )
-            for ids, verdict in zip(places, verdicts, strict=True)
+            for ids, verdict in zip(times, verdicts, strict=True)
         )
-        records[one.query] = CandidateRecord(one.query, one.pool, candidates)
+        records[one.query] = CandidateRecord(one.query, one.pool, candidates, tuple(times.values()))
     return records
 
 

@@ -21,6 +21,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from core_rl.objective.inclusion import inclusion_weights
 from core_rl.types import Actions, Policy, StepLogProbs
 from lever.features.slate_features import Features, SlateQuery
 
@@ -116,13 +117,27 @@ class SlatePolicy(Policy[SlatePrompt]):
 
         Gumbel-top-k over all slates without enumerating them: stochastic beam search (Kool et al.
         2019, arXiv 1903.06059, algorithm 1).  Log-probabilities are those of single draws.
+        `share_BG` weighs each slate by its inclusion probability: without it improbable slates
+        would count too much (`core_rl.objective.inclusion`).
         """
-        return self._search(prompt, num_candidates, temperature, perturb=True)
+        found, rank_BW = self._search(prompt, num_candidates + 1, temperature, perturb=True)
+        assert found.logp_BGT is not None
+        ids_BGT, mask_BGT, logp_BGT = (
+            part[:, :num_candidates] for part in (found.ids_BGT, found.mask_BGT, found.logp_BGT)
+        )
+        real_BG = mask_BGT.any(dim=-1)
+        logp_BG = logp_BGT.sum(dim=-1).masked_fill(~real_BG, -torch.inf)
+        threshold_B = torch.full_like(rank_BW[:, 0], -torch.inf)
+        if rank_BW.shape[1] > num_candidates:
+            threshold_B = rank_BW[:, -1]
+        return Actions(
+            ids_BGT, mask_BGT, logp_BGT, share_BG=inclusion_weights(logp_BG, threshold_B)
+        )
 
     @torch.no_grad()
     def beam_search(self, prompt: SlatePrompt, width: int) -> Actions:
         """Return the `width` best slates found by beam search of that width, best first."""
-        return self._search(prompt, width, temperature=1.0, perturb=False)
+        return self._search(prompt, width, temperature=1.0, perturb=False)[0]
 
     def log_probs(
         self, prompt: SlatePrompt, actions: Actions, temperature: float = 1.0
@@ -190,15 +205,20 @@ class SlatePolicy(Policy[SlatePrompt]):
 
     def _search(
         self, prompt: SlatePrompt, width: int, temperature: float, perturb: bool
-    ) -> Actions:
+    ) -> tuple[Actions, Tensor]:
         """Keep the `width` best prefixes of each query by (perturbed) log-probability.
 
         If there are fewer slates than `width`, the rest is padding (mask False).
+
+        Returns:
+            The slates, and what they are ordered by, [B, W].
         """
         batch, size = prompt.valid_BK.shape
         ids_BWT = prompt.valid_BK.new_zeros((batch, 1, 0), dtype=torch.long)
         logp_BW1 = prompt.query_BD.new_zeros(batch, 1, 1)
-        rank_BW1 = torch.zeros_like(logp_BW1)
+        # The largest perturbed log-probability of all slates.  Which slates are drawn does not
+        # depend on it, but the threshold of `sample_distinct` does.
+        rank_BW1 = _gumbel(logp_BW1) if perturb else torch.zeros_like(logp_BW1)
         for _ in range(self.shots):
             step_BWK = self._step(prompt, ids_BWT, temperature)
             logp_BWK = logp_BW1 + step_BWK
@@ -210,7 +230,13 @@ class SlatePolicy(Policy[SlatePrompt]):
             logp_BW1 = logp_BWK.flatten(1).gather(1, flat_BW).unsqueeze(-1)
             rank_BW1 = rank_BW.unsqueeze(-1)
         found = Actions(ids_BWT, logp_BW1.isfinite() & self._real(prompt, ids_BWT))
-        return replace(found, logp_BGT=self.log_probs(prompt, found, temperature).logp_BGT)
+        scored = replace(found, logp_BGT=self.log_probs(prompt, found, temperature).logp_BGT)
+        return scored, rank_BW1.squeeze(-1)
+
+
+def _gumbel(like: Tensor) -> Tensor:
+    uniform = torch.rand_like(like).clamp(min=1e-20, max=1 - 1e-7)
+    return -(-uniform.log()).log()
 
 
 def _perturbed(logp_BWK: Tensor, parent_BW1: Tensor) -> Tensor:
@@ -218,8 +244,7 @@ def _perturbed(logp_BWK: Tensor, parent_BW1: Tensor) -> Tensor:
 
     arXiv 1903.06059, section 4.1 and appendix B.3 (the stable form).
     """
-    uniform = torch.rand_like(logp_BWK).clamp(min=1e-20, max=1 - 1e-7)
-    noisy_BWK = logp_BWK - (-uniform.log()).log()
+    noisy_BWK = logp_BWK + _gumbel(logp_BWK)
     top_BW1 = noisy_BWK.amax(dim=-1, keepdim=True)
     # log(1 - exp(noisy - top)); -inf at the top itself, which then gets its parent's value.
     gap_BWK = torch.log1p(-(noisy_BWK - top_BW1).exp())

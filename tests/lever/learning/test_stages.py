@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, Subset
+from lever.candidates.stored_sampler import StoredSampler
 from lever.generation_config import BeamsFrom, Split
 from lever.learning import stages as steps
 from lever.learning import trained_methods as arms
@@ -83,6 +84,24 @@ def test_equal_offline_data_hold_as_many_slates_as_the_refresh_judged(shop: Work
     per_query = [np.bincount([query - 60 for query, _ in rows], minlength=6) for rows in counted]
     # A query whose every draw was the same slate still needs two to compare.
     assert np.array_equal(np.maximum(per_query[0], 2), per_query[1])
+
+
+def test_slates_drawn_once_are_independent_draws_of_the_policy_that_drew_them(
+    shop: Workshop,
+) -> None:
+    counts = {one.query: 6 for one in shop.train}
+    records = arms.draws_of(shop, shop.rce(), counts)
+    policy = shop.selector(shop.rce())
+    for one in shop.train:
+        record = records[one.query]
+        assert len(record.candidates) == len(record.times) == 6
+        assert min(record.times) >= 1
+        drawn = StoredSampler([record])(policy, policy.encode([one]), [one], 1.0)
+        assert drawn.share_BG is not None and drawn.logp_BGT is not None
+        # The policy has not moved yet: the weights are the numbers of draws.
+        share = drawn.share_BG[0] / drawn.share_BG[0].max()
+        times = torch.tensor(record.times) / max(record.times)
+        assert torch.allclose(share, times, atol=1e-4)
 
 
 def test_slates_that_end_early_are_left_out_of_equal_offline_data(tmp_path: Path) -> None:

@@ -159,6 +159,26 @@ def test_sampled_frequencies_are_the_probabilities() -> None:
     assert torch.allclose(seen, expected, atol=0.015)
 
 
+def test_weighted_distinct_samples_estimate_the_expected_reward() -> None:
+    torch.manual_seed(0)
+    policy, count = metric(2), 20_000
+    prompt = policy.encode(QUERIES[:1] * count)
+    chance = policy.enumerate(policy.encode(QUERIES[:1]))[0].exp().detach()
+    worth = torch.rand(K, K, generator=torch.Generator().manual_seed(3)) * (chance < 0.04)
+    exact = (chance * worth).sum().item()
+    drawn = policy.sample_distinct(prompt, 5)
+    assert drawn.share_BG is not None
+    reward_BG = worth[drawn.ids_BGT[..., 0], drawn.ids_BGT[..., 1]]
+    found_B = (drawn.share_BG * reward_BG).sum(dim=-1)
+    error = (found_B.std() / count**0.5).item()
+    assert found_B.mean().item() == pytest.approx(exact, abs=4 * error)
+    # The plain mean counts improbable slates too much.
+    assert reward_BG.mean().item() > exact + 20 * error
+    every = policy.sample_distinct(policy.encode(QUERIES[:1]), K * (K - 1))
+    assert every.share_BG is not None
+    assert every.share_BG.sum().item() == pytest.approx(1, abs=1e-5)
+
+
 def test_distinct_samples_start_as_plain_samples_and_never_repeat() -> None:
     torch.manual_seed(0)
     policy = metric(2)

@@ -5,9 +5,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from core_rl.config import RewardConfig
+from core_rl.config import RewardConfig, Subset
+from core_rl.loss_config import AdvantageConfig
+from core_rl.objective.advantages import group_advantages
+from core_rl.objective.curriculum import choose
+from core_rl.objective.losses import rce_weights
 from core_rl.objective.rewards import WeightedReward
-from core_rl.types import Actions
+from core_rl.types import Actions, RewardTable
 from lever.answerers.protocol import KernelICLAnswerer
 from lever.candidates.rl_records import Candidate, CandidateRecord, GenMethod
 from lever.data.datasets import Prompted
@@ -115,6 +119,64 @@ def test_a_query_without_answers_is_named() -> None:
     judge = Judge(answerer=answerer)
     with pytest.raises(ValueError, match="query 9: answers: none known"):
         Soft(judge)([QUERY], FOUR)
+
+
+def mixture(*values: tuple[float | None, float | None]) -> RewardTable:
+    """What the published mixture says of slates with such beam scores and accuracies."""
+    found = tuple(
+        Candidate(
+            (place, place + 1),
+            GenMethod.random if score is None else GenMethod.beam,
+            None if score is None else 0,
+            score,
+            vqa_acc_score=accuracy,
+            vqa_eval_mode="error" if accuracy is None else "vqaEval",
+        )
+        for place, (score, accuracy) in enumerate(values)
+    )
+    query = SlateQuery(9, tuple(range(20, 21 + len(found))))
+    judge = Judge([CandidateRecord(9, query.pool, found)])
+    functions = {"beam": BeamScore(judge), "hard": Hard(judge, plus_minus=True)}
+    reward = WeightedReward.from_config(
+        RewardConfig(functions=functions, weights={"beam": 0.2, "hard": 0.8})
+    )
+    return reward.score([query], slates(*(one.pointer for one in found)))
+
+
+RIGHT, WRONG = 1.0, 0.0
+
+
+@pytest.mark.parametrize("scale", [1.0, -6.0])
+def test_right_beams_and_right_retrieved_slates_are_worth_the_same(scale: float) -> None:
+    """A retrieved slate has no beam score: neither a bonus nor a penalty, whatever its sign."""
+    kinds = [(scale, RIGHT), (scale, WRONG), (None, RIGHT), (None, WRONG)]
+    table = mixture(*kinds)
+    total = table.total_BG[0].tolist()
+    assert total[0] == pytest.approx(total[2]) and total[1] == pytest.approx(total[3])
+    weights = rce_weights(table.total_BG, tau=0.5)[0].tolist()
+    assert weights[0] == pytest.approx(weights[2]) and weights[1] == pytest.approx(weights[3])
+    torch.manual_seed(0)
+    actions = slates(*((place, place + 1) for place in range(4)))
+    best = [
+        choose(table.total_BG, torch.ones(1, 4, dtype=torch.bool), Subset.top_k, 1)[0].item()
+        for _ in range(200)
+    ]
+    assert set(best) == {0, 2} and 70 < best.count(0) < 130
+    advantages, _, _ = group_advantages(
+        table, {"beam": 0.2, "hard": 0.8}, AdvantageConfig(), {}, actions
+    )
+    assert advantages[0, 0, 0].item() == pytest.approx(advantages[0, 2, 0].item(), abs=1e-5)
+
+
+def test_a_judge_that_fails_does_not_move_a_weight_of_rce() -> None:
+    judged = [(2.0, RIGHT), (2.0, WRONG), (2.0, RIGHT), (2.0, WRONG)]
+    failed = [*judged, (2.0, None)]
+    weights = rce_weights(mixture(*failed).total_BG, tau=0.5)[0]
+    # Between right and wrong, and the others keep their order and their ratios.
+    assert weights[1] < weights[4] < weights[0]
+    kept = weights[:4] / weights[:4].sum()
+    assert kept[0].item() == pytest.approx(kept[2].item())
+    assert kept[0] > kept[1]
 
 
 def test_alpha_and_beta_are_weights() -> None:
