@@ -8,7 +8,7 @@ import numpy as np
 
 from omni_rl.config import MediaConfig, OmniModelConfig
 from omni_rl.data.media import write_clip
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.policy import OmniPolicy, untrained_policy
 
 FPS, RATE, SIDE = 4.0, 16000, 112

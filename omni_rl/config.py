@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import OnBadRecord, require
+from core_rl.config import OnBadRecord, require, require_least, require_positive
 
 
 class Blank(Enum):
@@ -32,16 +32,15 @@ class MediaConfig:
     cache_clips: int = 4096  # decoded clips kept in memory
 
     def __post_init__(self) -> None:
-        require(self.fps > 0, "model.media.fps", self.fps, "above 0")
-        require(self.max_frames >= 2, "model.media.max_frames", self.max_frames, "at least 2")
+        require_positive("model.media", self, "fps", "sample_rate")
+        require_least("model.media", self, 2, "max_frames")
+        require_least("model.media", self, 0, "cache_clips")
         require(
             784 <= self.min_pixels <= self.max_pixels,
             "model.media.min_pixels",
             self.min_pixels,
             f"from 784 (28 x 28) to max_pixels={self.max_pixels}",
         )
-        require(self.sample_rate > 0, "model.media.sample_rate", self.sample_rate, "above 0")
-        require(self.cache_clips >= 0, "model.media.cache_clips", self.cache_clips, "0 or more")
 
 
 @dataclass
@@ -62,7 +61,7 @@ class TinyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.heads > 0, "model.tiny.heads", self.heads, "at least 1")
+        require_least("model.tiny", self, 1, "heads", "kv_heads")
         require(
             self.hidden % self.heads == 0, "model.tiny.hidden", self.hidden, "a multiple of heads"
         )
@@ -97,19 +96,9 @@ class WarmStartConfig:
     accuracy_max: float = 0.65
 
     def __post_init__(self) -> None:
-        for name in (
-            "clips",
-            "perception_steps",
-            "perception_rounds",
-            "habit_steps",
-            "habit_rounds",
-            "batch_size",
-            "gate_clips",
-        ):
-            require(
-                getattr(self, name) >= 1, f"model.warm.{name}", getattr(self, name), "at least 1"
-            )
-        require(self.lr > 0, "model.warm.lr", self.lr, "above 0")
+        counts = ("clips", "perception_steps", "perception_rounds", "habit_steps", "habit_rounds")
+        require_least("model.warm", self, 1, *counts, "batch_size", "gate_clips")
+        require_positive("model.warm", self, "lr")
 
 
 @dataclass
@@ -129,6 +118,15 @@ class LoraConfig:
         require(
             self.dropout == 0, "model.lora.dropout", self.dropout, "0 in reinforcement learning"
         )
+
+
+# Fields of `OmniModelConfig` that have a few values.
+_CHOICES = {
+    "attention": ("sdpa", "eager", "flash_attention_2"),
+    "recompute": ("auto", "layers", "never"),
+    "dtype": ("float32", "bfloat16", "float16"),
+    "warm_start": ("packaged", "train", "none"),
+}
 
 
 @dataclass
@@ -161,31 +159,10 @@ class OmniModelConfig:
     warm: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def __post_init__(self) -> None:
-        require(
-            self.attention in ("sdpa", "eager", "flash_attention_2"),
-            "model.attention",
-            self.attention,
-            "sdpa, eager or flash_attention_2",
-        )
-        require(
-            self.recompute in ("auto", "layers", "never"),
-            "model.recompute",
-            self.recompute,
-            "auto, layers or never",
-        )
-        require(
-            self.dtype in ("float32", "bfloat16", "float16"),
-            "model.dtype",
-            self.dtype,
-            "float32, bfloat16 or float16",
-        )
-        require(
-            self.warm_start in ("packaged", "train", "none"),
-            "model.warm_start",
-            self.warm_start,
-            "packaged, train or none",
-        )
-        require(self.lr > 0, "model.lr", self.lr, "above 0")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            require(value in known, f"model.{name}", value, f"one of {', '.join(known)}")
+        require_positive("model", self, "lr")
 
 
 @dataclass
@@ -219,7 +196,7 @@ class OmniDataConfig:
     blank: Blank = Blank.none
 
     def __post_init__(self) -> None:
-        require(self.size > 0, "data_mix.size", self.size, "above 0")
+        require_positive("data_mix", self, "size")
         require(
             len(self.sources) > 0, "data_mix.sources", dict(self.sources), "at least one source"
         )

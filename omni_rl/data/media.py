@@ -7,7 +7,6 @@ swscale's bicubic filter and may differ from torchvision's by a few levels.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -22,24 +21,9 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.reformatter import VideoReformatter
 
+from core_rl.files import atomically
 from omni_rl.config import MediaConfig
-from omni_rl.data.containers import (
-    check_container,
-    read_audio,
-    read_image,
-    read_video,
-    smart_resize,
-)
-
-__all__ = [
-    "Clip",
-    "check_media",
-    "load_audio",
-    "load_clip",
-    "load_image",
-    "smart_resize",
-    "write_clip",
-]
+from omni_rl.data.containers import check_container, read_audio, read_image, read_video
 
 CACHE_BYTES = 1 << 30  # decoded media kept at most, whatever `cache_clips` allows
 
@@ -136,12 +120,8 @@ def write_clip(
     """
     path = Path(path)
     _check_writable(path, frames_THWC, fps, waveform_S, sample_rate)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        _encode(partial, frames_THWC, fps, waveform_S, sample_rate)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomically(path) as beside:
+        _encode(beside, frames_THWC, fps, waveform_S, sample_rate)
 
 
 def _require_file(path: Path) -> None:

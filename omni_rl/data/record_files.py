@@ -19,10 +19,9 @@ from pathlib import Path
 
 from core_rl.bad_records import Skips
 from core_rl.config import OnBadRecord
+from core_rl.files import atomically
 from omni_rl.data.media import check_media
 from omni_rl.data.record import (
-    CHOICE_TYPES,
-    PROBLEM_TYPES,
     Entry,
     Record,
     check_record,
@@ -30,19 +29,6 @@ from omni_rl.data.record import (
     parse_record,
     record_json,
 )
-
-__all__ = [
-    "CHOICE_TYPES",
-    "PROBLEM_TYPES",
-    "Reading",
-    "Record",
-    "collect",
-    "keep_decodable",
-    "read_entries",
-    "read_file",
-    "read_records",
-    "write_records",
-]
 
 log = logging.getLogger(__name__)
 
@@ -172,15 +158,10 @@ def write_records(
         text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
     else:
         raise ValueError(f"{path}: records are written as .json or .jsonl")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomically(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_entries(path: Path) -> Iterator[Entry]:

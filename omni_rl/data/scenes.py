@@ -22,7 +22,8 @@ import numpy as np
 
 from omni_rl.data import drawing
 from omni_rl.data.media import write_clip
-from omni_rl.data.record_files import Record, read_records, write_records
+from omni_rl.data.record import Record
+from omni_rl.data.record_files import read_records, write_records
 
 log = logging.getLogger(__name__)
 

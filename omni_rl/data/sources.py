@@ -20,7 +20,8 @@ import yaml
 
 from core_rl.config import OnBadRecord
 from omni_rl.config import SourceConfig
-from omni_rl.data.record_files import Reading, Record, read_file
+from omni_rl.data.record import Record
+from omni_rl.data.record_files import Reading, read_file
 
 log = logging.getLogger(__name__)
 

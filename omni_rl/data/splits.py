@@ -18,7 +18,8 @@ from core_rl.fingerprint import fingerprint
 from omni_rl.config import OmniDataConfig
 from omni_rl.data import drawing, scenes
 from omni_rl.data.mix import counts_for, mix
-from omni_rl.data.record_files import Record, keep_decodable, read_file
+from omni_rl.data.record import Record
+from omni_rl.data.record_files import keep_decodable, read_file
 from omni_rl.data.sources import read_source
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from core_rl.doctor.hf.checks import check_policy, limited, training_mode
 from core_rl.doctor.known_warnings import overheard
 from core_rl.types import Actions
 from omni_rl.config import Blank
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.doctor.media_arriving import Scene
 from omni_rl.doctor.media_audit import AUDITED, Flaw, audit, check_sizes
 from omni_rl.doctor.media_calls import MAKING, Recorder, recorded

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from omni_rl.config import Blank, MediaConfig
 from omni_rl.data.containers import read_audio, read_image, read_video
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.patches import Grid, PatchSpec
 from omni_rl.policy.processor import Processor
 

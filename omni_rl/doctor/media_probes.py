@@ -19,7 +19,7 @@ from core_rl.doctor.hf.parity import Case, gap_between
 from core_rl.hardware import own_randomness
 from core_rl.types import Actions
 from omni_rl.config import Blank
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.doctor.media_calls import thinker_of
 from omni_rl.doctor.media_causes import CAUSES
 from omni_rl.policy.policy import OmniPolicy

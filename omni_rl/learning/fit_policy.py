@@ -24,7 +24,7 @@ from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import fit
 from core_rl.run.run_folder import cpu_seconds
 from core_rl.types import Group, RewardTable
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import Splits
 from omni_rl.doctor.gate import gate
 from omni_rl.policy.engine import build_sampler

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from omni_rl.data import scenes
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.policy.rollout import batched
 

@@ -24,7 +24,7 @@ from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.objective.curriculum import Phase
 from omni_rl.config import TinyConfig
 from omni_rl.data import scenes
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import Splits, generated_split, with_instructions
 from omni_rl.learning.fit_policy import Training
 from omni_rl.learning.perception import perceived

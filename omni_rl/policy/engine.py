@@ -21,7 +21,7 @@ from core_rl.config import EngineKind, HardwareConfig, RolloutConfig
 from core_rl.loop.module import FreshSampler
 from core_rl.servers.rollout_engine import Chat, EngineSampler
 from core_rl.types import Sampler
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.policy.prompts import Item, PromptBuilder
 

@@ -22,7 +22,7 @@ from core_rl.hf.policy import HFPolicy, Inputs
 from core_rl.types import Actions
 from omni_rl.config import Blank, OmniModelConfig
 from omni_rl.data import scenes
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.processor import Processor, load_processor, save_processor
 from omni_rl.policy.prompts import PromptBuilder, fixed_texts, stop_token_ids, suppressed_token_ids
 from omni_rl.policy.tiny import build_feature_extractor, build_model, build_tokenizer

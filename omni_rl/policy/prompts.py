@@ -23,7 +23,7 @@ from torch import Tensor
 
 from omni_rl.config import Blank, MediaConfig, OmniModelConfig
 from omni_rl.data.media import Clip, load_audio, load_clip, load_image
-from omni_rl.data.record_files import CHOICE_TYPES, Record
+from omni_rl.data.record import CHOICE_TYPES, Record
 from omni_rl.policy.patches import Grid, patchify
 from omni_rl.policy.placeholders import (
     AUDIO,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from core_rl.hardware import over_ranks
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.policy import OmniPolicy
 
 log = logging.getLogger(__name__)

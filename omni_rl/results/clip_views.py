@@ -16,7 +16,7 @@ from PIL import Image
 
 from omni_rl.config import MediaConfig
 from omni_rl.data.media import load_clip
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.rewards.answers import INSTRUCTION, judged_text, truth_of
 
 log = logging.getLogger(__name__)

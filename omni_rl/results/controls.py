@@ -23,7 +23,7 @@ from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.hardware import prepare
 from core_rl.objective.rewards import ShuffledReward, WeightedReward
 from omni_rl.config import Blank, OmniDataConfig
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.scenes import WEAK, retell
 from omni_rl.data.splits import Splits, load_splits
 from omni_rl.learning.fit_policy import Spent, Training, imitates, quiet

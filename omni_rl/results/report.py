@@ -18,7 +18,7 @@ from core_rl.results.html import render
 from core_rl.results.plotting import save_png, style, svg_uri
 from core_rl.results.stats import Interval
 from core_rl.run.run_folder import git_revision
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.results import plots as figures
 from omni_rl.results.clip_views import clip_views, jpeg_uri, one_a_source
 from omni_rl.results.plots import Gain, Pair

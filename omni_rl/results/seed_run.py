@@ -12,7 +12,7 @@ from core_rl.files import write_text
 from core_rl.hardware import is_main_process, prepare
 from core_rl.objective.rewards import WeightedReward
 from omni_rl.config import Blank
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import load_splits
 from omni_rl.learning.fit_policy import Training, check_loss, imitates
 from omni_rl.learning.warm_start import check_start, learning_policy

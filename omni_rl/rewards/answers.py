@@ -19,7 +19,7 @@ import numpy as np
 from omni_rl.rewards.lexicon import units
 
 if TYPE_CHECKING:
-    from omni_rl.data.record_files import Record
+    from omni_rl.data.record import Record
 
 TAGS = ("context", "think", "answer")
 INSTRUCTION = "instruction"

@@ -21,7 +21,7 @@ from omni_rl.rewards.judge import Judge, api_wanted
 from omni_rl.rewards.rules import Accuracy, PeopleFocus, Values
 
 if TYPE_CHECKING:
-    from omni_rl.data.record_files import Record
+    from omni_rl.data.record import Record
 
 # A prompt to ask, a value that is already clear, or None: cannot be judged.
 Ask = str | float | None

@@ -18,7 +18,7 @@ from omni_rl.rewards.lexicon import units
 from omni_rl.rewards.people import PeopleWords
 
 if TYPE_CHECKING:
-    from omni_rl.data.record_files import Record
+    from omni_rl.data.record import Record
 
 Values = list[list[float | None]]
 

@@ -38,7 +38,7 @@ from omni_rl.rewards.judged import JudgedAccuracy, PeopleFocusJudge
 from omni_rl.rewards.rules import Format, PeopleFocus
 
 if TYPE_CHECKING:
-    from omni_rl.data.record_files import Record
+    from omni_rl.data.record import Record
     from omni_rl.rewards.judge import Judge
 
 # Sources whose accuracy stands for ability that must not drop.

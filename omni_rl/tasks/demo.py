@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core_rl.files import write_text
 from omni_rl.config import OmniModelConfig
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.learning.warm_start import start_policy
 from omni_rl.policy.policy import known_checkpoint
 from omni_rl.policy.rollout import describe_first, greedy_texts

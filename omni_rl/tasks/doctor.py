@@ -23,7 +23,8 @@ from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.preflight.checks import preflight
 from core_rl.run.fit import fit
-from omni_rl.data.record_files import Record, keep_decodable
+from omni_rl.data.record import Record
+from omni_rl.data.record_files import keep_decodable
 from omni_rl.data.sources import read_source
 from omni_rl.data.splits import generated_split
 from omni_rl.doctor.gate import gate, joined, media_findings, probe_records

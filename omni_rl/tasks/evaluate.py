@@ -10,7 +10,7 @@ from typing import Any
 
 from core_rl.files import write_json, write_text
 from omni_rl.config import OmniDataConfig
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import load_test
 from omni_rl.learning.warm_start import start_policy
 from omni_rl.policy.policy import OmniPolicy, known_checkpoint, load_policy, placed

@@ -20,7 +20,7 @@ from core_rl.config import (
 )
 from core_rl.loss_config import LossConfig
 from omni_rl.config import OmniDataConfig, OmniModelConfig
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import Splits, load_splits
 from omni_rl.policy.policy import OmniPolicy, untrained_policy
 from omni_rl.settings import Settings

@@ -9,7 +9,7 @@ import numpy as np
 
 from omni_rl.config import Blank, MediaConfig, OmniModelConfig, TinyConfig
 from omni_rl.data.media import Clip
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.processor import Processor
 from omni_rl.policy.prompts import PromptBuilder, fixed_texts
 from omni_rl.policy.tiny import build_feature_extractor, build_tokenizer

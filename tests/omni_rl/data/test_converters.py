@@ -10,7 +10,8 @@ import pytest
 
 from core_rl.config import OnBadRecord
 from omni_rl.data.converters import convert, social_category
-from omni_rl.data.record_files import Record, read_records
+from omni_rl.data.record import Record
+from omni_rl.data.record_files import read_records
 
 SOCIAL: dict[str, Any] = {
     "qid": "abc_q1",

@@ -15,14 +15,13 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
 )
 
 from omni_rl.config import MediaConfig
-from omni_rl.data.containers import choose_frames
+from omni_rl.data.containers import choose_frames, smart_resize
 from omni_rl.data.media import (
     _Cache,
     check_media,
     load_audio,
     load_clip,
     load_image,
-    smart_resize,
     write_clip,
 )
 from tests.omni_rl.clips import (

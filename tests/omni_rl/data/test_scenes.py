@@ -13,7 +13,8 @@ import pytest
 from omni_rl.config import MediaConfig
 from omni_rl.data import drawing, scenes
 from omni_rl.data.media import load_clip
-from omni_rl.data.record_files import Record, read_records
+from omni_rl.data.record import Record
+from omni_rl.data.record_files import read_records
 from omni_rl.data.scenes import HONEST, QUESTIONS, SLOTS, WEAK, Scene, Style
 from omni_rl.rewards.grounding import Grounder, share_true
 from omni_rl.rewards.people import PeopleWords

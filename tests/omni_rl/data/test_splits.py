@@ -15,7 +15,7 @@ from omni_rl.config import MediaConfig, OmniDataConfig, SourceConfig
 from omni_rl.data import scenes
 from omni_rl.data import splits as data
 from omni_rl.data.media import load_clip
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import Splits, load_splits, load_test, most_used, with_instructions
 
 MEDIA = MediaConfig(fps=8.0, max_frames=8, min_pixels=3136, max_pixels=3136)

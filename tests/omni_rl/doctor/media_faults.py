@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from core_rl.hf.policy import Inputs
 from omni_rl.config import Blank
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.doctor.media_calls import thinker_of
 from omni_rl.policy.patches import PatchSpec
 from omni_rl.policy.policy import OmniPolicy

@@ -20,7 +20,7 @@ import torch
 
 from core_rl.config import PathsConfig
 from core_rl.doctor.findings import Finding, Verdict
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import generated_split
 from omni_rl.doctor.gate import examine, joined, media_findings, probe_records
 from omni_rl.doctor.media_probes import Probe

@@ -14,7 +14,7 @@ from core_rl.doctor.findings import Finding
 from core_rl.doctor.weights import reference_findings, weight_findings
 from core_rl.hf.policy import EncodedPrompt
 from core_rl.types import Actions, RewardTable
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.doctor.gate import examine
 from omni_rl.doctor.media_probes import Probe
 from omni_rl.policy.policy import OmniPolicy

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core_rl.doctor.findings import Verdict
 from core_rl.doctor.hf.checks import check_policy
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.doctor.gate import probe_records
 from omni_rl.policy.policy import OmniPolicy
 

@@ -19,7 +19,7 @@ from core_rl.config import EngineConfig, EngineKind, HardwareConfig, RolloutConf
 from core_rl.loop.module import FreshSampler
 from core_rl.servers.rollout_engine import EngineSampler
 from omni_rl.data.media import load_clip
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.engine import ChatWriter, build_sampler
 from omni_rl.policy.policy import OmniPolicy
 from tests.core_rl.hf.engine_server import serving

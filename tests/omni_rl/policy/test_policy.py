@@ -12,7 +12,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from core_rl.types import Actions
 from omni_rl.config import Blank, LoraConfig
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.policy import OmniPolicy, adapted, freeze_towers, load_policy, model_card
 from tests.core_rl.hf.text_policy import gradients, ragged, weighted_sum
 from tests.omni_rl.clips import clip_file

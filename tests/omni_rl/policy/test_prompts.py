@@ -11,7 +11,7 @@ from PIL import Image
 
 from omni_rl.config import Blank, MediaConfig, OmniModelConfig, TinyConfig
 from omni_rl.data.media import Clip, write_clip
-from omni_rl.data.record_files import PROBLEM_TYPES
+from omni_rl.data.record import PROBLEM_TYPES
 from omni_rl.policy.processor import Processor, load_processor, save_processor
 from omni_rl.policy.prompts import (
     INSTRUCTIONS,

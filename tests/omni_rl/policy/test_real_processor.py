@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.processor import Processor, save_processor
 from omni_rl.policy.prompts import PromptBuilder
 from tests.omni_rl.prompt_cases import MIXED, builder, clip, make_processor, record

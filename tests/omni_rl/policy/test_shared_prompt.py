@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.policy.policy import OmniPolicy
 from tests.core_rl.hf.text_policy import gradients, ragged, weighted_sum
 

@@ -14,7 +14,7 @@ from core_rl.loop.optim import lr_factor
 from core_rl.objective.curriculum import Curriculum
 from omni_rl.config import WarmStartConfig
 from omni_rl.data import scenes
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import Splits
 from omni_rl.learning.fit_policy import Spent, Training, quiet
 from omni_rl.policy.policy import OmniPolicy

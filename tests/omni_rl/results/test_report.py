@@ -29,7 +29,7 @@ from core_rl.loss_config import LossConfig
 from core_rl.run.run_folder import SampleWriter
 from omni_rl.config import OmniDataConfig, OmniModelConfig, SourceConfig
 from omni_rl.data import scenes
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.data.splits import with_instructions
 from omni_rl.results.clip_views import clip_views
 from omni_rl.results.controls import ControlResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.rewards.answers import (
     BENCHMARK_SCORERS,
     judged_text,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core_rl.types import Actions
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.rewards.judge import Judge
 from omni_rl.rewards.judged import (
     Context,

@@ -11,7 +11,7 @@ import torch
 
 from core_rl.types import Actions
 from omni_rl.data import scenes
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.rewards.rules import Accuracy, Format, Grounding, PeopleFocus, Repetition
 
 FACTS = {"colour": "red", "voice": "calm", "gesture": "waves"}

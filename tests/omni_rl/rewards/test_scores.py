@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import t as student
 
 from core_rl.results.stats import is_mean, mean_interval
-from omni_rl.data.record_files import Record
+from omni_rl.data.record import Record
 from omni_rl.rewards.judge import Judge
 from omni_rl.rewards.scores import (
     before_after_table,
