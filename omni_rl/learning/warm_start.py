@@ -15,7 +15,6 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.fingerprint import fingerprint
@@ -31,7 +30,7 @@ from omni_rl.learning.perception import perceived
 from omni_rl.policy import tiny
 from omni_rl.policy.policy import OmniPolicy, load_policy, placed, untrained_policy
 from omni_rl.policy.rollout import greedy_texts
-from omni_rl.rewards.scores import score_records, summarise
+from omni_rl.rewards.scores import score_records
 from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -179,8 +178,7 @@ def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, 
 
 
 def _accuracy(policy: OmniPolicy, records: Sequence[Record]) -> float:
-    table: pd.DataFrame = score_records(records, greedy_texts(policy, records))
-    return summarise(table)["accuracy"]
+    return float(score_records(records, greedy_texts(policy, records))["accuracy"].mean())
 
 
 def _records(settings: Settings, split: str, size: int, seed: int) -> list[Record]:

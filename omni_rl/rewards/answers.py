@@ -12,14 +12,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omni_rl.data.record import Record
 from omni_rl.rewards.lexicon import units
-
-if TYPE_CHECKING:
-    from omni_rl.data.record import Record
 
 TAGS = ("context", "think", "answer")
 INSTRUCTION = "instruction"
@@ -30,7 +27,7 @@ _NO = {"no", "false", "\u5426", "\u4e0d"}
 # Bounds of mean relative accuracy: 1 - c for c = .5 to .95 in steps of .05, as in IntentBench.
 _ERROR_BOUNDS = np.float32(1) - np.array([k / 100 for k in range(50, 100, 5)], dtype=np.float32)
 
-Scorer = Callable[[str, str, "Record"], float | None]
+Scorer = Callable[[str, str, Record], float | None]
 
 
 def tag_body(text: str, tag: str) -> str | None:

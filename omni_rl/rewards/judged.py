@@ -13,15 +13,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from core_rl.types import Actions
+from omni_rl.data.record import Record
 from omni_rl.rewards.answers import INSTRUCTION, given_answer, judged_text, tag_body, truth_of
 from omni_rl.rewards.judge import Judge, api_wanted
 from omni_rl.rewards.rules import Accuracy, PeopleFocus, Values
-
-if TYPE_CHECKING:
-    from omni_rl.data.record import Record
 
 # A prompt to ask, a value that is already clear, or None: cannot be judged.
 Ask = str | float | None

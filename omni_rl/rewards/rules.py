@@ -1,24 +1,21 @@
-"""The rules that judge a completion of Stage 4; `judge_rewards` holds those that ask a model.
+"""Rewards of Stage 4 by rule; `omni_rl.rewards.judged` has those that ask a model.
 
-Each class is a `core_rl.types.Reward`: it is called with B records and their candidates and returns
-`values[b][g]`, None where it cannot judge.  `score` judges one text and is what evaluation uses.
+Each is a `core_rl.types.Reward`.  `score` judges one text and is what evaluation uses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from core_rl.types import Actions
+from omni_rl.data.record import Record
 from omni_rl.rewards.answers import INSTRUCTION, TAGS, score_answer, tag_parts
 from omni_rl.rewards.grounding import Grounder, grounding_f1, share_true
 from omni_rl.rewards.lexicon import units
 from omni_rl.rewards.people import PeopleWords
-
-if TYPE_CHECKING:
-    from omni_rl.data.record import Record
 
 Values = list[list[float | None]]
 
@@ -28,28 +25,24 @@ _STRICT = re.compile(r"\s*".join(rf"<{tag}>(?!\s*</){_BODY}</{tag}>" for tag in 
 _LENIENT = re.compile(r"\s*".join(rf"<{tag}>.*?</{tag}>" for tag in TAGS), re.DOTALL)
 
 
-def per_text(
-    score: Callable[[Record, str], float | None], queries: Sequence[Record], actions: Actions
-) -> Values:
-    """Judge every candidate by itself.
+class Rule(ABC):
+    """A reward that judges every completion by itself."""
 
-    Args:
-        score: judges one text for one record.
-        queries: B records.
-        actions: G decoded candidates for each, in `texts`.
+    @abstractmethod
+    def score(self, record: Record, text: str) -> float | None:
+        """Judge one text for one record; None where it cannot be judged."""
 
-    Returns:
-        `values[b][g]`.
-    """
-    assert len(actions.texts) == len(queries), "one row of texts a query"
-    return [
-        [score(record, text) for text in texts]
-        for record, texts in zip(queries, actions.texts, strict=True)
-    ]
+    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
+        """Return `values[b][g]` for B records and their G decoded candidates."""
+        assert len(actions.texts) == len(queries), "one row of texts a query"
+        return [
+            [self.score(record, text) for text in texts]
+            for record, texts in zip(queries, actions.texts, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
-class Format:
+class Format(Rule):
     """1 if a completion is `<context>..</context><think>..</think><answer>..</answer>`, else 0.
 
     Attributes:
@@ -67,17 +60,14 @@ class Format:
             return float(_STRICT.fullmatch(text.strip()) is not None)
         return float(_LENIENT.match(text) is not None)
 
-    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return per_text(self.score, queries, actions)
-
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Rule):
     """The answer against the truth, by the record's own problem type (see `answers`).
 
     Attributes:
         free_form: judge free-form answers by token F1, which knows no paraphrase; False returns
-            None for them.  `judge_rewards.JudgedAccuracy` asks a model instead.
+            None for them.  `omni_rl.rewards.judged.JudgedAccuracy` asks a model instead.
     """
 
     free_form: bool = True
@@ -88,12 +78,9 @@ class Accuracy:
             return None
         return score_answer(record, text)
 
-    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return per_text(self.score, queries, actions)
-
 
 @dataclass(frozen=True)
-class PeopleFocus:
+class PeopleFocus(Rule):
     """How much the context attends to people, by keywords, in [0, 1] (see `people`).
 
     Attributes:
@@ -110,12 +97,9 @@ class PeopleFocus:
         """Judge one text; None for an instruction, which asks for other words."""
         return None if record.problem_type == INSTRUCTION else self.words(text).value
 
-    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return per_text(self.score, queries, actions)
-
 
 @dataclass(frozen=True)
-class Grounding:
+class Grounding(Rule):
     """Whether the context tells the truth about the clip: a context reward by rule (`grounding`).
 
     None without facts (real data has none).
@@ -133,12 +117,9 @@ class Grounding:
         statements = self.grounder(text, record.facts)
         return grounding_f1(statements, record.facts) if self.recall else share_true(statements)
 
-    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return per_text(self.score, queries, actions)
-
 
 @dataclass(frozen=True)
-class Repetition:
+class Repetition(Rule):
     """A penalty in [-1, 0]: minus the share of n-grams that were said before.
 
     Counted inside each tag by itself, since the thought may well quote the context.
@@ -162,6 +143,3 @@ class Repetition:
             total += len(grams)
             distinct += len(set(grams))
         return distinct / total - 1.0 if total else 0.0
-
-    def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
-        return per_text(self.score, queries, actions)

@@ -15,8 +15,9 @@ from omni_rl.data.splits import load_test
 from omni_rl.learning.warm_start import start_policy
 from omni_rl.policy.policy import OmniPolicy, known_checkpoint, load_policy, placed
 from omni_rl.policy.rollout import greedy_texts
+from omni_rl.results.metrics import before_after_table, compare, prefixed, summarise
 from omni_rl.rewards.judge import Judge, api_wanted
-from omni_rl.rewards.scores import before_after_table, compare, score_records, summarise
+from omni_rl.rewards.scores import score_records
 from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,11 +67,7 @@ def evaluate(
     log.info("start model and checkpoint on %d held-out records\n%s", len(records), text)
     write_text(folder / "report.txt", text + "\n")
     write_json(folder / "report.json", {"before": old, "after": new, "diff": diff})
-    return {
-        **{f"before/{name}": value for name, value in old.items()},
-        **{f"after/{name}": value for name, value in new.items()},
-        **diff,
-    }
+    return prefixed("before", old) | prefixed("after", new) | diff
 
 
 def _answered(policy: OmniPolicy, records: list[Record], data: OmniDataConfig) -> list[str]:

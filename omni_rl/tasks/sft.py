@@ -15,7 +15,8 @@ from omni_rl.learning.perception import perceived
 from omni_rl.learning.warm_start import learning_policy, make_warm_start
 from omni_rl.policy.policy import OmniPolicy, known_checkpoint
 from omni_rl.policy.rollout import greedy_texts
-from omni_rl.rewards.scores import before_after_table, compare, score_records, summarise
+from omni_rl.results.metrics import before_after, summarise
+from omni_rl.rewards.scores import score_records
 from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -52,14 +53,10 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     training.by_example()
     training.keep_best()
     after = score_records(splits.test, greedy_texts(policy, splits.test), seed)
-    general = settings.data_mix.general
-    old, new = (summarise(table, general) for table in (before, after))
-    diff = compare(before, after, general)
-    text = before_after_table(old, new, diff)
+    metrics, text = before_after(before, after, settings.data_mix.general)
     log.info("held-out records, before and after\n%s", text)
     write_text(folder / "report.txt", text + "\n")
-    named = {f"before/{k}": v for k, v in old.items()} | {f"after/{k}": v for k, v in new.items()}
-    return named | diff
+    return metrics
 
 
 def check_settings(settings: Settings) -> None:

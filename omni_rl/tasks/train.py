@@ -16,9 +16,9 @@ from core_rl.run.fit import resume_point
 from core_rl.run.parallel import Job, each
 from core_rl.run.run_folder import peak_rss_gib
 from omni_rl.results.controls import ControlResult, try_control
+from omni_rl.results.metrics import before_after, compare, of_metric, prefixed, summarise
 from omni_rl.results.report import HEADLINE, write_report
 from omni_rl.results.seed_run import SeedResult, check_settings, run_seed
-from omni_rl.rewards import scores as evaluate
 from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -151,15 +151,13 @@ def report(
     """Join the seeds' tables into metrics and a text for people."""
     before = pd.concat([result.before for result in results])
     after = pd.concat([result.after for result in results])
-    old, new = (evaluate.summarise(table, general) for table in (before, after))
-    diff = evaluate.compare(before, after, general)
-    metrics = {**_prefixed("before", old), **_prefixed("after", new), **diff}
+    metrics, text = before_after(before, after, general, HEADLINE)
     metrics |= _mean_numbers([result.numbers for result in results])
-    lines = [evaluate.before_after_table(old, new, diff, HEADLINE)]
+    lines = [text]
     for name, controls in beside.items():
         table = pd.concat([control.scores for control in controls])
         metrics |= _beside(name, table, before, after, general)
-        metrics |= _prefixed(name, _mean_numbers([control.numbers for control in controls]))
+        metrics |= prefixed(name, _mean_numbers([control.numbers for control in controls]))
         lines.append(_line(name, metrics))
     return metrics, "\n".join(lines)
 
@@ -168,13 +166,13 @@ def _beside(
     name: str, table: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame, general: list[str]
 ) -> dict[str, float]:
     """Compare a baseline or control with the start, and the trained policy with it."""
-    own = evaluate.summarise(table, general)
-    gain = evaluate.of_metric(evaluate.compare(before, table, general), "diff/accuracy")
-    margin = evaluate.of_metric(evaluate.compare(table, after, general), "diff/accuracy")
+    own = summarise(table, general)
+    gain = of_metric(compare(before, table, general), "diff/accuracy")
+    margin = of_metric(compare(table, after, general), "diff/accuracy")
     metrics: dict[str, float] = {}
     for metric in HEADLINE:
-        metrics |= _prefixed(name, evaluate.of_metric(own, metric))
-    metrics |= _prefixed(name, gain)
+        metrics |= prefixed(name, of_metric(own, metric))
+    metrics |= prefixed(name, gain)
     return metrics | {
         key.replace("diff/", f"after_vs_{name}/", 1): value for key, value in margin.items()
     }
@@ -190,7 +188,7 @@ def _line(name: str, metrics: Mapping[str, float]) -> str:
     )
     seeds = [
         f"{value:.3f}"
-        for key, value in evaluate.of_metric(metrics, f"{name}/accuracy").items()
+        for key, value in of_metric(metrics, f"{name}/accuracy").items()
         if "/seed" in key
     ]
     if seeds:
@@ -206,10 +204,6 @@ def _line(name: str, metrics: Mapping[str, float]) -> str:
 def _difference(metrics: Mapping[str, float], name: str) -> str:
     mean, low, high = (metrics[f"{name}{end}"] for end in ("", "_low", "_high"))
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 
 def _mean_numbers(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
