@@ -19,10 +19,10 @@ from experiments import schema
 from omni_rl.config import OmniDataConfig, OmniModelConfig
 
 CONF = Path(__file__).parents[2] / "conf"
-EXPERIMENTS = sorted(path.stem for path in (CONF / "exp").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "exp").glob("[!_]*.yaml"))
 OPTIONS = sorted(
     (path.parent.name, path.stem)
-    for path in CONF.glob("*/*.yaml")
+    for path in CONF.glob("*/[!_]*.yaml")
     if path.parent.name not in ("exp", "model")  # of models see OF_ONE_PIPELINE
 )
 # What an experiment or option asks the user for.
@@ -86,19 +86,27 @@ def test_every_option_composes(group: str, option: str) -> None:
 
 
 def _task_of(experiment: str) -> str:
-    defaults = OmegaConf.load(CONF / "exp" / f"{experiment}.yaml").defaults
-    return next(entry["override /task"] for entry in defaults if "override /task" in entry)
+    return _default(experiment, "task")
 
 
 def _default(name: str, group: str) -> str:
     """What an experiment overrides a group with; else what the main job has."""
-    for path in (CONF / "exp" / f"{name}.yaml", CONF / "config.yaml"):
-        for entry in OmegaConf.load(path).get("defaults", []):
-            if not isinstance(entry, str):
-                found = entry.get(f"override /{group}", entry.get(group))
-                if found:
-                    return str(found)
+    main_job = OmegaConf.load(CONF / "config.yaml").defaults
+    for entry in (*_entries(name), *main_job):
+        if not isinstance(entry, str):
+            found = entry.get(f"override /{group}", entry.get(group))
+            if found:
+                return str(found)
     raise AssertionError(f"{name}: no {group}")
+
+
+def _entries(experiment: str) -> Iterator[str | DictConfig]:
+    """Yield the defaults of an experiment, then those of the parts that it names."""
+    own = OmegaConf.load(CONF / "exp" / f"{experiment}.yaml").get("defaults", [])
+    yield from own
+    for entry in own:
+        if isinstance(entry, str) and entry.startswith("_") and entry != "_self_":
+            yield from _entries(entry)
 
 
 def _node(model: str) -> str:
