@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from experiments.schema import ConfigError, UnknownKeyError
+from experiments.usage import is_offered
 
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -37,6 +38,10 @@ CURES = (
     (r"Could not override '(\S+?)'.*use (\+\S+)$", r"\1 has no default to replace: write \2"),
     (r"Ambiguous value for argument '(.*?)'", r"\1: for one run a value put -m first"),
     (r"Sweep parameters '(.*?)' requires", r"\1: for one run a value put -m first"),
+    (
+        r"Config group override must be a string",
+        "what a group is set to must be the name of an option, as in reward=stage4",
+    ),
     (r"Missing mandatory value: (\S+)", r"\1 has no value: give \1=VALUE"),
     (r"ValueError raised while resolving interpolation: ([^\n]+)", r"\1"),
 )
@@ -57,7 +62,7 @@ def reported() -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(130)
-    except CONFIG_ERRORS as error:
+    except (*CONFIG_ERRORS, ValueError) as error:  # a job answers its own: this is Hydra's
         if SHOW_TRACEBACKS:
             raise
         _say(explain(error))
@@ -118,7 +123,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file or "").rpartition("/")
         if group:
-            return _unknown(f"option of {group}:", option, error.options or [])
+            offered = filter(is_offered, error.options or [])
+            return _unknown(f"option of {group}:", option, offered)
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write KEY=VALUE, and quote special characters"
     if isinstance(error, OmegaConfBaseException):

@@ -1,104 +1,29 @@
-"""Compose a run, check it, hand it to its task, keep what it measured.
+"""The command line: compose a run, check it, hand it to its task, keep what it measured.
 
     python -m experiments.run +exp=stage4_people_focus trainer=quick
     python -m experiments.run +exp=stage4_people_focus preflight=only  # is all there?
 
-Only Hydra is imported before the configuration has passed its checks.
+Nothing slow is imported up here: the process may start itself again first (`malloc`).
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import sys
-from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-
-from core_rl.config import HardwareConfig
-from experiments import errors, schema
-from experiments import malloc as heap
-
-log = logging.getLogger(__name__)
-
-RESUMED = "PEOPLE_FOCUS_RESUMED"  # what `trainer.resume` named when the command began
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def job(cfg: DictConfig) -> float | None:
-    """Run one composed job; return the metric that `objective` names, for a sweeper."""
-    in_batch = HydraConfig.get().mode == RunMode.MULTIRUN
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with errors.reported_job(folder, in_batch):
-        schema.validate(cfg, in_batch)
-        if cfg.trainer.resume is not None:
-            cfg.trainer.resume = resumed(cfg.trainer.resume)
-        return execute(cfg, folder)
-
-
-def execute(cfg: DictConfig, folder: Path) -> float | None:
-    """Run the task of a checked configuration; its run folder is `folder`."""
-    from core_rl import hardware
-    from core_rl.preflight import checks as preflight
-    from core_rl.run import processes
-    from core_rl.run import run_folder as artifacts
-
-    # A bar is for a terminal: in a file it is one long line.
-    cfg.trainer.progress = cfg.trainer.progress and sys.stderr.isatty()
-    values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    assert isinstance(values, dict)
-    if hardware.is_main_process():
-        if preflight.before_run(values, folder):
-            return None
-    elif cfg.preflight == "only":
-        return None
-    asked = cfg.hardware.devices * cfg.hardware.num_nodes
-    if cfg.hardware.one_process and asked > 1:
-        log.warning("this experiment runs on one device: hardware.devices=%d is not used", asked)
-    machine = OmegaConf.to_object(cfg.hardware)
-    assert isinstance(machine, HardwareConfig)
-    hardware.prepare(machine, cfg.seed)
-    with processes.together(machine, folder) as folder:
-        task = hydra.utils.instantiate(
-            cfg.task, folder=folder, _partial_=True, _recursive_=False, _convert_="object"
-        )
-        if not hardware.is_main_process():  # a further process of the same run
-            return task().get(cfg.objective)
-        started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
-        # At the start: a run that is killed is the one to go on from.
-        artifacts.link_latest(Path(cfg.paths.output), folder)
-        metrics = task()
-        artifacts.finish_run(folder, metrics, cfg.seed, started)
-    if cfg.objective is None:
-        return None
-    if cfg.objective not in metrics:
-        raise ValueError(f"objective={cfg.objective!r}: expected one of {', '.join(metrics)}")
-    return metrics[cfg.objective]
-
-
-def resumed(path: str) -> str:
-    """Follow `latest`, which this run is about to take over, to the run that it names now.
-
-    The environment keeps the answer for the further jobs of a batch and processes of a run.
-    """
-    found: dict[str, str] = json.loads(os.environ.get(RESUMED, "{}"))
-    if path not in found and os.path.exists(path):
-        found[path] = os.path.realpath(path)
-        os.environ[RESUMED] = json.dumps(found)
-    return found.get(path, path)
+from experiments import malloc
 
 
 def main() -> None:
     """Answer the command line."""
+    from experiments import errors, schema, usage
+    from experiments.job import job
+
     schema.register()
     with errors.reported():
+        sys.argv[1:] = usage.answered(sys.argv[1:])
         job()
 
 
 if __name__ == "__main__":
-    heap.restart_with_heap_for_tensors()
+    malloc.restart_with_heap_for_tensors()
     main()

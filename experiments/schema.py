@@ -108,6 +108,8 @@ def validate(cfg: DictConfig, in_batch: bool = False) -> None:
         ConfigError: naming the field, its value and what was expected.
         omegaconf.errors.OmegaConfBaseException: an interpolation that leads nowhere.
     """
+    if OmegaConf.select(cfg, "task._target_") is None:  # a part that options share: `_lever`
+        raise ConfigError("nothing to run: give +exp=NAME, a name without a leading underscore")
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{key} has no value: give {key}=VALUE")
     # What the task reads, or what another key is made of.

@@ -63,6 +63,10 @@ def told(*overrides: str) -> str:
         ("hardware=gpu3", "hardware: gpu3", "did you mean gpu1? There are: cpu, gpu1"),
         ("model=gpt", "model: gpt", "There are: humanomni_v2, lever_gpt2"),
         ("+exp=stage4", "exp: stage4", "did you mean stage4_people_focus?"),
+        ("+exp=_lever", "nothing to run", "a name without a leading underscore"),
+        ("+exp=_lever_data", "nothing to run", "a name without a leading underscore"),
+        ("task=_omni", "nothing to run", "a name without a leading underscore"),
+        ("~task", "nothing to run", "give +exp=NAME"),
         ("exp=stage4_people_focus", "exp", "write +exp=stage4_people_focus"),
         ("ratios=social70", "ratios", "write +ratios=social70"),
         # what the user has to give

@@ -17,7 +17,10 @@ from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]
 # Importing one of these is what a configuration error must come before.
-HEAVY = ("torch", "lightning", "transformers")
+HEAVY = """
+torch lightning transformers tokenizers stable_baselines3 gymnasium av numpy pandas pyarrow scipy
+sklearn skimage matplotlib PIL httpx pydantic jinja2 rich psutil
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Answer:
 @pytest.fixture
 def tripwire(tmp_path: Path) -> Path:
     """A folder of packages that end Python with code 99 when they are imported."""
-    for name in HEAVY:
+    for name in HEAVY.split():
         package = tmp_path / "tripwire" / name
         package.mkdir(parents=True)
         (package / "__init__.py").write_text("import os\nos._exit(99)\n")
@@ -75,6 +78,7 @@ def run(*args: str, output: Path, path: Path | None = None, **env: str) -> Answe
         ("hardware=gpu3", "did you mean gpu1? There are: cpu, gpu1"),
         ("+exp=stage4", "did you mean stage4_people_focus? There are: hf_doctor"),
         ("trainer.lr=1e-3,1e-4", "put -m first"),
+        ("reward=null", "the name of an option, as in reward=stage4"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_cure(
