@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-Query = Any  # A record of the domain: `omni_rl.data.record_files.Record`, a lever query, an image.
+Query = Any  # A record of the domain: `omni_rl.data.record.Record`, a lever query, an image.
 Prompt = TypeVar("Prompt")  # What `Policy.encode` returns; only that policy looks inside.
 PromptIn = TypeVar("PromptIn", contravariant=True)
 Describe = Callable[[Query], dict[str, Any]]  # a query -> columns that name it
