@@ -39,7 +39,7 @@ def evaluate(
         groups: the fields of `omni_rl.settings.Settings`.
 
     Returns:
-        Metrics with 95 % intervals (`omni_rl.rewards.scores.summarise`); with a checkpoint, those
+        Metrics with 95 % intervals (`omni_rl.results.metrics.summarise`); with a checkpoint, those
         of the start under `before/`, the checkpoint's under `after/`, and `diff/`.
 
     Raises:
