@@ -30,7 +30,9 @@ from core_rl.config import (
     DoctorConfig,
     HardwareConfig,
     LoggerConfig,
+    PathsConfig,
     PhaseConfig,
+    RolloutConfig,
     TrainerConfig,
 )
 from core_rl.doctor.callback import Doctor
@@ -40,8 +42,9 @@ from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.fit import fit
+from core_rl.run.fit import Hooks, fit
 from core_rl.run.run_folder import hardware
+from core_rl.settings import LoopSettings
 from core_rl.types import Actions
 
 log = logging.getLogger("benchmarks.doctor")
@@ -141,13 +144,21 @@ def measure(steps: int, prompt: int) -> dict[str, float]:
     """Train for some steps with the doctor and return what it cost."""
     policy = build_policy()
     curriculum = Curriculum.resolve(CurriculumConfig([PhaseConfig(steps=steps)]), 1)
-    trainer = TrainerConfig(progress=False, val_every=10**6, checkpoint_every=10**6)
+    settings = LoopSettings(
+        curriculum=CurriculumConfig(),
+        loss=LossConfig(),
+        rollout=RolloutConfig(),
+        trainer=TrainerConfig(progress=False, val_every=10**6, checkpoint_every=10**6),
+        hardware=HardwareConfig(),
+        logger=LoggerConfig(kind="none"),
+        paths=PathsConfig(),
+        doctor=DoctorConfig(enabled=False),  # the timed one stands in for it
+    )
     module = GroupPolicyModule(
         policy,
         WeightedReward({"vowels": vowels}, {"vowels": 1.0}),
         curriculum,
-        LossConfig(),
-        trainer,
+        settings,
         FreshSampler(CANDIDATES),
         max_completion=NEW_TOKENS,
     )
@@ -160,19 +171,12 @@ def measure(steps: int, prompt: int) -> dict[str, float]:
         clock = Steps()
         limits = DoctorConfig(every=LOOKED_AT)
         doctor = TimedDoctor(clock, limits, Path(folder), questions[-1:])
-        fit(
-            module,
-            stream,
-            [],
-            Path(folder),
-            trainer=trainer,
-            hardware=HardwareConfig(),
-            logger=LoggerConfig(kind="none"),
-            describe=lambda query: {"prompt": query},
+        hooks = Hooks(
             save=lambda path, metrics: None,
+            describe=lambda query: {"prompt": query},
             callbacks=[doctor, clock],
-            doctor=DoctorConfig(enabled=False),  # the timed one stands in for it
         )
+        fit(module, stream, [], Path(folder), hooks)
     return summary(clock.seconds[1:], doctor)  # the first step pays for what torch sets up
 
 

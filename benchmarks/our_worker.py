@@ -17,7 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.clips import clip_records, omni_policy
 from benchmarks.text_model import prompts
 from benchmarks.worker import Gate, vowels
-from core_rl.config import CurriculumConfig, HardwareConfig, TrainerConfig
+from core_rl.config import (
+    CurriculumConfig,
+    HardwareConfig,
+    LoggerConfig,
+    PathsConfig,
+    RolloutConfig,
+    TrainerConfig,
+)
 from core_rl.hardware import prepare
 from core_rl.hf.policy import HFPolicy, Inputs
 from core_rl.loop.batches import PhaseBatches, shuffled_batches
@@ -27,6 +34,7 @@ from core_rl.objective.curriculum import Curriculum
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import quieten_lightning
 from core_rl.run.strategies import trainer_kwargs
+from core_rl.settings import LoopSettings
 from core_rl.types import Actions, Query
 
 STEPS = 1000  # more than anybody asks for
@@ -68,7 +76,9 @@ def reward(queries: Sequence[Query], actions: Actions) -> list[list[float]]:
     return [[vowels(text) for text in group] for group in actions.texts]
 
 
-def build(settings: dict[str, Any]) -> tuple[GroupPolicyModule, PhaseBatches]:
+def build(
+    settings: dict[str, Any], hardware: HardwareConfig
+) -> tuple[GroupPolicyModule, PhaseBatches]:
     """The loop as every experiment runs it, without files."""
     policy: HFPolicy
     queries: Sequence[Query]
@@ -81,14 +91,20 @@ def build(settings: dict[str, Any]) -> tuple[GroupPolicyModule, PhaseBatches]:
     policy.fused_decode = settings["fused"]
     policy.recompute = settings["recompute"]
     policy.rows_per_pass = settings["group"]
-    trainer = TrainerConfig(lr=1e-5, max_steps=STEPS, schedule="constant")
     curriculum = Curriculum.resolve(CurriculumConfig(), STEPS, STEPS)
     module = GroupPolicyModule(
         policy,
         WeightedReward({"vowels": reward}, {"vowels": 1.0}),
         curriculum,
-        LossConfig(reduction=Reduction.bnpo, kl=KLConfig(weight=settings["kl"])),
-        trainer,
+        LoopSettings(
+            curriculum=CurriculumConfig(),
+            loss=LossConfig(reduction=Reduction.bnpo, kl=KLConfig(weight=settings["kl"])),
+            rollout=RolloutConfig(),
+            trainer=TrainerConfig(lr=1e-5, max_steps=STEPS, schedule="constant"),
+            hardware=hardware,
+            logger=LoggerConfig(kind="none"),
+            paths=PathsConfig(),
+        ),
         FreshSampler(settings["group"]),
         max_completion=settings["completion"],
     )
@@ -105,7 +121,7 @@ def main() -> None:
     prepare(hardware, seed=0)
     quieten_lightning()
     gate = Gate(settings["device"])
-    module, batches = build(settings)
+    module, batches = build(settings, hardware)
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
             **trainer_kwargs(hardware),

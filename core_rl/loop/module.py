@@ -28,7 +28,7 @@ import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
-from core_rl.config import PhaseKind, TrainerConfig
+from core_rl.config import PhaseKind
 from core_rl.hardware import draw_apart, sum_over_ranks
 from core_rl.loop.denominator import (
     Denominator,
@@ -37,12 +37,13 @@ from core_rl.loop.denominator import (
     scale_sharded_gradients,
 )
 from core_rl.loop.optim import build_optimizer, build_schedule
-from core_rl.loss_config import FlatGroups, LossConfig
+from core_rl.loss_config import FlatGroups
 from core_rl.objective.advantages import group_advantages
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.kl import KLController
 from core_rl.objective.phase_loss import PhaseLoss
 from core_rl.objective.rewards import WeightedReward, rollout_stats
+from core_rl.settings import LoopSettings
 from core_rl.types import Actions, Group, Policy, Prompt, Query, Reference, Sampler
 
 Batch = Sequence[Query] | Group
@@ -75,10 +76,8 @@ class GroupPolicyModule(L.LightningModule):
         policy: the model that learns.
         reward: judges candidates.
         curriculum: the phases, resolved to optimiser steps.
-        loss: objective, advantages and KL.
-        trainer: learning rate, schedule, weight decay.
+        settings: the loss, the trainer and the temperature at which candidates are drawn.
         sampler: where fresh candidates come from.
-        temperature: at which candidates are drawn and scored.
         max_completion: T at most, the constant of `dr_grpo`.
     """
 
@@ -87,21 +86,19 @@ class GroupPolicyModule(L.LightningModule):
         policy: Policy,
         reward: WeightedReward,
         curriculum: Curriculum,
-        loss: LossConfig,
-        trainer: TrainerConfig,
+        settings: LoopSettings,
         sampler: Sampler,
-        temperature: float = 1.0,
         max_completion: int = 1,
     ) -> None:
         super().__init__()
         self.policy = policy
         self.reward = reward
         self.curriculum = curriculum
-        self.loss = loss
-        self.settings = trainer
+        self.settings = settings
+        self.loss = settings.loss
         self.sampler = sampler
-        self.controller = KLController(loss.kl, temperature)
-        self.phase_loss = PhaseLoss(loss, self.controller, max_completion)
+        self.controller = KLController(self.loss.kl, settings.rollout.temperature)
+        self.phase_loss = PhaseLoss(self.loss, self.controller, max_completion)
         self.denominator = Denominator()
         self.phase: Phase = curriculum.phase_at(0)
         self._restored: dict[str, Tensor] | None = None
@@ -325,15 +322,12 @@ class GroupPolicyModule(L.LightningModule):
             self.log(name, total / count, prog_bar=name in shown, batch_size=1)
 
     def configure_optimizers(self) -> Any:
+        trainer = self.settings.trainer
+        sharded = isinstance(self.trainer.strategy, DeepSpeedStrategy)
         optimizer = build_optimizer(
-            self.policy,
-            self.settings.lr,
-            self.settings.weight_decay,
-            masters=not isinstance(self.trainer.strategy, DeepSpeedStrategy),
+            self.policy, trainer.lr, trainer.weight_decay, masters=not sharded
         )
-        schedule = build_schedule(
-            optimizer, self.curriculum, self.settings.warmup, self.settings.schedule
-        )
+        schedule = build_schedule(optimizer, self.curriculum, trainer.warmup, trainer.schedule)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"},

@@ -24,6 +24,8 @@ from core_rl.types import Describe, RewardTable
 
 log = logging.getLogger(__name__)
 
+SavePolicy = Callable[[Path, dict[str, float]], None]
+
 
 class TrainLog(Callback):
     """One line a step: `step 12/80 reward/total 1.23 ... left 0:01:20`, easy to grep.
@@ -153,7 +155,7 @@ class Checkpoints(Callback):
     def __init__(
         self,
         folder: Path,
-        save: Callable[[Path, dict[str, float]], None],
+        save: SavePolicy,
         every: int,
         keep: int,
         resumed: str | None = None,
@@ -213,14 +215,20 @@ class Checkpoints(Callback):
     def _write(self, trainer: L.Trainer, name: str) -> None:
         if not trainer.is_global_zero:
             return
-        beside = self.folder / f".{name}"
-        shutil.rmtree(beside, ignore_errors=True)
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        self.save(beside, {**metrics, "step": float(trainer.global_step)})
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        beside.rename(self.folder / name)
+        step = {"step": float(trainer.global_step)}
+        write_policy(self.save, self.folder / name, metrics | step)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
+
+
+def write_policy(save: SavePolicy, folder: Path, metrics: dict[str, float]) -> None:
+    """Write a policy whole or not at all, in place of an earlier one."""
+    beside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    save(beside, metrics)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
 
 
 class DeviceUse(Callback):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,50 +17,67 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgr
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from core_rl.config import DoctorConfig, HardwareConfig, LoggerConfig, TrainerConfig
+from core_rl.config import DoctorConfig, LoggerConfig, TrainerConfig
 from core_rl.doctor.callback import Doctor, Examine, examine_policy
+from core_rl.hardware import is_main_process, wait_for_all
 from core_rl.loop.batches import PhaseBatches, Stream
 from core_rl.loop.module import GroupPolicyModule
-from core_rl.run.callbacks import Checkpoints, DeviceUse, Samples, TrainLog
+from core_rl.run.callbacks import (
+    Checkpoints,
+    DeviceUse,
+    Samples,
+    SavePolicy,
+    TrainLog,
+    write_policy,
+)
 from core_rl.run.strategies import trainer_kwargs
-from core_rl.types import Describe
+from core_rl.types import Describe, Query
 
 log = logging.getLogger(__name__)
 
-SavePolicy = Callable[[Path, dict[str, float]], None]
 SHOWN = ("train/loss", "reward/total", "val/reward", "train/kl", "rollout/mixed_share")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a pipeline adds to a run of the loop.
+
+    Attributes:
+        save: writes the policy into a folder, in the form that its library opens.
+        describe: columns that name a query in `samples.parquet`.
+        restore: reads the weights of such a folder.  At the end the policy becomes the checkpoint
+            `chosen`, where there is one, and is saved as `final`.  None leaves the policy of the
+            last step; `keep_chosen` can do the rest later.
+        chosen: under `checkpoints`.
+        final: under the run's folder.
+        callbacks: more of them.
+        examine: checks the policy before the first step of a phase.
+    """
+
+    save: SavePolicy
+    describe: Describe
+    restore: Callable[[Path], object] | None = None
+    chosen: str = "best"
+    final: str = "checkpoints/final"
+    callbacks: Sequence[Callback] = ()
+    examine: Examine = examine_policy
 
 
 def fit(
     module: GroupPolicyModule,
     stream: Stream,
-    held_out: Sequence[Any],
+    held_out: Sequence[Sequence[Query]],
     folder: Path,
-    *,
-    trainer: TrainerConfig,
-    hardware: HardwareConfig,
-    logger: LoggerConfig,
-    describe: Describe,
-    save: SavePolicy,
-    callbacks: Sequence[Callback] = (),
-    doctor: DoctorConfig | None = None,
-    examine: Examine = examine_policy,
+    hooks: Hooks,
 ) -> L.Trainer:
-    """Train through every phase of the module's curriculum.
+    """Train through every phase of the module's curriculum, and keep the best policy.
 
     Args:
-        module: the loop with its policy.
+        module: the loop with its policy and its settings.
         stream: endless batches of a phase.
         held_out: batches of queries that select the best policy.
         folder: where everything goes.
-        trainer: how long and how often.
-        hardware: on what.
-        logger: where metrics go.
-        describe: columns that name a query in `samples.parquet`.
-        save: writes the policy so that its library opens it.
-        callbacks: more of them.
-        doctor: when to check the run's health and what to do about it; None = the defaults.
-        examine: the policy, before the first step.
+        hooks: what the pipeline adds.
 
     Returns:
         Lightning's trainer, for its metrics.
@@ -68,34 +87,58 @@ def fit(
         KeyboardInterrupt: Ctrl-C while training.
     """
     quieten_lightning()
+    settings = module.settings
+    trainer = settings.trainer
     resumed = resume_point(trainer.resume)
-    loggers = build_logger(logger, folder)
-    watching: list[Callback] = [
-        *_watching(module, trainer, logger, folder, describe),
-        Checkpoints(folder, save, trainer.checkpoint_every, trainer.keep_checkpoints, resumed),
-        *callbacks,
-        *_doctor(doctor or DoctorConfig(), folder, held_out, examine, describe),
+    loggers = build_logger(settings.logger, folder)
+    keep = (trainer.checkpoint_every, trainer.keep_checkpoints)
+    callbacks: list[Callback] = [
+        *_watching(module, folder, hooks.describe),
+        Checkpoints(folder, hooks.save, *keep, resumed),
+        *hooks.callbacks,
+        *_doctor(settings.doctor, folder, held_out, hooks),
         *([LearningRateMonitor("step")] if loggers else []),
     ]
     runner = L.Trainer(
-        **trainer_kwargs(hardware),
+        **trainer_kwargs(settings.hardware),
         **_schedule(module, trainer, bool(held_out)),
         logger=loggers or False,
-        callbacks=watching,
+        callbacks=callbacks,
         default_root_dir=folder,
     )
-    if runner.world_size != hardware.world_size:
-        raise ValueError(
-            f"hardware.devices={hardware.devices} on hardware.num_nodes={hardware.num_nodes}: "
-            f"Lightning counts {runner.world_size} processes; start them by experiments.run, "
-            "torchrun or srun with one task a device"
-        )
     batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
     with _interruptible():
-        runner.fit(
-            module, batches, _loader(_share(held_out, runner)), ckpt_path=resumed, weights_only=True
-        )
+        runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
+    if hooks.restore is not None:
+        keep_chosen(folder, hooks.save, hooks.restore, hooks.chosen, hooks.final)
     return runner
+
+
+def keep_chosen(
+    folder: Path,
+    save: SavePolicy,
+    restore: Callable[[Path], object],
+    chosen: str = "best",
+    final: str = "checkpoints/final",
+) -> None:
+    """Restore the chosen checkpoint of a run, if there is one, and save the policy once.
+
+    Args:
+        folder: of the run.
+        save: as in `Hooks`, likewise the others.
+        restore: reads the weights of a checkpoint.
+        chosen: under `checkpoints`.
+        final: under the run's folder.
+    """
+    wait_for_all()  # the main process may still be writing it
+    checkpoint = folder / "checkpoints" / chosen
+    if checkpoint.is_dir():
+        restore(checkpoint)
+    if is_main_process():
+        shutil.rmtree(checkpoint.with_name(f".{chosen}"), ignore_errors=True)
+        write_policy(save, folder / final, {})
+        log.info("policy saved under %s", folder / final)
+    wait_for_all()
 
 
 @contextmanager
@@ -109,14 +152,9 @@ def _interruptible() -> Iterator[None]:
         raise
 
 
-def _watching(
-    module: GroupPolicyModule,
-    trainer: TrainerConfig,
-    logger: LoggerConfig,
-    folder: Path,
-    describe: Describe,
-) -> list[Callback]:
-    """What tells somebody how the run goes."""
+def _watching(module: GroupPolicyModule, folder: Path, describe: Describe) -> list[Callback]:
+    """Callbacks that show how the run goes."""
+    trainer, logger = module.settings.trainer, module.settings.logger
     rewards = (f"reward/{name}" for name in module.reward.functions)
     return [
         TrainLog(trainer.log_every, (*SHOWN, *rewards)),
@@ -127,17 +165,13 @@ def _watching(
 
 
 def _doctor(
-    limits: DoctorConfig,
-    folder: Path,
-    held_out: Sequence[Any],
-    examine: Examine,
-    describe: Describe,
+    limits: DoctorConfig, folder: Path, held_out: Sequence[Sequence[Query]], hooks: Hooks
 ) -> list[Callback]:
     """Watch the run's health, unless the settings forbid it."""
     if not limits.enabled:
         return []
     spare = [query for batch in held_out[:1] for query in batch]
-    return [Doctor(limits, folder, spare, examine, describe)]
+    return [Doctor(limits, folder, spare, hooks.examine, hooks.describe)]
 
 
 def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool) -> dict[str, Any]:

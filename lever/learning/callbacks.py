@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from core_rl.files import write_json
 from core_rl.hardware import own_randomness
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.objective.rewards import WeightedReward
+from core_rl.run.callbacks import SavePolicy, write_policy
 from core_rl.types import Group, masked_mean
 from lever.candidates.beam_groups import beam_group
 from lever.candidates.beams import BeamRecord
@@ -132,9 +133,7 @@ class Kept:
         resumed: the checkpoint file that is resumed.
     """
 
-    def __init__(
-        self, folder: Path, save: Callable[[Path], None], resumed: str | None = None
-    ) -> None:
+    def __init__(self, folder: Path, save: SavePolicy, resumed: str | None = None) -> None:
         self.folder = folder
         self.save = save
         self.resumed = resumed
@@ -156,7 +155,7 @@ class Kept:
         """Write the current policy."""
         self.figure = figure
         if trainer.is_global_zero:
-            self.save(self.folder)
+            write_policy(self.save, self.folder, {})
             write_json(_figure_of(self.folder), {"figure": figure})
 
 

@@ -9,7 +9,6 @@ passes of updates, start again with the new policy.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from core_rl.loop.batches import shuffled_batches
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import CandidateSubset, Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward, rollout_stats
-from core_rl.run.fit import fit, resume_point
+from core_rl.run.fit import Hooks, fit, resume_point
 from core_rl.types import Actions, Group
 from lever.candidates.beam_groups import beam_group
 from lever.candidates.beams import BeamRecord
@@ -96,10 +95,8 @@ def learn(
         policy,
         reward,
         curriculum,
-        settings.loss,
-        trainer,
+        replace(settings, trainer=trainer),
         FreshSampler(settings.rollout.num_generations),
-        settings.rollout.temperature,
         policy.shots,
     )
     held_out = [lessons.val[at : at + VAL_BATCH] for at in range(0, len(lessons.val), VAL_BATCH)]
@@ -108,28 +105,19 @@ def learn(
         order = shuffled_batches(lessons.train, trainer.batch_size, lessons.seed + phase.index)
         return (_batch(module, phase.config, queries, lessons) for queries in order)
 
-    def save(target: Path, metrics: dict[str, float] | None = None) -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        save_policy(policy, settings.model, target, metrics or {})
+    def save(target: Path, metrics: dict[str, float]) -> None:
+        save_policy(policy, settings.model, target, metrics)
 
     best = kept_by(settings.learn.best, settings.curriculum)
     kept = Kept(folder / "checkpoints" / KEPT[best], save, resume_point(trainer.resume))
-    fit(
-        module,
-        stream,
-        held_out,
-        folder,
-        trainer=trainer,
-        hardware=settings.hardware,
-        logger=settings.logger,
-        describe=lambda query: {"query": query.query},
+    hooks = Hooks(
         save=save,
+        restore=lambda chosen: load_weights(policy, settings.model, chosen),
+        describe=lambda query: {"query": query.query},
+        chosen=kept.folder.name,
         callbacks=(*_callbacks(best, kept, lessons, settings, trainer.val_every), *callbacks),
-        doctor=settings.doctor,
     )
-    if kept.folder.is_dir():
-        load_weights(policy, settings.model, kept.folder)
-    save(kept.folder.with_name("final"))
+    fit(module, stream, held_out, folder, hooks)
     policy.eval()
 
 

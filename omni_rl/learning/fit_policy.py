@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +13,12 @@ from lightning.pytorch.callbacks import Callback
 from transformers.utils.logging import disable_progress_bar
 
 from core_rl.config import CurriculumConfig, EngineKind, PhaseKind, TrainerConfig
-from core_rl.hardware import is_main_process, wait_for_all
 from core_rl.loop.batches import shuffled_batches
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import KLKind, LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.fit import fit
+from core_rl.run.fit import Hooks, fit, keep_chosen
 from core_rl.run.run_folder import cpu_seconds
 from core_rl.types import Group, RewardTable
 from omni_rl.data.record import Record
@@ -31,8 +28,6 @@ from omni_rl.policy.engine import build_sampler
 from omni_rl.policy.policy import OmniPolicy, placed
 from omni_rl.policy.rollout import batched
 from omni_rl.settings import Settings
-
-log = logging.getLogger(__name__)
 
 VAL_BATCH = 16
 Teach = Callable[[Phase, Sequence[Record]], Sequence[Record]]
@@ -107,10 +102,8 @@ class Training:
             self.policy,
             reward,
             self._curriculum(),
-            self.settings.loss,
-            self.settings.trainer,
+            self.settings,
             build_sampler(self.policy, rollout, self.settings.hardware),
-            rollout.temperature,
             rollout.max_completion,
         )
 
@@ -129,13 +122,13 @@ class Training:
             teach: replaces the records of a batch.
             budget: processor seconds after which training stops.
         """
+        settings = self.settings
         module = GroupPolicyModule(
             self.policy,
-            WeightedReward.from_config(self.settings.reward),
+            WeightedReward.from_config(settings.reward),
             self._curriculum(),
-            self.settings.loss,
-            self.settings.trainer,
-            FreshSampler(self.settings.rollout.num_generations),
+            replace(settings, rollout=replace(settings.rollout, temperature=1.0)),
+            FreshSampler(settings.rollout.num_generations),
         )
 
         def batch(phase: Phase, records: Sequence[Record]) -> Batch:
@@ -145,11 +138,10 @@ class Training:
 
     def keep_best(self) -> None:
         """Restore the best policy by held-out reward, where one was chosen, and save it."""
-        wait_for_all()  # the best may still be on its way to the disk
-        checkpoints = self.folder / "checkpoints"
-        if (checkpoints / "best").exists():
-            self.policy.restore(checkpoints / "best")
-        save_final(self.policy, checkpoints, self.settings.model.name)
+        keep_chosen(self.folder, self._save, self.policy.restore)
+
+    def _save(self, target: Path, metrics: dict[str, float]) -> None:
+        self.policy.save(target, self.settings.model.name, metrics)
 
     def _curriculum(self) -> Curriculum:
         trainer, phases = self.settings.trainer, self.settings.curriculum
@@ -173,24 +165,18 @@ class Training:
                 yield batch(phase, records)
 
         disable_progress_bar()  # one for every checkpoint would break the training bar
-        runner = fit(
-            module,
-            stream,
-            list(batched(self.splits.val, VAL_BATCH)),
-            self.folder,
-            trainer=settings.trainer,
-            hardware=settings.hardware,
-            logger=settings.logger,
+        hooks = Hooks(
+            self._save,
             describe=lambda record: {
                 "id": record.id,
                 "source": record.source,
                 "prompt": policy.builder.question(record),
             },
-            save=lambda target, metrics: policy.save(target, settings.model.name, metrics),
             callbacks=[clock, *callbacks],
-            doctor=settings.doctor,
             examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),
         )
+        held_out = list(batched(self.splits.val, VAL_BATCH))
+        runner = fit(module, stream, held_out, self.folder, hooks)
         placed(policy, settings.hardware)  # Lightning leaves what it trained on the CPU
         return Spent(clock.seconds, runner.global_step)
 
@@ -215,15 +201,6 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
         advantages_BGT=torch.zeros(actions.mask_BGT.shape, device=policy.device),
         mixed_B=torch.ones(shape[0], dtype=torch.bool, device=policy.device),
     )
-
-
-def save_final(policy: OmniPolicy, checkpoints: Path, name: str) -> None:
-    """Save the policy once, however many processes train; all of them wait for the files."""
-    if is_main_process():
-        policy.save(checkpoints / "final", name, {})
-        shutil.rmtree(checkpoints / ".best", ignore_errors=True)
-        log.info("policy saved under %s", checkpoints / "final")
-    wait_for_all()
 
 
 def quiet(trainer: TrainerConfig) -> TrainerConfig:

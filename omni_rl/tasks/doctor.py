@@ -22,7 +22,7 @@ from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.preflight.checks import preflight
-from core_rl.run.fit import fit
+from core_rl.run.fit import Hooks, fit
 from omni_rl.data.record import Record
 from omni_rl.data.record_files import keep_decodable
 from omni_rl.data.sources import read_source
@@ -131,10 +131,12 @@ def _one_step(
         policy,
         WeightedReward.from_config(settings.reward),
         Curriculum.resolve(CurriculumConfig(), 1, 1),
-        settings.loss,
-        trainer,
+        replace(
+            settings,
+            trainer=trainer,
+            doctor=replace(settings.doctor, enabled=True, on_failure=OnFailure.warn),
+        ),
         FreshSampler(settings.rollout.num_generations),
-        settings.rollout.temperature,
         settings.rollout.max_completion,
     )
 
@@ -142,19 +144,12 @@ def _one_step(
         while True:
             yield list(records[: trainer.batch_size])
 
-    fit(
-        module,
-        stream,
-        [],
-        folder,
-        trainer=trainer,
-        hardware=settings.hardware,
-        logger=settings.logger,
-        describe=lambda record: {"id": record.id, "source": record.source},
+    hooks = Hooks(
         save=lambda target, metrics: None,
-        doctor=replace(settings.doctor, enabled=True, on_failure=OnFailure.warn),
+        describe=lambda record: {"id": record.id, "source": record.source},
         examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),
     )
+    fit(module, stream, [], folder, hooks)
     if not is_main_process():
         return []
     return read_rounds(folder)

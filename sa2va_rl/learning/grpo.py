@@ -6,7 +6,6 @@ their advantages within the picture.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from core_rl.loop.batches import shuffled_batches
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.fit import fit
+from core_rl.run.fit import Hooks, fit
 from sa2va_rl.config import RewardMode, SelectorConfig
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.learning.policy_run import PolicyRun
@@ -49,11 +48,8 @@ def fit_selector(run: PolicyRun) -> PromptPolicy:
         selector,
         _reward(settings.selector, run),
         Curriculum.resolve(settings.curriculum, max(1, len(queries) // width), trainer.max_steps),
-        settings.loss,
-        trainer,
+        settings,
         FreshSampler(settings.rollout.num_generations),
-        settings.rollout.temperature,
-        max_completion=1,
     )
 
     def stream(phase: Phase) -> Iterator[Batch]:
@@ -63,25 +59,15 @@ def fit_selector(run: PolicyRun) -> PromptPolicy:
     def policy_of(net: PromptSelector) -> PromptPolicy:
         return PromptPolicy(net, run.standardiser, run.train.prompts, sees_progress=False)
 
-    fit(
-        module,
-        stream,
-        [held[start : start + VAL_BATCH] for start in range(0, len(held), VAL_BATCH)],
-        run.folder,
-        trainer=trainer,
-        hardware=settings.hardware,
-        logger=settings.logger,
-        describe=lambda look: {"picture": look.picture},
+    hooks = Hooks(
         save=lambda target, _: save_policy(policy_of(selector), target),
-        doctor=settings.doctor,
+        restore=lambda best: selector.load_state_dict(load_file(best / WEIGHTS)),
+        describe=lambda look: {"picture": look.picture},
+        final="final_model",
     )
-    best = run.folder / "checkpoints" / "best"
-    if best.exists():
-        selector.load_state_dict(load_file(best / WEIGHTS))
-    shutil.rmtree(run.folder / "checkpoints" / ".best", ignore_errors=True)
-    policy = policy_of(selector.cpu().eval())
-    save_policy(policy, run.folder / "final_model")
-    return policy
+    batches = [held[start : start + VAL_BATCH] for start in range(0, len(held), VAL_BATCH)]
+    fit(module, stream, batches, run.folder, hooks)
+    return policy_of(selector.cpu().eval())
 
 
 @torch.no_grad()

@@ -22,8 +22,10 @@ from core_rl.config import (
     CurriculumConfig,
     HardwareConfig,
     LoggerConfig,
+    PathsConfig,
     PhaseConfig,
     PhaseKind,
+    RolloutConfig,
     TrainerConfig,
 )
 from core_rl.loop.batches import Stream
@@ -31,7 +33,8 @@ from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.fit import fit
+from core_rl.run.fit import Hooks, fit
+from core_rl.settings import LoopSettings
 from core_rl.types import Actions, Group, Policy, RewardTable, StepLogProbs
 
 
@@ -235,10 +238,24 @@ def module_of(
         policy,
         WeightedReward({"path": reward}, {"path": 1.0}),
         curriculum,
-        loss or LossConfig(),
-        trainer or settings(),
+        loop_settings(trainer or settings(), loss, changes.pop("temperature", 1.0)),
         changes.pop("sampler", FreshSampler(candidates)),
         **changes,
+    )
+
+
+def loop_settings(
+    trainer: TrainerConfig, loss: LossConfig | None = None, temperature: float = 1.0
+) -> LoopSettings:
+    """Settings of a run on this machine without a metric logger."""
+    return LoopSettings(
+        curriculum=CurriculumConfig(),
+        loss=loss or LossConfig(),
+        rollout=RolloutConfig(temperature=temperature),
+        trainer=trainer,
+        hardware=HardwareConfig(),
+        logger=LoggerConfig(kind="none"),
+        paths=PathsConfig(),
     )
 
 
@@ -308,25 +325,29 @@ def run(
     trainer: TrainerConfig | None = None,
     held_out: Sequence[Any] = (),
     callbacks: Sequence[Callback] = (),
+    restore: Callable[[Path], object] | None = None,
     **changes: Any,
 ) -> L.Trainer:
-    """Train through `core_rl.run.fit.fit`; checkpoints are safetensors of the logits."""
+    """Train through `core_rl.run.fit.fit`; checkpoints are safetensors of the logits.
+
+    Args:
+        module: what learns.
+        stream: of batches.
+        folder: of the run.
+        trainer: None = that of the module's settings.
+        held_out: batches of queries.
+        callbacks: more of them.
+        restore: reads a checkpoint back at the end; None = the policy stays as it is.
+        changes: of the module's settings.
+    """
 
     def save(target: Path, metrics: dict[str, float]) -> None:
         target.mkdir(parents=True)
         shown = {key: str(value) for key, value in metrics.items()}
         save_file({"logits": module.policy.logits.detach()}, target / "policy.safetensors", shown)
 
-    return fit(
-        module,
-        stream,
-        held_out,
-        folder,
-        trainer=trainer or module.settings,
-        hardware=changes.pop("hardware", HardwareConfig()),
-        logger=changes.pop("logger", LoggerConfig(kind="none")),
-        describe=lambda query: {"id": query},
-        save=save,
-        callbacks=callbacks,
-        **changes,
+    module.settings = replace(
+        module.settings, trainer=trainer or module.settings.trainer, **changes
     )
+    hooks = Hooks(save, describe=lambda query: {"id": query}, restore=restore, callbacks=callbacks)
+    return fit(module, stream, held_out, folder, hooks)

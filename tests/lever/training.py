@@ -9,13 +9,13 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
-from core_rl.config import CurriculumConfig, HardwareConfig, LoggerConfig, PhaseConfig
+from core_rl.config import CurriculumConfig, PhaseConfig
 from core_rl.loop.batches import shuffled_batches
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig, RatioLevel
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.fit import fit
+from core_rl.run.fit import Hooks, fit
 from lever.answerers.protocol import KernelICLAnswerer
 from lever.data.world import World
 from lever.features.slate_features import SlateQuery
@@ -45,8 +45,7 @@ def train(
         model,
         WeightedReward({"soft": Soft(judge)}, {"soft": 1.0}),
         Curriculum.resolve(CurriculumConfig(list(plan)), 1),
-        LossConfig(ratio_level=RatioLevel.sequence_sum),
-        settings,
+        toy.loop_settings(settings, LossConfig(ratio_level=RatioLevel.sequence_sum)),
         FreshSampler(8),
     )
 
@@ -58,15 +57,5 @@ def train(
         kept = {name: str(value) for name, value in metrics.items()}
         save_file(model.state_dict(), target / "policy.safetensors", kept)
 
-    fit(
-        module,
-        stream,
-        held_out,
-        folder,
-        trainer=settings,
-        hardware=HardwareConfig(),
-        logger=LoggerConfig(kind="none"),
-        describe=lambda query: {"query": query.query},
-        save=save,
-        callbacks=callbacks,
-    )
+    hooks = Hooks(save, describe=lambda query: {"query": query.query}, callbacks=callbacks)
+    fit(module, stream, held_out, folder, hooks)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from safetensors.torch import load_file
 
 from core_rl.config import LoggerConfig, TrainerConfig
+from core_rl.loop.module import Batch
+from core_rl.objective.curriculum import Phase
 from core_rl.run.fit import build_logger, debug_path, resume_point
 from tests.core_rl.toy import (
     PathReward,
     Recorder,
     ToyPolicy,
     forever,
+    group_of,
     grpo,
     module_of,
     phases,
@@ -70,6 +77,41 @@ def test_metrics_of_every_step_reach_the_logger(tmp_path: Path) -> None:
         assert all(row[name] for row in kept), name
     assert sum(bool(row["val/reward"]) for row in rows) == 2
     assert any(row["train/lr"] for row in rows)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("validates", [True, False])
+def test_the_best_policy_is_what_stays_and_the_main_process_saves_it(
+    validates: bool, rank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step towards a good path, then many towards a bad one."""
+    monkeypatch.setenv("RANK", rank)
+    policy = ToyPolicy()
+    good, bad = ([[path, [1, 1]]] for path in ([2, 2], [0, 0]))
+
+    def stream(phase: Phase) -> Iterator[Batch]:
+        return itertools.repeat(group_of(good if phase.index == 0 else bad, [[1.0, 0.0]]))
+
+    def restore(folder: Path) -> None:
+        policy.load_state_dict(load_file(folder / "policy.safetensors"))
+
+    recorder = Recorder()
+    run(
+        module_of(policy, REWARD, phases(rce(4), rce(8)), trainer=settings(lr=0.3, val_every=4)),
+        stream,
+        tmp_path,
+        held_out=[[0]] if validates else [],
+        callbacks=[recorder],
+        restore=restore,
+    )
+    kept = recorder.policies[4 if validates else -1]  # before the fifth step, or before the last
+    assert torch.equal(policy.logits, kept) is validates
+    final = tmp_path / "checkpoints" / "final"
+    if rank == "0":
+        saved = load_file(final / "policy.safetensors")["logits"]
+        assert torch.equal(saved, policy.logits)
+    else:
+        assert not final.exists()
 
 
 @pytest.mark.parametrize(("schedule", "last"), [("constant", 1.0), ("cosine", 0.25)])

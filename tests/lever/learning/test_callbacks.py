@@ -214,7 +214,7 @@ def test_a_resumed_run_takes_over_what_a_rule_has_kept(tmp_path: Path, rule: Bes
     before, now = tmp_path / "before" / KEPT[rule], tmp_path / "now" / KEPT[rule]
     trainer = SimpleNamespace(is_global_zero=True)
 
-    def save(target: Path) -> None:
+    def save(target: Path, metrics: dict[str, float]) -> None:
         target.mkdir(parents=True)
         (target / "policy.json").write_text("{}")
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from core_rl.config import CurriculumConfig, DoctorConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.loop.module import FreshSampler, GroupPolicyModule
-from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum
 from core_rl.objective.rewards import WeightedReward
 from omni_rl.data.splits import Splits
@@ -21,6 +19,7 @@ from omni_rl.learning.fit_policy import Spent, Training, solution_group
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.rewards.rules import Format
 from omni_rl.settings import Settings
+from tests.core_rl.toy import loop_settings
 
 
 def unvalidated(splits: Splits) -> Splits:
@@ -49,7 +48,8 @@ def test_a_resumed_run_counts_the_processor_time_of_its_checkpoint(
     assert spent(2, str(tmp_path)) == Spent(seconds=100 + 200, steps=2)
 
 
-def test_a_fitted_policy_is_placed_again_and_restored_once_all_have_met(
+@pytest.mark.filterwarnings("ignore")
+def test_the_policy_of_the_last_step_is_placed_again_and_the_best_one_kept_later(
     settings: Settings,
     splits: Splits,
     fresh_policy: Callable[..., OmniPolicy],
@@ -57,29 +57,18 @@ def test_a_fitted_policy_is_placed_again_and_restored_once_all_have_met(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done: list[str] = []
-
-    def note(what: str) -> Callable[..., None]:
-        return lambda *_, **__: done.append(what)
-
-    def ended(*_: object, **__: object) -> SimpleNamespace:
-        done.append("fit")
-        return SimpleNamespace(global_step=3)
-
-    monkeypatch.setattr(learn, "fit", ended)
-    for owner, name in (
-        (learn, "placed"),
-        (learn, "wait_for_all"),
-        (OmniPolicy, "restore"),
-        (OmniPolicy, "save"),
-    ):
-        monkeypatch.setattr(owner, name, note(name))
-    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
-    reward = WeightedReward({"format": Format()}, {"format": 1.0})
-    training = Training(fresh_policy(), settings, unvalidated(splits), tmp_path, 0)
-    training.by_reward(reward)
-    assert done == ["fit", "placed"]  # the policy of the last step is there to be scored
+    policy, best = fresh_policy(), tmp_path / "checkpoints" / "best"
+    monkeypatch.setattr(learn, "placed", lambda *_: done.append("placed"))
+    monkeypatch.setattr(policy, "restore", lambda folder: done.append(folder.name))
+    trainer = replace(settings.trainer, max_steps=1)
+    run = replace(settings, trainer=trainer, doctor=DoctorConfig(enabled=False))
+    training = Training(policy, run, unvalidated(splits), tmp_path, 0)
+    training.by_reward(WeightedReward({"format": Format()}, {"format": 1.0}))
+    assert done == ["placed"]  # the policy of the last step is there to be scored
+    best.mkdir(parents=True)
     training.keep_best()
-    assert done[2:] == ["wait_for_all", "restore", "save", "wait_for_all"]
+    assert done == ["placed", "best"]
+    assert (tmp_path / "checkpoints" / "final" / "config.json").exists()
 
 
 # -- supervised training is RCE with a single candidate --------------------------------------------
@@ -121,8 +110,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_solutions(policy, records) ->
         policy,
         WeightedReward({"format": Format()}, {"format": 1.0}),
         Curriculum.resolve(curriculum, 1),
-        LossConfig(),
-        TrainerConfig(),
+        loop_settings(TrainerConfig()),
         FreshSampler(2),
     )
     group = solution_group(policy, records)

@@ -11,7 +11,7 @@ import pytest
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig
 from core_rl.loss_config import KLConfig, KLKind, LossConfig
 from omni_rl.config import Blank
-from omni_rl.learning.fit_policy import imitates, phase_steps, save_final
+from omni_rl.learning.fit_policy import imitates, phase_steps
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.results import seed_run as stage4
 from omni_rl.results.seed_run import check_settings, run_seed
@@ -127,15 +127,3 @@ def test_a_curriculum_with_rce_learns_from_solutions() -> None:
 def test_an_epoch_counts_the_repeated_updates() -> None:
     phases = CurriculumConfig([PhaseConfig(), PhaseConfig(num_iterations=3)])
     assert phase_steps(phases, 5) == [5, 15]
-
-
-def test_one_process_writes_the_final_policy(
-    fresh_policy: Callable[..., OmniPolicy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = fresh_policy()
-    monkeypatch.setenv("RANK", "1")
-    save_final(policy, tmp_path, "tiny")
-    assert not list(tmp_path.iterdir())
-    monkeypatch.setenv("RANK", "0")
-    save_final(policy, tmp_path, "tiny")
-    assert (tmp_path / "final" / "config.json").exists()
