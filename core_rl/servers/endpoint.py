@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 try:
     import httpx
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 except ImportError as error:
     raise ImportError(
-        "a judge, answerer.kind=api and rollout.engine.kind=vllm ask a server, which needs httpx: "
-        "pip install 'people-focus-rl[judge]'"
+        "a judge, answerer.kind=api and rollout.engine.kind=vllm ask a server, which needs httpx "
+        "and tenacity: pip install 'people-focus-rl[judge]'"
     ) from error
 
 # One line a request would drown the run's own log.
@@ -36,11 +37,17 @@ class EndpointError(ValueError):
 
     Attributes:
         problem: in two words, without anything that the server said.
+        may_pass: another attempt may succeed.
+        wait: seconds that the server asks for before it.
     """
 
-    def __init__(self, message: str, problem: str = "") -> None:
+    def __init__(
+        self, message: str, problem: str = "", may_pass: bool = False, wait: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.problem = problem
+        self.may_pass = may_pass
+        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -112,34 +119,54 @@ class Client:
         Raises:
             EndpointError: no attempt succeeded.
         """
-        method = "GET" if body is None else "POST"
-        url = f"{self.endpoint.url.rstrip('/')}/{path}"
-        problem, said, wait = "", "", 0.0
-        for attempt in range(self.endpoint.retries + 1):
-            if attempt:
-                await asyncio.sleep(wait)
-                self.repeated += 1
-            jitter = self._random.uniform(0.5, 1.5)
-            wait = min(MAX_WAIT, self.endpoint.backoff * 2**attempt * jitter)
-            try:
-                # httpx bounds each read only; a server that drips would hold us for ever.
-                async with asyncio.timeout(self.endpoint.timeout):
-                    response = await self._http.request(method, url, json=body)
-                if response.is_success:
-                    return read(response)
-            except (httpx.HTTPError, TimeoutError, ValueError, TypeError) as error:
-                # The name only: the message of a malformed header quotes the key.
-                problem, said = type(error).__name__, ""
-                continue
-            problem, said = f"status {response.status_code}", f": {response.text[:SAID]}"
-            if not (response.is_server_error or response.status_code in PASSING):
-                break
-            wait = max(wait, _seconds(response.headers.get("retry-after")))
-        raise EndpointError(
-            f"{self.endpoint.name}={self.endpoint.url}: {method} /{path}: {problem}{said}; "
-            f"{self.endpoint.cure}",
-            problem,
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.endpoint.retries + 1),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, EndpointError) and error.may_pass
+            ),
+            wait=self._wait,
+            before_sleep=self._count,
+            sleep=asyncio.sleep,
+            reraise=True,
         )
+        return await retrying(self._attempt, path, body, read)
+
+    async def _attempt(
+        self, path: str, body: Mapping[str, Any] | None, read: Callable[[Response], T]
+    ) -> T:
+        method = "GET" if body is None else "POST"
+        about = f"{self.endpoint.name}={self.endpoint.url}: {method} /{path}"
+        url = f"{self.endpoint.url.rstrip('/')}/{path}"
+        try:
+            # httpx limits each read only; a server that sends byte by byte would never end.
+            async with asyncio.timeout(self.endpoint.timeout):
+                response = await self._http.request(method, url, json=body)
+            if response.is_success:
+                return read(response)
+        except (httpx.HTTPError, TimeoutError, ValueError, TypeError) as error:
+            # The name only: the message of a malformed header quotes the key.
+            problem = type(error).__name__
+            raise EndpointError(
+                f"{about}: {problem}; {self.endpoint.cure}", problem, True
+            ) from error
+        problem = f"status {response.status_code}"
+        raise EndpointError(
+            f"{about}: {problem}: {response.text[:SAID]}; {self.endpoint.cure}",
+            problem,
+            response.is_server_error or response.status_code in PASSING,
+            _seconds(response.headers.get("retry-after")),
+        )
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Seconds before the next attempt; jitter spreads clients that failed together."""
+        assert state.outcome is not None
+        error = state.outcome.exception()
+        assert isinstance(error, EndpointError)
+        doubled = self.endpoint.backoff * 2 ** (state.attempt_number - 1)
+        return max(error.wait, min(MAX_WAIT, doubled * self._random.uniform(0.5, 1.5)))
+
+    def _count(self, state: RetryCallState) -> None:
+        self.repeated += 1
 
     async def each(
         self,

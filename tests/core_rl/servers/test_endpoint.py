@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -153,6 +154,27 @@ def test_the_server_may_ask_for_a_longer_wait(monkeypatch: pytest.MonkeyPatch) -
     with serving(script) as server:
         assert ask_all(server.endpoint(backoff=0.0), [1], ask) == [1]
     assert waits == [0.02, 0.05, 0.0, 0.0]
+
+
+def test_waits_double_with_jitter_that_leaves_the_runs_random_numbers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+
+    with serving(lambda times, item: refused(503)) as server:
+        monkeypatch.setattr(endpoint.asyncio, "sleep", noted)
+        random.seed(7)
+        state = random.getstate()
+        with pytest.raises(EndpointError, match="status 503"):
+            ask_all(server.endpoint(retries=8, backoff=1.0), [1], ask)
+    assert random.getstate() == state
+    assert len(waits) == 8 and len(server.asked) == 9
+    expected = [(0.5 * 2**n, min(1.5 * 2**n, endpoint.MAX_WAIT)) for n in range(8)]
+    assert all(low <= wait <= high for wait, (low, high) in zip(waits[:6], expected, strict=False))
+    assert waits[7] == endpoint.MAX_WAIT
 
 
 def test_nobody_there_is_said_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
