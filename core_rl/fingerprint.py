@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 
-def fingerprint(*parts: Any) -> str:
+def fingerprint(*parts: object) -> str:
     """Digest settings: dataclasses, mappings, sequences, enums, paths and plain values.
 
     Args:
@@ -37,7 +36,7 @@ def checkpoint_digest(path: str, adapters: str | None = None) -> str:
     return fingerprint(path, adapters, about)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):

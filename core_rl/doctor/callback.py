@@ -52,7 +52,7 @@ from core_rl.doctor.weights import (
 from core_rl.hardware import mean_over_ranks, own_randomness
 from core_rl.loop.module import Batch, GroupPolicyModule
 from core_rl.objective.losses import learning_steps
-from core_rl.types import Describe, Group, Query, RewardTable
+from core_rl.types import Describe, Group, Policy, Query, RewardTable
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ KEPT_ROUNDS = 20  # unhealthy rounds in health.json
 
 
 def examine_policy(
-    policy: Any, queries: Sequence[Query], temperature: float, limits: DoctorConfig
+    policy: Policy, queries: Sequence[Query], temperature: float, limits: DoctorConfig
 ) -> list[Finding]:
     """Draw a few candidates and score them: what the gate asks where a pipeline has no more to ask.
 
@@ -77,7 +77,9 @@ def examine_policy(
     """
     if policy.is_language_model:  # importing transformers takes seconds; others do not pay them
         from core_rl.doctor.hf.checks import check_policy
+        from core_rl.hf.policy import HFPolicy
 
+        assert isinstance(policy, HFPolicy)
         return check_policy(
             policy,
             queries,

@@ -258,7 +258,7 @@ class GroupPolicyModule(L.LightningModule):
         if norms:
             self.log("train/grad_norm", torch.stack(norms).norm(), prog_bar=False, batch_size=1)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if self.global_step == self._stepped:  # more batches to accumulate
             return
         self._stepped = self.global_step
