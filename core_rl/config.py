@@ -1,7 +1,7 @@
 """Settings that every pipeline shares, as plain dataclasses.
 
 No torch here: `experiments` builds the schema from these before anything heavy is imported, so a
-misspelt key, a wrong type or a value out of range is answered in about a second.  Types are checked
+misspelt key, a wrong type or a value out of range is reported in about a second.  Types are checked
 while Hydra composes; ranges in `__post_init__`.
 """
 

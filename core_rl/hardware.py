@@ -21,7 +21,7 @@ U = TypeVar("U")
 # Set by torchrun, by Lightning for the processes it starts, and by Slurm.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
-# Instead of ZeRO 3.
+# What to use instead of ZeRO 3.
 WHOLE_WEIGHTS = "use hardware=gpu8_zero2, and model.lora.r=16 where that does not fit"
 
 
@@ -41,7 +41,7 @@ def _is_alone() -> bool:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Add tensors, in place, over the processes of the run; all of them must ask."""
+    """Add tensors, in place, over the processes of the run; all of them must call this."""
     if not _is_alone():
         dist.all_reduce(values)
     return values
@@ -66,13 +66,13 @@ def over_ranks(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[U]]) -
 
 
 def wait_for_all() -> None:
-    """Let the processes of a run meet, where there are several."""
+    """Wait until all processes of the run have reached this call."""
     if not _is_alone():
         dist.barrier()
 
 
 def mean_over_ranks(value: float, device: torch.device) -> float:
-    """Average a number over the processes of the run; all of them must ask."""
+    """Average a number over the processes of the run; all of them must call this."""
     if _is_alone():
         return value
     return float(sum_over_ranks(torch.tensor(value, device=device))) / dist.get_world_size()
@@ -96,10 +96,10 @@ def prepare(hardware: HardwareConfig, seed: int) -> None:
 
 
 def check_weights(hardware: HardwareConfig) -> None:
-    """Raise ValueError where ZeRO 3 would take the policy's weights apart.
+    """Raise ValueError for ZeRO 3, which leaves no process with whole weights.
 
-    A process that has drawn its last token then waits for none of the others, and what a single
-    process saves, or copies for reference, is empty.
+    Under ZeRO 3 every forward pass needs all processes, but they draw different numbers of tokens.
+    A process that saves the policy, or copies it as reference, would get empty tensors.
     """
     if hardware.strategy == "deepspeed" and hardware.zero_stage == 3:
         raise ValueError(
@@ -109,7 +109,7 @@ def check_weights(hardware: HardwareConfig) -> None:
 
 
 def check_devices(hardware: HardwareConfig) -> None:
-    """Raise ValueError where GPUs are asked for that are not there."""
+    """Raise ValueError if there are fewer GPUs than requested."""
     if hardware.accelerator not in ("gpu", "cuda"):
         return
     found = torch.cuda.device_count()
@@ -140,5 +140,5 @@ def _seed_all(seed: int) -> None:
 
 
 def own_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """Leave the run's random state, on the CPU and on `device`, as it is, whatever is drawn."""
+    """Restore the random state of the CPU and of `device` at the end."""
     return torch.random.fork_rng([device.index or 0] if device.type == "cuda" else [])

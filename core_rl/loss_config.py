@@ -69,7 +69,7 @@ class MismatchLevel(Enum):
 
 
 class OverCap(Enum):
-    """What becomes of importance weights above the cap."""
+    """What happens to importance weights above the cap."""
 
     truncate = "truncate"
     mask = "mask"

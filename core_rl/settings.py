@@ -19,7 +19,7 @@ from core_rl.loss_config import LossConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """What the loop learns by, where it runs and what it writes; a pipeline adds its own groups."""
+    """Settings of the loop, the machine and the output; a pipeline adds its own groups."""
 
     curriculum: CurriculumConfig
     loss: LossConfig

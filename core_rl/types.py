@@ -144,7 +144,7 @@ class Sampler(Protocol[PromptIn]):
 
 @dataclass(frozen=True)
 class RewardTable:
-    """What the reward functions said of a batch of candidates.
+    """Values of the reward functions for a batch of candidates.
 
     Attributes:
         names: the R functions, in order.
@@ -170,7 +170,7 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Group:
-    """B queries with their candidates and what the loss needs of them: the unit of learning.
+    """B queries with their candidates, rewards and advantages: the unit of learning.
 
     Attributes:
         mixed_B: the group's rewards differ, so it carries a signal.
@@ -185,7 +185,7 @@ class Group:
     temperature: float | None = None
 
     def to(self, device: torch.device) -> Group:
-        """Move what the loss reads; rewards stay where they were judged."""
+        """Move the tensors that the loss reads; the rewards are not moved."""
         return replace(
             self,
             actions=self.actions.to(device),

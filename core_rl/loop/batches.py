@@ -1,6 +1,6 @@
-"""What the loop reads: batches of queries, or groups that are learned from more than once.
+"""Batches of queries, and groups that are used for more than one update.
 
-The order depends on the seed and the position alone, so a resumed run goes on where it stopped.
+The order depends only on the seed and the position, so a resumed run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def shuffled_batches(
 class PhaseBatches:
     """Yield exactly what each phase of the curriculum needs, from the stream made for it.
 
-    It has a length so that Lightning does not fetch ahead: a rollout fetched before the update that
-    precedes it would be one policy old.
+    It has a length so that Lightning does not prefetch: a rollout that is drawn before the previous
+    update comes from an outdated policy.
 
     Args:
         module: learns; draws the rollouts that are used more than once.
@@ -85,8 +85,8 @@ class PhaseBatches:
     def _reused(self, phase: Phase, skip: int) -> Iterator[Batch]:
         """Draw the rollouts of several steps at once, then learn from each several times.
 
-        Of `skip` batches that were learned from already, whole rounds are passed over in the
-        stream; a round that was cut is drawn again and goes on where it stopped.
+        The first `skip` batches were used before a resume.  Whole rounds of them are skipped in the
+        stream; a round that was interrupted is drawn again and continued.
         """
         width = self.accumulation * phase.config.minibatches
         first, skip = divmod(skip, width * phase.config.num_iterations)

@@ -1,9 +1,9 @@
 """What the loss of an optimiser step is divided by, over all its micro-batches and processes.
 
-Questions that are cut into micro-batches and spread over processes must teach what they teach as
-one batch.  The candidates of later micro-batches are not drawn yet when the first is
-differentiated, so every micro-batch is divided by the units of the first, and the gradients of the
-step are corrected once all units are known.
+Gradients must not depend on how queries are split into micro-batches and over processes.  When the
+first micro-batch is differentiated, the candidates of later ones are not drawn yet.  So every
+micro-batch is divided by the units of the first, and the gradients of the step are corrected once
+all units are known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core_rl.hardware import mean_over_ranks
 
 
 class Denominator:
-    """Counts the units that learn, from one optimiser step to the next."""
+    """Counts the learning units of an optimiser step."""
 
     def __init__(self) -> None:
         self._units: list[float] = []  # of each micro-batch of this process

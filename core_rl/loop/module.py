@@ -2,15 +2,16 @@
 
 It follows GRPO (Shao et al. 2024, arXiv 2402.03300) and differs where practice has shown better:
 
-- Groups whose rewards are all equal carry no signal; they leave numerator and denominator, with
-  their KL.  The denominator is that of the whole optimiser step (`core_rl.loop.denominator`).
-- Old log-probs come from the sampler, so the ratio before the first update is a real check, not 1
-  by construction.  The reference is taken at the start of a phase, not of the run.
-- Drawing happens inside `training_step`: the prompt that was encoded for the draw is the one the
-  loss differentiates through.  Rollouts used more than once come through the loader
+- Groups whose rewards are all equal carry no signal.  They are left out of numerator and
+  denominator, and so is their KL.  The denominator counts the whole optimiser step
+  (`core_rl.loop.denominator`).
+- Old log-probs come from the sampler, so that the ratio before the first update can be checked.
+  The reference is taken at the start of each phase.
+- Candidates are drawn inside `training_step`: the loss differentiates through the prompt that was
+  encoded for drawing.  Rollouts that are used more than once come through the loader
   (`core_rl.loop.batches`).
-- RCE, reward-weighted cross entropy over candidates, is a phase of the same loop; supervised
-  fine-tuning is RCE with a single candidate.
+- RCE (reward-weighted cross entropy over candidates) is a phase of the same loop.  Supervised
+  fine-tuning is RCE with one candidate.
 
 The loop is here; what a phase minimises is `core_rl.objective.phase_loss`.
 """
@@ -126,7 +127,7 @@ class GroupPolicyModule(L.LightningModule):
         self._restored = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A resumed phase must keep the reference it began with, and act on its last KL.
+        # A resumed phase keeps the reference it began with and the last observed KL.
         for reference in self.references:
             checkpoint["reference"] = reference.state_dict()
         checkpoint["kl_observed"] = self.controller.observed()
@@ -135,20 +136,20 @@ class GroupPolicyModule(L.LightningModule):
         self._restored = checkpoint.get("reference")
         if "kl_observed" in checkpoint:
             self.controller.observe(*checkpoint["kl_observed"])
-        # Of a run that had ended: with more steps asked for, its last batch is not the last one.
+        # A run that had ended and now gets more steps has not seen its last batch yet.
         more = self.curriculum.total_steps > checkpoint["global_step"]
         if more:
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Between two updates, never inside one: every accumulated batch sees the same weight.
+        # Between two updates only, so that all accumulated batches use the same weight.
         self.controller.step(self.global_step)
         phase = self.curriculum.phase_at(self.global_step)
         if phase.index != self.phase.index:
             self.begin_phase(phase)
 
     def begin_phase(self, phase: Phase) -> None:
-        """Enter a phase: the policy as it stands becomes the reference of the KL term."""
+        """Enter a phase; a copy of the policy becomes the reference of the KL term."""
         self.phase = phase
         self.controller.restart()
         self._take_reference()
@@ -171,13 +172,18 @@ class GroupPolicyModule(L.LightningModule):
     # -- one step ----------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # Get G candidates of each query with rewards and advantages: stored ones, or fresh ones.
         if isinstance(batch, Group):
             rollout = Rollout(batch, self.policy.encode(batch.queries))
         else:
             rollout = self.roll_out(batch)
         self.last_group = rollout.group
+
+        # Score the candidates under the policy, with a graph through the encoded prompt.
         temperature = self.temperature_of(rollout.group)
         scores = self.policy.log_probs(rollout.prompt, rollout.group.actions, temperature)
+
+        # Sum the loss over what learns: RCE raises what is rewarded, GRPO follows the advantages.
         if self.phase.config.kind is PhaseKind.rce:
             found = self.phase_loss.rce(rollout.group, scores, self.phase, self.global_step)
         else:
@@ -187,6 +193,8 @@ class GroupPolicyModule(L.LightningModule):
                     at_one = self.policy.log_probs(rollout.prompt, rollout.group.actions)
             found = self.phase_loss.grpo(rollout.group, scores, temperature, at_one)
         total, units, stats = found
+
+        # Divide by the units of the optimiser step, and log.
         loss = total / self.denominator.add(float(units), self.device)
         stats = {**stats, "loss": loss.detach()}
         self._note({f"train/{name}": float(value) for name, value in stats.items()})
@@ -207,19 +215,19 @@ class GroupPolicyModule(L.LightningModule):
 
     @property
     def temperature(self) -> float:
-        """At which candidates are drawn and scored; follows KL where `loss.kl` says so."""
+        """Temperature for drawing and scoring; the KL controller may change it."""
         return float(self.controller.temperature)
 
     def temperature_of(self, group: Group) -> float:
-        """At which a group is scored: as it was drawn, also where that was some steps ago."""
+        """Temperature for scoring a group: the one at which it was drawn."""
         return self.temperature if group.temperature is None else group.temperature
 
     @torch.no_grad()
     def draw_for_reuse(self, batch: Batch) -> Group:
         """Draw a group that several updates will share; stored groups pass through.
 
-        Called by the loader, outside Lightning's step: the precision must be the step's all the
-        same, or what is learned from was drawn from another policy.
+        The loader calls this outside Lightning's step.  The precision of the step is set here, so
+        that drawing and learning use the same probabilities.
         """
         if isinstance(batch, Group):
             return batch
@@ -268,7 +276,7 @@ class GroupPolicyModule(L.LightningModule):
         self._noted.clear()
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             restore_loss_scale(self.trainer.optimizers[0])
-        # Or the gradients would lie there while the next candidates are drawn and scored.
+        # Free the gradients before the next candidates are drawn and scored.
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
 
@@ -286,30 +294,30 @@ class GroupPolicyModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the mean of each reward over what it judged, and their weighted sum.
 
-        A missing judgement counts as none, not as 0: NaN where a function judged nothing.  The sum
-        is over the weighted functions that judged, NaN without any.
+        Missing judgements are left out: NaN where a function judged nothing.  The sum is over the
+        weighted functions that judged, NaN without any.
         """
         sums = torch.stack(self._held_out).sum(0).to(self.device)
         self._held_out.clear()
         total_R, count_R = self.trainer.strategy.reduce(sums, reduce_op="sum")
         means = dict(zip(self.reward.functions, (total_R / count_R).tolist(), strict=True))
         parts = [self.reward.weights[name] * means[name] for name in self.reward.judging(means)]
-        # The same names on every process, whatever was judged: they are averaged together.
+        # Every process logs the same names, because they are averaged over processes.
         for name, mean in {**means, "reward": sum(parts) if parts else math.nan}.items():
             self.log(f"val/{name}", mean, sync_dist=True)
 
     # -- logging and optimiser ---------------------------------------------------------------
 
     def _note(self, values: dict[str, float]) -> None:
-        """Keep numbers for the next training step: a loader that draws cannot log."""
+        """Keep numbers for the next training step; the loader draws too and cannot log."""
         for name, value in values.items():
             self._noted.setdefault(name, []).append(value)
 
     def _log_noted(self) -> None:
         """Log what was noted since the last optimiser step, as means over micro-batches and ranks.
 
-        A reward that is NaN was judged nowhere and counts in neither; a loss that is NaN shows.
-        All ranks note the same names.
+        NaN rewards (judged nowhere) are left out of the mean; a NaN loss is logged as NaN.  All
+        ranks note the same names.
         """
         known = [
             [one for one in values if name.startswith("train/") or not math.isnan(one)]

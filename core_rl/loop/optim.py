@@ -37,20 +37,20 @@ def build_optimizer(
     groups = parameter_groups(module, weight_decay)
     if not groups:
         raise ValueError("the policy has no trainable parameter: everything in it is frozen")
-    # On a CPU one kernel in place of a dozen, and nothing of the size of a weight in between.
+    # The fused kernel is faster on a CPU and allocates no temporary tensors.
     on_cpu = all(p.device.type == "cpu" for p in module.parameters())
     halves = any(p.requires_grad and p.dtype in HALVES for p in module.parameters())
     if masters and halves:
         optimizer: Optimizer = MasterAdamW(groups, lr=lr, fused=on_cpu or None)
     else:
         optimizer = AdamW(groups, lr=lr, fused=on_cpu or None)
-    # Where a loss was scaled, Lightning unscales before it clips; the kernel need not.
+    # Lightning has unscaled the gradients of a scaled loss before; the kernel must not do it again.
     vars(optimizer)["_step_supports_amp_scaling"] = False
     trained = [p for p in module.parameters() if p.requires_grad]
 
     def count_the_write(*_: object) -> None:
-        # Neither a fused kernel nor a step on flat buffers shows in the weights' own versions, by
-        # which others tell whether what they hold is out of date.
+        # Fused and flat-buffer steps do not bump `Tensor._version`, by which the rollout engine
+        # decides when to send weights again.
         for parameter in trained:
             torch.autograd.graph.increment_version(parameter)
 
@@ -61,7 +61,7 @@ def build_optimizer(
 class MasterAdamW(Optimizer):
     """AdamW whose steps go to float32 masters; the weights are the masters, rounded.
 
-    A step of 5e-7 vanishes in bfloat16: beside .01 its next number is 4e-5 away.
+    In bfloat16 a step of 5e-7 on a weight of .01 is lost: the next larger number is 4e-5 away.
 
     Args:
         groups: of parameters, of any floating type.
@@ -131,9 +131,9 @@ def build_schedule(
 def lr_factor(step: int, curriculum: Curriculum, warmup: float, schedule: str) -> float:
     """Learning rate of optimiser step `step` as a multiple of the base rate; above 0.
 
-    Each phase climbs linearly over the first `warmup` share of its steps, then falls as a cosine
-    towards 0 (`cosine`) or stays (`constant`), all times the phase's `lr_scale`.  Past the end,
-    where schedulers look once, the last step's factor holds.
+    In each phase it rises linearly over the first `warmup` share of the steps, then falls as a
+    cosine towards 0 (`cosine`) or stays (`constant`), times the phase's `lr_scale`.  Schedulers ask
+    once past the end and get the factor of the last step.
     """
     step = min(step, curriculum.total_steps - 1)
     phase = curriculum.phase_at(step)

@@ -28,8 +28,8 @@ Stats = dict[str, Any]  # figures to log, by name
 class PhaseLoss:
     """What a phase minimises.
 
-    No `nn.Module`: the reference neither trains nor belongs into a checkpoint of weights, and the
-    controller is a part of the module that learns.
+    Not an `nn.Module`: the reference must not be in a checkpoint of weights, and the controller is
+    a part of the module that learns.
 
     Args:
         config: objective, advantages and KL.
@@ -85,13 +85,18 @@ class PhaseLoss:
         """
         actions, reduction = group.actions, self.config.reduction
         assert actions.logp_BGT is not None, "GRPO needs the log-probs its candidates were drawn at"
+        # Learn from the steps of groups whose rewards differ.
         learning_BGT = learning_steps(actions, group.mixed_B, self.config.mask_truncated)
+
+        # Weigh steps that an engine drew with slightly other probabilities.
         weight_BGT: Tensor | None = None
         stats: Stats = {}
         if actions.engine_logp_BGT is not None:
             weight_BGT, stats = mismatch_weights(
                 actions.logp_BGT, actions.engine_logp_BGT, actions.mask_BGT, self.config.mismatch
             )
+
+        # Policy gradient: ratio to the old log-probs times advantage, clipped.
         loss_BGT, more = policy_loss(
             scores.logp_BGT,
             actions.logp_BGT,
@@ -101,6 +106,8 @@ class PhaseLoss:
             weight_BGT,
         )
         total, stats = sum_steps(loss_BGT, learning_BGT, reduction), stats | more
+
+        # KL to the reference, with the weight that its controller has set.
         if self.reference is not None:
             with torch.no_grad():
                 prompt = self.reference.encode(group.queries)

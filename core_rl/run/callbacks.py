@@ -1,4 +1,4 @@
-"""What watches a run: the log, the samples, the checkpoints."""
+"""Callbacks of every run: the log, the samples, the checkpoints."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SavePolicy = Callable[[Path, dict[str, float]], None]
 
 
 class TrainLog(Callback):
-    """One line a step: `step 12/80 reward/total 1.23 ... left 0:01:20`, easy to grep.
+    """Log a line for each step: `step 12/80 reward/total 1.23 ... left 0:01:20`.
 
     Args:
         every: optimiser steps between two lines.
-        names: metrics to show, where they were logged.
+        names: metrics to show if they were logged.
     """
 
     def __init__(self, every: int, names: tuple[str, ...]) -> None:
@@ -62,13 +62,13 @@ class TrainLog(Callback):
 class Samples(Callback):
     """Write every judged candidate to `samples.parquet`, and readable text if asked.
 
-    `step` is the optimiser step, from 1, that first learned from the candidate; one that is learned
-    from again is not written again.
+    `step` is the optimiser step, from 1, that first learned from the candidate.  A candidate that
+    is used again is not written again.
 
     Args:
         folder: of the run.
         describe: columns that name a query (id, question).
-        text_path: where prompts, completions and rewards go as text; None = nowhere.
+        text_path: file for prompts, completions and rewards as text; None writes none.
     """
 
     def __init__(self, folder: Path, describe: Describe, text_path: Path | None = None) -> None:
@@ -92,7 +92,7 @@ class Samples(Callback):
             return
         self._written[id(group.rewards)] = group.rewards
         rows = []
-        # Every part has the same columns, or readers drop those that the first one lacks.
+        # Every part needs the same columns: readers drop those that the first part lacks.
         unjudged = {f"reward/{name}": math.nan for name in pl_module.reward.functions}
         totals, values = group.rewards.total_BG.tolist(), group.rewards.values_RBG.tolist()
         lengths = group.actions.mask_BGT.sum(-1).tolist()
@@ -137,12 +137,12 @@ class Samples(Callback):
 class Checkpoints(Callback):
     """Keep the newest and the best policy, in the form its library opens, and a resume point.
 
-    `checkpoints/step-00000100` every `every` steps (the newest `keep` stay), `checkpoints/best` by
-    held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.  A resumed run takes over the
-    best of the run it goes on from.
+    Writes `checkpoints/step-00000100` every `every` steps (the newest `keep` stay),
+    `checkpoints/best` by held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.  A
+    resumed run takes over the best of the run that it continues.
 
-    Held-out rewards are compared only where the same functions judged: a validation without one
-    that judged before selects nothing, and the first one with a new one selects anew.
+    Held-out rewards are compared only if the same functions judged.  A validation that lacks one
+    of them selects nothing; the first validation with a further one starts the selection again.
 
     Args:
         folder: of the run.
@@ -175,7 +175,7 @@ class Checkpoints(Callback):
         before = Path(self.resumed).parent
         if not (before / "best.json").exists():
             return
-        # Not from the checkpoint itself, which may be older than the best.
+        # The checkpoint itself may be older than the best.
         stored = json.loads((before / "best.json").read_text())
         self.best, self._judges = stored["val/reward"], set(stored.get("judges", ()))
         if trainer.is_global_zero and before.resolve() != self.folder.resolve():

@@ -1,4 +1,4 @@
-"""Run the loop: Lightning's Trainer with what every pipeline watches, logs and keeps."""
+"""Run the loop: Lightning's Trainer with the callbacks, logs and checkpoints of every pipeline."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def keep_chosen(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C be Ctrl-C: Lightning leaves Python on it, as if the run had failed."""
+    """Raise KeyboardInterrupt on Ctrl-C, where Lightning raises SystemExit."""
     try:
         yield
     except SystemExit as left:
@@ -175,7 +175,7 @@ def _doctor(
 
 
 def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool) -> dict[str, Any]:
-    """Keyword arguments of `lightning.Trainer` that say how long and how often."""
+    """Keyword arguments of `lightning.Trainer` for lengths and intervals."""
     return {
         "max_steps": module.curriculum.total_steps,
         "max_epochs": -1,
@@ -194,9 +194,10 @@ def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool
 
 
 def debug_path(logger: LoggerConfig, folder: Path) -> Path | None:
-    """Where prompts, completions and rewards go as text; None where nobody asked for them.
+    """File for prompts, completions and rewards as text; None if they are not wanted.
 
-    The environment's DEBUG_MODE and LOG_PATH are honoured beside `debug` and `logger.log_path`.
+    The environment variables DEBUG_MODE and LOG_PATH work like `logger.debug` and
+    `logger.log_path`.
     """
     wanted = os.environ.get("DEBUG_MODE", "").lower() in ("1", "true", "yes")
     if not (logger.debug or wanted):
@@ -213,12 +214,12 @@ def _share(held_out: Sequence[Any], runner: L.Trainer) -> Sequence[Any]:
 
 
 def _loader(batches: Sequence[Any]) -> DataLoader[Any]:
-    """Hand batches through as they are."""
+    """A loader that does not change batches."""
     return DataLoader(cast("Any", list(batches)), batch_size=None, collate_fn=list)
 
 
 def quieten_lightning() -> None:
-    """Keep what Lightning says to newcomers and to itself out of the log."""
+    """Keep hints of Lightning that do not apply here out of the log."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

@@ -1,9 +1,9 @@
-"""What a run leaves behind: one folder that says what was run, how it went and what it judged.
+"""The folder of a run: what was run, how it went, and the candidates it judged.
 
 `config.yaml`, `metrics.json` (flat, name -> number), `run.json` (versions, seed, revision,
 hardware, time), `train.log`, `samples.parquet` (a folder of parts, so that a killed run loses
-nothing). Every file is written beside its place and moved there, so a reader never sees half of
-one.
+nothing).  Every file is written under another name and then moved, so that readers see whole files
+only.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def finish_run(folder: Path, metrics: Mapping[str, float], seed: int, started: S
 def link_latest(root: Path, folder: Path) -> None:
     """Point `<root>/latest` at the newest run folder; a warning where that is not possible.
 
-    It is a convenience: without it nothing of the run is lost.
+    Without the link nothing of the run is lost.
     """
     link = root / "latest"
     beside = own_name_beside(link)

@@ -1,8 +1,8 @@
-"""Stages of a pipeline in order; one that was done with the same settings is not done again.
+"""Stages of a pipeline; one that was done with the same settings is not repeated.
 
 A stage's folder is named after a fingerprint of everything its output depends on: its settings, the
 stages it reads and the versions of the code that makes it.  A stage that was killed
-finds its folder as it left it, so that it can go on there.
+finds its folder unchanged and can continue there.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ DONE = "stage.json"
 def run_stage(
     name: str, root: Path, key: str, make: Callable[[Path], Mapping[str, float] | None]
 ) -> tuple[Path, dict[str, float]]:
-    """Do a stage unless its output is there.
+    """Run a stage unless its output exists.
 
     Args:
-        name: of the stage, for the log and its folder; a run that is making it is waited for.
+        name: of the stage, for the log and its folder.  If another run is making it, this waits.
         root: folder of all stages, e.g. `${paths.cache}/lever`.
         key: fingerprint of what the output depends on; see `fingerprint`.
-        make: fills the folder and returns figures to keep; what a killed call left is still there.
+        make: fills the folder, which may hold files of a killed call, and returns figures to keep.
 
     Returns:
         The stage's folder and its figures.
@@ -39,7 +39,7 @@ def run_stage(
     folder = root / f"{name}-{key}"
     done = folder / DONE
     root.mkdir(parents=True, exist_ok=True)
-    # The processes of one run make a stage together: the main one has the lock.
+    # All processes of a run make a stage together; only the main one takes the lock.
     free = done.is_file() or not is_main_process()
     with nullcontext() if free else alone(folder, folder.with_name(f".{folder.name}.lock")):
         if done.is_file():

@@ -1,4 +1,4 @@
-"""Ask a server over HTTP: many requests at a time, and again those that may yet be answered."""
+"""Requests to a server over HTTP: several at a time, repeated after errors that may pass."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ except ImportError as error:
         "and tenacity: pip install 'people-focus-rl[judge]'"
     ) from error
 
-# One line a request would drown the run's own log.
+# httpx logs a line for each request.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 MAX_WAIT = 60.0  # seconds between two attempts, also where the server asks for more
 PASSING = frozenset({408, 409, 425, 429})  # statuses that may pass, beside every 5xx
-SAID = 300  # characters of a refusal that are worth quoting
+SAID = 300  # characters of an error reply that are quoted
 
 Response = httpx.Response
 Item = TypeVar("Item")
@@ -52,7 +52,7 @@ class EndpointError(ValueError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server and how patiently it is asked; the settings it is made of check their ranges.
+    """A server, its time limits and retries; the settings it is made of check their ranges.
 
     Attributes:
         name: of the setting that holds `url`, for messages.
@@ -96,7 +96,7 @@ class Client:
             timeout=endpoint.timeout,
             limits=httpx.Limits(max_connections=endpoint.concurrency),
         )
-        # Its own generator: jitter must not move the run's random numbers.
+        # A generator of its own, so that jitter does not change the random numbers of the run.
         self._random = random.Random()
 
     async def __aenter__(self) -> Client:
@@ -108,13 +108,13 @@ class Client:
     async def ask(
         self, path: str, body: Mapping[str, Any] | None, read: Callable[[Response], T]
     ) -> T:
-        """Send one request and, where that may help, send it again.
+        """Send one request; repeat it after errors that may pass.
 
         Args:
-            path: behind the base, without a slash in front.
-            body: goes as JSON by POST; None asks by GET.
-            read: takes what is wanted out of a reply; its ValueError or TypeError counts as a
-                failed attempt.
+            path: after the base, without a leading slash.
+            body: sent as JSON by POST; None sends a GET.
+            read: extracts the result from a reply; its ValueError or TypeError counts as a failed
+                attempt.
 
         Raises:
             EndpointError: no attempt succeeded.
@@ -179,11 +179,10 @@ class Client:
         Args:
             items: what to ask about.
             ask: makes the requests for one of them.
-            deadline: seconds for all of them; None waits for as long as it takes.
+            deadline: seconds for all of them; None = no limit.
 
         Returns:
-            A task an item, every one done: with a result or an error, or cancelled where the
-            deadline came first.
+            A finished task for each item: with a result or an error, or cancelled at the deadline.
         """
         gate = asyncio.Semaphore(self.endpoint.concurrency)
 
@@ -208,11 +207,11 @@ def ask_all(
     """Ask about every item and wait for all answers, which come in the order of the items.
 
     Raises:
-        EndpointError: one of them was not answered; the others were waited for.
+        EndpointError: one of them was not answered; the others have finished.
     """
 
     async def run() -> list[T]:
-        # The client belongs to the event loop of this call; loops differ from call to call.
+        # A client belongs to one event loop, and each call has its own.
         async with Client(endpoint) as client:
             tasks = await client.each(items, ask)
         return [task.result() for task in tasks]
@@ -221,7 +220,7 @@ def ask_all(
 
 
 def _authorization(key_env: str) -> dict[str, str]:
-    """Make the header that carries the key, which comes from the environment only."""
+    """Make the header with the key, which is read from the environment only."""
     key = os.environ.get(key_env, "").strip()
     if not key:
         return {}

@@ -1,4 +1,4 @@
-"""Candidates drawn by an inference engine that is kept up to date with the policy's weights."""
+"""Candidates drawn by an inference engine that receives the policy's weights when they change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from core_rl.hardware import is_main_process
+from core_rl.hardware import is_main_process, wait_for_all
 from core_rl.hf.policy import EncodedPrompt, HFPolicy
 from core_rl.types import Actions, Policy, Query
 
@@ -62,10 +62,10 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Draws candidates and takes weights.
+    """Draws candidates with the weights it was given.
 
-    On several processes each has its own client of one server.  All of them are told of new
-    weights, before a barrier; the main one alone hands them over.
+    Each process of a run has its own client of one server.  `load_weights` and `load_adapter` are
+    called on every process, before a barrier; only the main process sends the weights.
     """
 
     def complete(self, chats: Sequence[Chat], drawing: Drawing) -> list[list[Completion]]:
@@ -73,7 +73,7 @@ class Engine(Protocol):
         ...
 
     def load_weights(self, folder: Path) -> None:
-        """Take the weights of a checkpoint folder."""
+        """Load the weights of a checkpoint folder."""
         ...
 
     def load_adapter(self, folder: Path) -> None:
@@ -81,21 +81,22 @@ class Engine(Protocol):
         ...
 
 
-# Turns a query and its prompt's tokens into what the engine takes.
+# Turns a query and the tokens of its prompt into a request.
 WriteChat = Callable[[Query, tuple[int, ...]], Chat]
 
 
 class EngineSampler:
     """A `core_rl.types.Sampler` that lets an engine draw.
 
-    The policy scores what was drawn once more, without gradient: `logp_BGT` are its own log-probs,
-    `engine_logp_BGT` those of the engine, and the loss weighs the difference.
+    The policy then scores the candidates without gradient: `logp_BGT` are its own log-probs,
+    `engine_logp_BGT` those of the engine.  The loss corrects for the difference
+    (`core_rl.objective.mismatch`).
 
     Args:
         engine: draws.
         chat: writes a query as the engine's chat.
         num_candidates: G.
-        folder: where weights pass through; both sides must see it.
+        folder: for weights on their way to the engine; both sides must be able to read it.
     """
 
     def __init__(
@@ -128,14 +129,14 @@ class EngineSampler:
         return policy.annotate(queries, policy.with_texts(actions))
 
     def _bring_up_to_date(self, policy: HFPolicy) -> None:
-        """Hand the weights over if they changed since the last draw."""
+        """Send the weights if they changed since the last draw."""
         version = _version(policy)
         if version == self._given:
             return
         target = self.folder / f"weights-{version}"
         if is_main_process():
             policy.model.save_pretrained(target)
-        # On every process: each asks for the adapter by its new name.
+        # On every process, because each requests the adapter by its new name.
         if policy.has_adapters:
             self.engine.load_adapter(target)
         else:
@@ -143,13 +144,12 @@ class EngineSampler:
         if is_main_process():
             shutil.rmtree(target)
             log.debug("the engine took the weights of version %d", version)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
+        wait_for_all()
         self._given = version
 
 
 def _version(policy: HFPolicy) -> int:
-    """Count the writes to the weights: a step of `core_rl.loop.optim.build_optimizer` raises it."""
+    """Count the writes to the weights; see the hook in `core_rl.loop.optim.build_optimizer`."""
     return sum(parameter._version for parameter in policy.model.parameters())
 
 

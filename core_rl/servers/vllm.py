@@ -1,14 +1,13 @@
-r"""A vLLM server as the engine of rollouts, spoken to over HTTP.
+r"""A vLLM server as the rollout engine, over HTTP.
 
-Start it so that its log-probs are those of the distribution it draws from, and with the routes that
-take new weights:
+Start it with log-probs of the distribution it draws from, and with the routes for new weights:
 
     VLLM_SERVER_DEV_MODE=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 \
         vllm serve MODEL --logprobs-mode processed_logprobs
 
-Prompts go as chat messages with their media inside; tokens and log-probs come back.  Weights go
-through a folder that both sides can read.  The protocol is tested against a local server that
-answers in the same form; it has not been run against vLLM on a GPU.
+Prompts are sent as chat messages with their media; tokens and log-probs are returned.  Weights go
+through a folder that both sides can read.  The protocol is tested against a local server with the
+same answers; it has not been run against vLLM on a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class VLLMServer:
     """Client of a running server.
 
     Args:
-        config: its address and how patient to be.
+        config: its address, time limits and retries.
 
     Raises:
         EndpointError: the server cannot be reached or refuses a request; the message says what it
@@ -54,7 +53,7 @@ class VLLMServer:
         self._adapters = 0
 
     def complete(self, chats: Sequence[Chat], drawing: Drawing) -> list[list[Completion]]:
-        # Drawn here, in order: requests would take them as they come.
+        # Seeds are drawn here, because requests run in any order.
         seeded = [(chat, random.getrandbits(31)) for chat in chats]
         return ask_all(self._endpoint, seeded, partial(self._complete, drawing))
 
@@ -63,7 +62,7 @@ class VLLMServer:
             return
         where = str(folder.resolve())
         self._ask("collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": where}})
-        # What is kept of prompts was computed with the old weights.
+        # The cached prompts were computed with the old weights.
         self._ask("reset_prefix_cache", {})
 
     def load_adapter(self, folder: Path) -> None:
@@ -116,7 +115,7 @@ class VLLMServer:
         return [_completion(choice, drawing) for choice in choices]
 
     def _check_prompt(self, chat: Chat, ids: Sequence[int] | None) -> None:
-        """Refuse a prompt that the engine reads differently: its candidates answer another one."""
+        """Refuse candidates of a prompt that the engine has tokenised differently."""
         if ids is None:
             raise ValueError(
                 f"{self.config.url} returns no token ids: it needs vLLM from 0.10.2 on"
