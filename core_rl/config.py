@@ -35,11 +35,17 @@ def require_positive(node: str, settings: object, *names: str) -> None:
         require(value > 0, f"{node}.{name}", value, "above 0")
 
 
-class OnBadRecord(Enum):
-    """What a record that cannot be used does to a run."""
+def require_one_of(node: str, settings: object, name: str, *known: str) -> None:
+    """Require that a field of `settings`, the node `node`, is one of some names."""
+    value = getattr(settings, name)
+    require(value in known, f"{node}.{name}", value, f"one of {', '.join(known)}")
 
-    error = "error"
-    skip = "skip"
+
+def require_share(node: str, settings: object, *names: str) -> None:
+    """Require that fields of `settings`, the node `node`, are from 0 to 1."""
+    for name in names:
+        value = getattr(settings, name)
+        require(0 <= value <= 1, f"{node}.{name}", value, "from 0 to 1")
 
 
 def is_address(text: str | None) -> bool:
@@ -56,6 +62,13 @@ def is_number(value: object) -> TypeGuard[float]:
 
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+
+
+class OnBadRecord(Enum):
+    """What a record that cannot be used does to a run."""
+
+    error = "error"
+    skip = "skip"
 
 
 class PhaseKind(Enum):
@@ -105,21 +118,11 @@ class PhaseConfig:
     data: str = ""
 
     def __post_init__(self) -> None:
-        require(self.epochs > 0, "curriculum.phases.epochs", self.epochs, "a number above 0")
-        require(
-            self.steps is None or self.steps > 0,
-            "curriculum.phases.steps",
-            self.steps,
-            "null or a whole number above 0",
-        )
-        require(self.lr_scale > 0, "curriculum.phases.lr_scale", self.lr_scale, "above 0")
-        for name in ("tau_start", "tau_end"):
-            value = getattr(self, name)
-            require(value > 0, f"curriculum.phases.{name}", value, "a temperature above 0")
-        require(self.top_k >= 2, "curriculum.phases.top_k", self.top_k, "at least 2")
-        for name in ("num_iterations", "minibatches"):
-            value = getattr(self, name)
-            require(value >= 1, f"curriculum.phases.{name}", value, "at least 1")
+        node, steps, expected = "curriculum.phases", self.steps, "null or a whole number above 0"
+        require(steps is None or steps > 0, f"{node}.steps", steps, expected)
+        require_positive(node, self, "epochs", "lr_scale", "tau_start", "tau_end")
+        require_least(node, self, 2, "top_k")
+        require_least(node, self, 1, "num_iterations", "minibatches")
 
 
 @dataclass
@@ -145,15 +148,11 @@ class EngineConfig:
     retries: int = 3
 
     def __post_init__(self) -> None:
-        require(
-            is_address(self.url),
-            "rollout.engine.url",
-            self.url,
-            "an address such as http://localhost:8000",
-        )
-        require(self.timeout > 0, "rollout.engine.timeout", self.timeout, "above 0")
-        require(self.retries >= 0, "rollout.engine.retries", self.retries, "0 or more")
-        require(self.concurrency >= 1, "rollout.engine.concurrency", self.concurrency, "at least 1")
+        expected = "an address such as http://localhost:8000"
+        require(is_address(self.url), "rollout.engine.url", self.url, expected)
+        require_positive("rollout.engine", self, "timeout")
+        require_least("rollout.engine", self, 0, "retries")
+        require_least("rollout.engine", self, 1, "concurrency")
 
 
 @dataclass
@@ -167,15 +166,9 @@ class RolloutConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        require(
-            self.num_generations >= 2,
-            "rollout.num_generations",
-            self.num_generations,
-            "at least 2: an advantage needs a group",
-        )
-        require(self.temperature > 0, "rollout.temperature", self.temperature, "above 0")
-        for name in ("max_prompt", "max_completion"):
-            require(getattr(self, name) > 0, f"rollout.{name}", getattr(self, name), "above 0")
+        count, expected = self.num_generations, "at least 2: an advantage needs a group"
+        require(count >= 2, "rollout.num_generations", count, expected)
+        require_positive("rollout", self, "temperature", "max_prompt", "max_completion")
 
 
 @dataclass
@@ -206,45 +199,17 @@ class TrainerConfig:
     log_every: int = 1
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "trainer.lr", self.lr, "above 0")
-        require(self.epochs > 0, "trainer.epochs", self.epochs, "above 0")
-        require(
-            self.max_steps is None or self.max_steps > 0,
-            "trainer.max_steps",
-            self.max_steps,
-            "null or above 0",
-        )
-        for name in (
-            "batch_size",
-            "accumulation",
-            "workers",
-            "val_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "log_every",
-        ):
-            require(getattr(self, name) >= 1, f"trainer.{name}", getattr(self, name), "at least 1")
-        require(self.val_size >= 0, "trainer.val_size", self.val_size, "0 or more")
-        require(
-            self.test_size is None or self.test_size >= 0,
-            "trainer.test_size",
-            self.test_size,
-            "0 or more",
-        )
-        require(self.grad_clip > 0, "trainer.grad_clip", self.grad_clip, "above 0")
+        require_positive("trainer", self, "lr", "epochs", "grad_clip")
+        steps, size, seeds = self.max_steps, self.test_size, self.seeds
+        require(steps is None or steps > 0, "trainer.max_steps", steps, "null or above 0")
+        require(size is None or size >= 0, "trainer.test_size", size, "null, 0 or more")
+        require_least("trainer", self, 1, "batch_size", "accumulation", "workers", "val_every")
+        require_least("trainer", self, 1, "checkpoint_every", "keep_checkpoints", "log_every")
+        require_least("trainer", self, 0, "val_size")
         require(0 <= self.warmup < 1, "trainer.warmup", self.warmup, "from 0 to below 1")
-        require(
-            self.schedule in ("cosine", "constant"),
-            "trainer.schedule",
-            self.schedule,
-            "cosine or constant",
-        )
-        require(
-            len(self.seeds) == len(set(self.seeds)) > 0,
-            "trainer.seeds",
-            self.seeds,
-            "at least one seed, none of them twice",
-        )
+        require_one_of("trainer", self, "schedule", "cosine", "constant")
+        expected = "at least one seed, none of them twice"
+        require(len(seeds) == len(set(seeds)) > 0, "trainer.seeds", seeds, expected)
 
 
 @dataclass
@@ -273,21 +238,13 @@ class HardwareConfig:
             self.devices = min(self.devices, 2)
         if self.one_process:
             self.devices = self.num_nodes = 1
-        for name, known in (("accelerator", ACCELERATORS), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            require(value in known, f"hardware.{name}", value, f"one of {', '.join(known)}")
-        require(self.devices >= 1, "hardware.devices", self.devices, "at least 1")
-        require(self.num_nodes >= 1, "hardware.num_nodes", self.num_nodes, "at least 1")
-        waits = self.timeout_minutes
-        require(waits > 0, "hardware.timeout_minutes", waits, "above 0")
-        require(
-            self.strategy in ("auto", "ddp", "deepspeed"),
-            "hardware.strategy",
-            self.strategy,
-            "auto, ddp or deepspeed",
-        )
+        require_one_of("hardware", self, "accelerator", *ACCELERATORS)
+        require_one_of("hardware", self, "precision", *PRECISIONS)
+        require_one_of("hardware", self, "strategy", "auto", "ddp", "deepspeed")
+        require_least("hardware", self, 1, "devices", "num_nodes")
+        require_positive("hardware", self, "timeout_minutes")
         require(self.zero_stage in (1, 2, 3), "hardware.zero_stage", self.zero_stage, "1, 2 or 3")
-        require(self.threads >= 0, "hardware.threads", self.threads, "0 or more")
+        require_least("hardware", self, 0, "threads")
 
     @property
     def world_size(self) -> int:
@@ -305,12 +262,7 @@ class LoggerConfig:
     log_path: str | None = None  # where that text goes; null = the run folder
 
     def __post_init__(self) -> None:
-        require(
-            self.kind in ("tensorboard", "csv", "wandb", "none"),
-            "logger.kind",
-            self.kind,
-            "tensorboard, csv, wandb or none",
-        )
+        require_one_of("logger", self, "kind", "tensorboard", "csv", "wandb", "none")
 
 
 @dataclass
@@ -333,15 +285,10 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(self.functions))
-        require(
-            not unknown,
-            "reward.weights",
-            unknown,
-            f"names of reward functions, which are {sorted(self.functions)}",
-        )
-        require(
-            0 < self.max_unjudged <= 1, "reward.max_unjudged", self.max_unjudged, "between 0 and 1"
-        )
+        expected = f"names of reward functions, which are {sorted(self.functions)}"
+        require(not unknown, "reward.weights", unknown, expected)
+        share = self.max_unjudged
+        require(0 < share <= 1, "reward.max_unjudged", share, "between 0 and 1")
 
 
 class OnFailure(Enum):
@@ -372,9 +319,7 @@ class DoctorConfig:
     max_foreign: float = 0.3  # share of letters of a script that the prompts do not use
 
     def __post_init__(self) -> None:
-        for name in ("every", "queries", "candidates", "flat_groups"):
-            require(getattr(self, name) >= 1, f"doctor.{name}", getattr(self, name), "at least 1")
+        require_least("doctor", self, 1, "every", "queries", "candidates", "flat_groups")
         require(2 <= self.max_new <= 32, "doctor.max_new", self.max_new, "from 2 to 32")
-        for name in ("max_top_share", "min_distinct_2", "max_repeated", "max_foreign"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"doctor.{name}", value, "from 0 to 1")
+        require_share("doctor", self, "max_top_share", "min_distinct_2", "max_repeated")
+        require_share("doctor", self, "max_foreign")

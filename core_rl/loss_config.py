@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import require
+from core_rl.config import require, require_least, require_positive
 
 
 class Reduction(Enum):
@@ -97,12 +97,10 @@ class AdvantageConfig:
     max_resamples: int = 2
 
     def __post_init__(self) -> None:
-        require(self.clip > 0, "loss.advantage.clip", self.clip, "above 0")
+        require_positive("loss.advantage", self, "clip")
+        require_least("loss.advantage", self, 0, "max_resamples")
         for name, floor in self.std_floor.items():
             require(floor > 0, f"loss.advantage.std_floor.{name}", floor, "above 0")
-        require(
-            self.max_resamples >= 0, "loss.advantage.max_resamples", self.max_resamples, "0 or more"
-        )
 
 
 @dataclass
@@ -127,30 +125,21 @@ class KLConfig:
     temperature_max: float = 1.3
 
     def __post_init__(self) -> None:
-        require(self.weight >= 0, "loss.kl.weight", self.weight, "0 or more")
-        require(
-            self.weight > 0 or not (self.adaptive or self.follow_temperature),
-            "loss.kl.weight",
-            self.weight,
+        require_least("loss.kl", self, 0, "weight")
+        needed = self.adaptive or self.follow_temperature
+        expected = (
             "above 0 with loss.kl.adaptive or loss.kl.follow_temperature: without the KL term "
-            "nothing measures KL",
+            "nothing measures KL"
         )
+        require(self.weight > 0 or not needed, "loss.kl.weight", self.weight, expected)
         require(0 < self.low < self.high, "loss.kl.low", self.low, f"between 0 and {self.high}")
         require(self.factor > 1, "loss.kl.factor", self.factor, "above 1")
         require(0 <= self.ema < 1, "loss.kl.ema", self.ema, "from 0 to below 1")
-        require(self.every >= 1, "loss.kl.every", self.every, "at least 1")
-        require(
-            0 < self.weight_min <= self.weight_max,
-            "loss.kl.weight_min",
-            self.weight_min,
-            f"above 0 and at most {self.weight_max}",
-        )
-        require(
-            0 < self.temperature_min <= self.temperature_max,
-            "loss.kl.temperature_min",
-            self.temperature_min,
-            f"above 0 and at most {self.temperature_max}",
-        )
+        require_least("loss.kl", self, 1, "every")
+        for name in ("weight", "temperature"):
+            least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            expected = f"above 0 and at most {most}"
+            require(0 < least <= most, f"loss.kl.{name}_min", least, expected)
 
 
 @dataclass
@@ -162,7 +151,7 @@ class MismatchConfig:
     cap: float = 2.0
 
     def __post_init__(self) -> None:
-        require(self.cap >= 1, "loss.mismatch.cap", self.cap, "at least 1")
+        require_least("loss.mismatch", self, 1, "cap")
 
 
 @dataclass
@@ -182,10 +171,6 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.eps_low < 1, "loss.eps_low", self.eps_low, "between 0 and 1")
-        require(self.eps_high > 0, "loss.eps_high", self.eps_high, "above 0")
-        require(
-            self.dual_clip is None or self.dual_clip > 1,
-            "loss.dual_clip",
-            self.dual_clip,
-            "null or above 1",
-        )
+        require_positive("loss", self, "eps_high")
+        clip = self.dual_clip
+        require(clip is None or clip > 1, "loss.dual_clip", clip, "null or above 1")
