@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import require
+from core_rl.config import OnBadRecord, require
 
 # A file name up to its last number is the film; the number is the frame.
 FILM = r"(.*?)[-_ .]*\d*$"
@@ -80,6 +81,20 @@ class Source(Enum):
     folders = "folders"  # a folder of pictures and a folder of masks
 
 
+class PolygonRule(Enum):
+    """The pixels that a polygon covers."""
+
+    coco = "coco"  # those whose centre is inside; pixel (0, 0) reaches from 0 to 1
+    cv2 = "cv2"  # OpenCV's fillPoly: corners are centres of pixels, the outline belongs to it
+
+
+class Corners(Enum):
+    """Unit of the coordinates of polygons."""
+
+    pixels = "pixels"
+    normalised = "normalised"  # shares of the picture's width and height
+
+
 @dataclass
 class Sa2VADataConfig:
     """Pictures and their splits, by patient or film."""
@@ -95,8 +110,15 @@ class Sa2VADataConfig:
     shifted: int = 0
     side: int = 160  # of generated pictures, in pixels
     path: str | None = None  # `annotations.json`, or the folder of pictures
-    images: str | None = None  # folder of the annotated pictures; null = beside the file
+    # Folder of the annotated pictures; null = beside the file, or in `images/` beside it.
+    images: str | None = None
+    polygon_rule: PolygonRule = PolygonRule.coco
+    corners: Corners = Corners.pixels
     masks: str | None = None  # folder of masks; null = pictures without masks
+    # Name of a picture's mask without suffix: {stem} is the picture's name without suffix, {number}
+    # its first number.  DRIVE: "{number}_manual1".
+    mask_name: str = "{stem}"
+    on_bad_record: OnBadRecord = OnBadRecord.error  # skip = leave bad pictures out, and count them
     # Folder of pictures without masks that policies learn from beside the training pictures.
     bare: str | None = None
     group: str = FILM  # regular expression whose first group is the patient or film
@@ -115,6 +137,13 @@ class Sa2VADataConfig:
             require(size is None or size >= 1, f"data_mix.{name}", size, "null or at least 1")
         require_at_least(0, self, "data_mix", "shifted")
         require_at_least(64, self, "data_mix", "side")
+        rest, fields = re.subn(r"\{(?:stem|number)\}", "", self.mask_name)
+        require(
+            fields > 0 and not set(rest) & set("{}"),
+            "data_mix.mask_name",
+            self.mask_name,
+            "a name with {stem} or {number}, as in '{stem}_mask'",
+        )
         require(
             self.path is not None or self.source is Source.generated,
             "data_mix.path",

@@ -89,7 +89,7 @@ def load_bare(config: Sa2VADataConfig) -> tuple[Sample, ...]:
     """Read the pictures without masks that policies learn from, too."""
     if config.bare is None:
         return ()
-    return tuple(read_folders(Path(config.bare), group=config.group))
+    return tuple(read_folders(Path(config.bare), None, config))
 
 
 def without_films_of(bare: Sequence[Sample], held_out: Sequence[Sample]) -> tuple[Sample, ...]:
@@ -124,10 +124,8 @@ def _drawn(
 
 
 def _read(config: Sa2VADataConfig) -> list[Sample]:
-    assert config.path is not None
-    path = Path(config.path)
     if config.source is Source.annotations:
-        images = None if config.images is None else Path(config.images)
-        return read_annotations(path, images, config.group)
+        return read_annotations(config)
+    assert config.path is not None
     masks = None if config.masks is None else Path(config.masks)
-    return read_folders(path, masks, config.group)
+    return read_folders(Path(config.path), masks, config)

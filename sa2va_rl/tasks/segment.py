@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from core_rl.files import write_json
-from sa2va_rl.data.files import read_image
+from sa2va_rl.data.pictures import read_image
 from sa2va_rl.learning.policy_stages import learn_ppo, open_inputs
 from sa2va_rl.learning.stages import open_masks
 from sa2va_rl.policy.saved import PromptPolicy, load_policy

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from core_rl.config import OnBadRecord
+from sa2va_rl.config import Corners, PolygonRule, Sa2VADataConfig, Source
 from sa2va_rl.data.files import (
     Sample,
-    fill_polygons,
     group_of,
     read_annotations,
     read_folders,
-    read_image,
-    read_mask,
     split_by_group,
 )
 
-SQUARE = [2, 2, 5, 2, 5, 5, 2, 5]
+SQUARE = [2, 2, 6, 2, 6, 6, 2, 6]  # 16 pixels by the rule of COCO
+SKIP = OnBadRecord.skip
 
 
 def picture(path: Path, height: int = 8, width: int = 12) -> Path:
@@ -32,23 +33,79 @@ def picture(path: Path, height: int = 8, width: int = 12) -> Path:
     return path
 
 
-def annotations(folder: Path, entries: Any) -> Path:
+def line(path: Path, row: int = 3) -> Path:
+    """A mask of 8 x 12 pixels with three pixels of a row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask_HW = np.zeros((8, 12), dtype=np.uint8)
+    mask_HW[row, 4:7] = 255
+    Image.fromarray(mask_HW).save(path)
+    return path
+
+
+def annotated(folder: Path, entries: Any, **changes: Any) -> list[Sample]:
     path = folder / "annotations.json"
     path.write_text(json.dumps(entries))
-    return path
+    return read_annotations(Sa2VADataConfig(source=Source.annotations, path=str(path), **changes))
+
+
+def folders(images: Path, masks: Path | None = None, **changes: Any) -> list[Sample]:
+    return read_folders(images, masks, Sa2VADataConfig(**changes))
+
+
+def area(sample: Sample) -> int:
+    assert sample.truth_HW is not None
+    return int(sample.truth_HW.sum())
 
 
 def test_annotated_pictures(tmp_path: Path) -> None:
     picture(tmp_path / "film3_0007.png")
-    path = annotations(
-        tmp_path, [{"image": "film3_0007.png", "mask": [SQUARE], "text": ["blood vessel"]}]
-    )
-    (sample,) = read_annotations(path)
+    entry = {"image": "film3_0007.png", "mask": [SQUARE], "text": ["blood vessel"]}
+    (sample,) = annotated(tmp_path, [entry])
     assert sample.image_HWC.shape == (8, 12, 3)
-    assert sample.truth_HW is not None
-    assert sample.truth_HW.sum() == 16  # corners included
-    assert sample.truth_HW[2:6, 2:6].all()
+    assert area(sample) == 16
+    assert sample.truth_HW is not None and sample.truth_HW[2:6, 2:6].all()
     assert (sample.text, sample.group) == ("blood vessel", f"{tmp_path.name}/film3")
+    (sample,) = annotated(tmp_path, [entry], polygon_rule=PolygonRule.cv2)
+    assert area(sample) == 25
+
+
+def test_sa2vas_own_layout(tmp_path: Path) -> None:
+    """Pictures in `images/` beside the file, and polygons sorted by object."""
+    picture(tmp_path / "images" / "a_1.png")
+    moved = [value + 3 * (1 - index % 2) for index, value in enumerate(SQUARE)]  # 3 to the right
+    entry = {"image": "a_1.png", "mask": [[SQUARE], [moved, SQUARE]], "text": ["one", "two"]}
+    (sample,) = annotated(tmp_path, [entry])
+    assert area(sample) == 28
+    assert sample.text == "one, two"
+    (tmp_path / "annotations.json").unlink()
+    (sample,) = annotated(tmp_path, [entry], images=str(tmp_path / "images"))
+    assert area(sample) == 28
+
+
+def test_entries_of_one_picture_are_united(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture(tmp_path / "a.png")
+    moved = [value + 3 * (1 - index % 2) for index, value in enumerate(SQUARE)]
+    caplog.set_level(logging.INFO)
+    (sample,) = annotated(
+        tmp_path,
+        [
+            {"image": "a.png", "mask": [SQUARE], "text": "vessel"},
+            {"image": "./a.png", "mask": [moved], "text": ["vessel", "branch"]},
+        ],
+    )
+    assert area(sample) == 28
+    assert sample.text == "vessel, branch"
+    assert "entries of one picture are united" in caplog.text
+
+
+def test_normalised_corners(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    shares = [value / side for value, side in zip(SQUARE, [12, 8] * 4, strict=True)]
+    entry = {"image": "a.png", "mask": [shares]}
+    (sample,) = annotated(tmp_path, [entry], corners=Corners.normalised)
+    assert area(sample) == 16
 
 
 @pytest.mark.parametrize(
@@ -57,124 +114,200 @@ def test_annotated_pictures(tmp_path: Path) -> None:
         ([], "list of annotated pictures that is not empty"),
         ({"image": "a.png"}, "expected a list"),
         ([{"mask": [SQUARE]}], "entry 0: expected an object with `image`"),
+        ([{"image": ""}], "entry 0: expected an object with `image`"),
         ([{"image": "a.png"}], r"entry 0 \(a.png\): `mask` has no polygon"),
         ([{"image": "a.png", "mask": []}], "has no polygon"),
         ([{"image": "a.png", "mask": [[]]}], "at least three corners"),
         ([{"image": "a.png", "mask": [[1, 1, 2, 2]]}], "polygon 0 of `mask`"),
+        ([{"image": "a.png", "mask": [[SQUARE], [SQUARE, [1, 1]]]}], "polygon 1 of object 1 of"),
         ([{"image": "a.png", "mask": [[*SQUARE, 1]]}], "at least three corners"),
         ([{"image": "a.png", "mask": [[1, 1, 2, 2, "3", 3]]}], "at least three corners"),
         ([{"image": "a.png", "mask": [[1, 1, 2, 2, 10**400, 3]]}], r"entry 0 \(a.png\): polygon 0"),
         ([{"image": "a.png", "mask": [[1, 1, 2, 2, -(10**12), 3]]}], "at least three corners"),
         ([{"image": "a.png", "mask": [[1, 1, 2, 2, float("nan"), 3]]}], "at least three corners"),
         ([{"image": "a.png", "mask": [[1, 1, 2, 2, True, 3]]}], "at least three corners"),
-        ([{"image": "a.png", "mask": [[90, 90, 95, 90, 95, 95]]}], "outside 12 x 8"),
+        (
+            [{"image": "a.png", "mask": [[90, 90, 95, 90, 95, 95]]}],
+            r"\(95, 95\) is outside 12 x 8 pixels.*another size",
+        ),
+        ([{"image": "a.png", "mask": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9]]}], "corners=normalised"),
+        ([{"image": "a.png", "mask": [[2, 3, 9, 3, 5, 3]]}], r"no pixel.*polygon_rule=cv2"),
     ],
 )
 def test_entries_that_cannot_be_used(tmp_path: Path, entries: Any, message: str) -> None:
     picture(tmp_path / "a.png")
     with pytest.raises(ValueError, match=message):
-        read_annotations(annotations(tmp_path, entries))
+        annotated(tmp_path, entries)
+
+
+def test_bad_entries_are_skipped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    good = {"image": "a.png", "mask": [SQUARE]}
+    bad = [{"mask": [SQUARE]}, {"image": "b.png", "mask": []}, {"image": "gone.png"}]
+    (sample,) = annotated(tmp_path, [bad[0], good, *bad[1:]], on_bad_record=SKIP)
+    assert sample.name == "a.png"
+    assert "skipped 3 records" in caplog.text
+    with pytest.raises(ValueError, match=r"no picture can be used; .*entry 0: expected an object"):
+        annotated(tmp_path, bad, on_bad_record=SKIP)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
+    gone = Sa2VADataConfig(source=Source.annotations, path=str(tmp_path / "annotations.json"))
     with pytest.raises(FileNotFoundError, match=r"no annotations at .*annotations\.json"):
-        read_annotations(tmp_path / "annotations.json")
+        read_annotations(gone)
     with pytest.raises(FileNotFoundError, match=r"b\.png"):
-        read_annotations(annotations(tmp_path, [{"image": "b.png", "mask": [SQUARE]}]))
+        annotated(tmp_path, [{"image": "b.png", "mask": [SQUARE]}])
     with pytest.raises(FileNotFoundError, match="no picture in"):
-        read_folders(tmp_path / "nowhere")
+        folders(tmp_path / "nowhere")
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
-    for text in ("[{", "1" * 5000):
-        (tmp_path / "annotations.json").write_text(text)
+    path = tmp_path / "annotations.json"
+    config = Sa2VADataConfig(source=Source.annotations, path=str(path))
+    for text in ("[{", "1" * 5000, "[" * 100_000):
+        path.write_text(text)
         with pytest.raises(ValueError, match=r"annotations\.json is not JSON"):
-            read_annotations(tmp_path / "annotations.json")
-    whole = picture(tmp_path / "a.png", 64, 64).read_bytes()
-    for content in (b"", b"no picture", whole[: len(whole) // 2]):
-        (tmp_path / "a.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.png cannot be read as a picture"):
-            read_image(tmp_path / "a.png")
+            read_annotations(config)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_pixels_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> None:
-    pixels = np.ones((8, 12), dtype=np.float32)
-    pixels[3, 4] = value
-    Image.fromarray(pixels).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif has pixels that are NaN or infinite"):
-        read_image(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif has pixels that are NaN or infinite"):
-        read_mask(tmp_path / "a.tif", (8, 12))
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps([{"image": "a.png", "mask": [SQUARE]}]), encoding="utf-8-sig")
+    assert len(read_annotations(Sa2VADataConfig(source=Source.annotations, path=str(path)))) == 1
 
 
 def test_folders_pair_by_name(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "p1_1.jpg")
-    mask = np.zeros((8, 12), dtype=np.uint8)
-    mask[3, 4:7] = 255
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(mask).save(tmp_path / "masks" / "p1_1.png")
-    (sample,) = read_folders(tmp_path / "images", tmp_path / "masks")
+    line(tmp_path / "masks" / "p1_1.png")
+    (sample,) = folders(tmp_path / "images", tmp_path / "masks")
     assert sample.truth_HW is not None
-    np.testing.assert_array_equal(sample.truth_HW, mask > 0)
+    assert np.argwhere(sample.truth_HW).tolist() == [[3, 4], [3, 5], [3, 6]]
     picture(tmp_path / "images" / "p2_1.jpg")
-    with pytest.raises(
-        FileNotFoundError, match=r"no mask for 1 of 2 pictures, the first p2_1\.jpg"
-    ):
-        read_folders(tmp_path / "images", tmp_path / "masks")
+    with pytest.raises(FileNotFoundError, match=r"for 1 of 2 pictures, the first p2_1\.jpg"):
+        folders(tmp_path / "images", tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "mask_name"),
+    [
+        ("21_training.tif", "21_manual1.gif", "{number}_manual1"),  # DRIVE
+        ("Image_01L.jpg", "Image_01L_1stHO.png", "{stem}_1stHO"),  # CHASE_DB1
+        ("im0001.ppm", "im0001.ah.pgm", "{stem}.ah"),  # STARE
+        ("1.png", "1_gt.png", "{stem}_gt"),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_masks_of_other_names(
+    tmp_path: Path, image: str, mask: str, mask_name: str, beside: bool
+) -> None:
+    images, masks = tmp_path / "images", tmp_path / ("images" if beside else "masks")
+    picture(images / image)
+    line(masks / mask)
+    (sample,) = folders(images, masks, mask_name=mask_name)
+    assert (sample.name, area(sample)) == (image, 3)
+
+
+@pytest.mark.parametrize("name", ["manual", "{stem", "{frame}_1", "{}"])
+def test_mask_names_that_name_no_picture(name: str) -> None:
+    with pytest.raises(ValueError, match=r"data_mix\.mask_name=.*\{stem\} or \{number\}"):
+        Sa2VADataConfig(mask_name=name)
+
+
+def test_pictures_that_are_their_own_masks(tmp_path: Path) -> None:
+    line(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"no picture can be used; .*set data_mix\.mask_name"):
+        folders(tmp_path, tmp_path)
+
+
+def test_two_masks_of_one_name(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    for mask in ("a.png", "a.gif"):
+        line(tmp_path / "masks" / mask)
+    with pytest.raises(ValueError, match="are masks of one name"):
+        folders(tmp_path / "images", tmp_path / "masks")
+
+
+def test_subfolders_are_read_and_hidden_files_are_not(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        picture(tmp_path / "images" / patient / "0001.png")
+        line(tmp_path / "masks" / patient / "0001.png")
+    (tmp_path / "images" / "p1" / "._0001.png").write_bytes(b"of macOS")
+    picture(tmp_path / "images" / ".thumbnails" / "0001.png")
+    samples = folders(tmp_path / "images", tmp_path / "masks")
+    assert [sample.name for sample in samples] == ["p1/0001.png", "p2/0001.png"]
+    assert [sample.group for sample in samples] == ["p1/", "p2/"]
+
+
+def test_bad_files_are_skipped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "abc":
+        picture(tmp_path / "images" / f"{name}.png")
+    line(tmp_path / "masks" / "a.png")
+    picture(tmp_path / "masks" / "b.png", 4, 4)
+    (sample,) = folders(tmp_path / "images", tmp_path / "masks", on_bad_record=SKIP)
+    assert sample.name == "a.png"
+    assert "skipped 2 records" in caplog.text and "4 x 4 pixels" in caplog.text
 
 
 def test_pictures_without_masks(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    assert [sample.truth_HW for sample in read_folders(tmp_path)] == [None]
+    assert [sample.truth_HW for sample in folders(tmp_path)] == [None]
 
 
-def test_masks_that_do_not_fit(tmp_path: Path) -> None:
-    Image.fromarray(np.ones((4, 6), dtype=np.uint8)).save(tmp_path / "small.png")
-    with pytest.raises(ValueError, match=r"small\.png is 6 x 4 pixels, its picture 12 x 8"):
-        read_mask(tmp_path / "small.png", (8, 12))
-    Image.fromarray(np.zeros((8, 12), dtype=np.uint8)).save(tmp_path / "none.png")
-    with pytest.raises(ValueError, match=r"none\.png is empty"):
-        read_mask(tmp_path / "none.png", (8, 12))
+def test_masks_that_cover_most_of_their_picture_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        picture(tmp_path / "images" / f"{name}.png")
+    line(tmp_path / "masks" / "a.png")
+    folders(tmp_path / "images", tmp_path / "masks", on_bad_record=SKIP)
+    assert "cover more than" not in caplog.text
+    picture(tmp_path / "masks" / "b.png")  # white all over
+    folders(tmp_path / "images", tmp_path / "masks")
+    assert "1 of 2 masks cover more than 60 % of their picture, the first b.png" in caplog.text
 
 
-def test_a_mask_with_transparency_or_palette(tmp_path: Path) -> None:
-    values = np.zeros((8, 12, 4), dtype=np.uint8)
-    values[..., 3] = 255
-    values[2, 3, 0] = 1
-    Image.fromarray(values).save(tmp_path / "rgba.png")
-    assert read_mask(tmp_path / "rgba.png", (8, 12)).sum() == 1
-    Image.fromarray(values[..., :3]).quantize(4).save(tmp_path / "palette.png")
-    assert read_mask(tmp_path / "palette.png", (8, 12)).sum() == 1
+NUMBERS = st.one_of(
+    st.integers(-5, 20), st.integers(), st.floats(), st.booleans(), st.none(), st.text(max_size=2)
+)
+MASKS = st.recursive(NUMBERS, lambda inner: st.lists(inner, max_size=8), max_leaves=20)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".webp"])
-def test_a_thin_line_survives_a_lossy_file(tmp_path: Path, suffix: str) -> None:
-    truth_HW = np.zeros((48, 64), dtype=bool)
-    truth_HW[20:22, 5:60] = truth_HW[5:40, 30:32] = True
-    path = tmp_path / f"mask{suffix}"
-    Image.fromarray(truth_HW.astype(np.uint8) * 255).save(path)
-    assert (np.asarray(Image.open(path).convert("L")) > 0).sum() > truth_HW.sum()
-    np.testing.assert_array_equal(read_mask(path, truth_HW.shape), truth_HW)
-
-
-@pytest.mark.parametrize("kind", ["L", "RGBA", "I;16"])
-def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, kind: str) -> None:
-    ramp = np.arange(96).reshape(8, 12)
-    if kind == "I;16":
-        Image.fromarray((ramp * 40).astype(np.uint16)).save(tmp_path / "a.png")  # 12 bits
-    else:
-        Image.fromarray(ramp.astype(np.uint8)).convert(kind).save(tmp_path / "a.png")
-    image_HWC = read_image(tmp_path / "a.png")
-    assert image_HWC.shape == (8, 12, 3)
-    assert image_HWC.dtype == np.uint8
-    np.testing.assert_array_equal(image_HWC[..., 0], image_HWC[..., 2])
-    assert image_HWC.max() == (255 if kind == "I;16" else 95)  # deep pictures are stretched
-
-
-def test_polygons_join() -> None:
-    moved = [value + 3 * (1 - index % 2) for index, value in enumerate(SQUARE)]  # 3 to the right
-    assert fill_polygons([SQUARE, moved], 8, 12, "here").sum() == 28
+@settings(
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    entries=st.lists(
+        st.one_of(
+            st.none(),
+            st.fixed_dictionaries(
+                {"image": st.sampled_from(["a.png", "b.png", "", 1, "x\0y", "n" * 300])},
+                optional={"mask": MASKS, "text": MASKS},
+            ),
+            st.builds(
+                lambda mask: {"image": "a.png", "mask": [mask]},
+                st.lists(st.integers(-1, 13), min_size=5, max_size=9),
+            ),
+        ),
+        max_size=3,
+    )
+)
+def test_any_annotation_is_read_or_refused(tmp_path: Path, entries: list[Any]) -> None:
+    if not (tmp_path / "a.png").exists():
+        picture(tmp_path / "a.png")
+    samples, message = list[Sample](), ""
+    try:
+        samples = annotated(tmp_path, entries)
+    except (ValueError, FileNotFoundError) as error:
+        message = str(error)
+    named = ("annotations.json", "no picture at", "cannot be read as a picture")
+    assert bool(samples) != any(part in message for part in named)
+    assert all(0 < area(sample) <= 96 for sample in samples)
 
 
 @pytest.mark.parametrize(
