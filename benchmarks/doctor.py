@@ -37,7 +37,8 @@ from core_rl.config import (
 )
 from core_rl.doctor.callback import Doctor
 from core_rl.files import write_json
-from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.policy import HFPolicy
 from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase

@@ -26,7 +26,8 @@ from core_rl.config import (
     TrainerConfig,
 )
 from core_rl.hardware import prepare
-from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.policy import HFPolicy
 from core_rl.loop.batches import PhaseBatches, shuffled_batches
 from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.loss_config import KLConfig, LossConfig, Reduction

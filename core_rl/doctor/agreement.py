@@ -7,53 +7,92 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from core_rl.doctor.findings import Finding, finding, skipped
+from core_rl.doctor.findings import Finding, at_most, equals, finding, skipped
 from core_rl.types import Actions, Policy, Query, Reference
 
-AGREES = 1e-3  # nats, largest gap; float32 log-probs of the same tokens agree to 1e-6 or so
-# nats, mean gap: among thousands of tokens in bfloat16 a few are always far off.
-HALF_AGREES = 0.05
 ENGINE_AGREES = 0.1  # nats, mean gap to another engine's kernels
 
 
-def largest_gap(one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor) -> float:
-    """Largest |difference| on real steps, in nats; infinite where either is not finite."""
-    gap_BGT = (one_BGT.float() - other_BGT.to(one_BGT.device).float()).abs()
-    gap_BGT = torch.where(gap_BGT.isfinite(), gap_BGT, math.inf)
-    return float(torch.where(mask_BGT, gap_BGT, 0.0).max())
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest gaps that a healthy run shows, in nats.
+
+    Attributes:
+        max_abs: of one token.
+        mean_abs: over all tokens.
+    """
+
+    max_abs: float
+    mean_abs: float
 
 
-def mean_gap(one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor) -> float:
-    """Mean |difference| on real steps, in nats; infinite where either is not finite."""
-    gap_BGT = (one_BGT.float() - other_BGT.to(one_BGT.device).float()).abs()
-    gap_BGT = torch.where(gap_BGT.isfinite(), gap_BGT, math.inf)
-    return float(torch.where(mask_BGT, gap_BGT, 0.0).sum() / mask_BGT.sum().clamp(min=1))
+FULL = Tolerance(max_abs=1e-3, mean_abs=1e-3)  # float32; healthy: 1e-6 to 1e-5
+HALF = Tolerance(max_abs=0.5, mean_abs=0.05)  # bfloat16 and float16; healthy: about 1e-2
 
 
-def is_half(policy: Policy) -> bool:
+@dataclass(frozen=True)
+class Gap:
+    """|difference| of two sets of log-probabilities over real tokens, in nats.
+
+    Attributes:
+        first: largest, at the first token of a completion.
+        rest: largest, at the tokens after it; 0 where there are none.
+        mean: over all tokens.
+    """
+
+    first: float
+    rest: float
+    mean: float
+
+    @property
+    def max(self) -> float:
+        return max(self.first, self.rest)
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Tell whether both limits hold; a gap that is not a number is never within."""
+        return self.max <= tolerance.max_abs and self.mean <= tolerance.mean_abs
+
+
+def gap_between(one: Tensor, other: Tensor, mask: Tensor) -> Gap:
+    """Compare two scorings [..., T] of the same tokens; not finite in either counts as infinite."""
+    gap = (one.float() - other.to(one.device).float()).abs()
+    gap = torch.where(gap.isfinite(), gap, math.inf)
+    gap = torch.where(mask, gap, 0.0)
+    rest = float(gap[..., 1:].max()) if gap.shape[-1] > 1 else 0.0
+    mean = float(gap.sum() / mask.sum().clamp(min=1))
+    return Gap(float(gap[..., 0].max()), rest, mean)
+
+
+def is_half(policy: nn.Module) -> bool:
     """Tell whether a policy computes in bfloat16 or float16, autocast included."""
-    first = next(iter(policy.parameters()), None)
+    first = next(policy.parameters(), None)
     if first is None:
         return False
     halved = first.dtype in (torch.bfloat16, torch.float16)
     return halved or torch.is_autocast_enabled(first.device.type)
 
 
+def tolerance_of(policy: nn.Module) -> Tolerance:
+    """Tolerance for the precision that a policy computes in."""
+    return HALF if is_half(policy) else FULL
+
+
 def disagreement(
-    policy: Policy, one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor
+    policy: nn.Module, one_BGT: Tensor, other_BGT: Tensor, mask_BGT: Tensor
 ) -> tuple[float, float]:
     """Gap of two scorings by one policy, and the largest that its precision explains.
 
     Returns:
-        In nats: the largest gap of a step in float32, the mean in half precision.
+        In nats: the largest gap of a step in float32; the mean in half precision, where a few of
+        thousands of tokens are always far off.
     """
-    if is_half(policy):
-        return mean_gap(one_BGT, other_BGT, mask_BGT), HALF_AGREES
-    return largest_gap(one_BGT, other_BGT, mask_BGT), AGREES
+    gap = gap_between(one_BGT, other_BGT, mask_BGT)
+    return (gap.mean, HALF.mean_abs) if is_half(policy) else (gap.max, FULL.max_abs)
 
 
 @torch.no_grad()
@@ -71,11 +110,10 @@ def kl_findings(
     )
     gap, limit = disagreement(policy, own, other, actions.mask_BGT)
     return [
-        finding(
+        at_most(
             "reference/gap_at_start",
             gap,
-            f"<= {limit:g}",
-            gap <= limit,
+            limit,
             "KL to the reference is not 0 at the start of the phase: the reference has other "
             "weights, another mode (dropout) or other inputs",
             "take the reference from the policy at the start of the phase (policy.frozen_copy()), "
@@ -101,11 +139,10 @@ def ratio_findings(
         return [skipped("signal/ratio_gap", "a mechanism without log-probs drew these")]
     gap, limit = disagreement(policy, own, actions.logp_BGT, actions.mask_BGT)
     found = [
-        finding(
+        at_most(
             "signal/ratio_gap",
             gap,
-            f"<= {limit:g}",
-            gap <= limit,
+            limit,
             "sampler and training log-probs disagree before the update: stale rollout weights, "
             "another temperature, other masked options, dropout, or another prompt",
             "draw with the present weights, and score logits / temperature under the same mask of "
@@ -120,12 +157,10 @@ def ratio_findings(
 def _engine_finding(logp_BGT: Tensor, actions: Actions) -> Finding:
     """Another engine's log-probs may differ by its kernels and precision, and by no more."""
     assert actions.engine_logp_BGT is not None
-    gap = mean_gap(logp_BGT, actions.engine_logp_BGT, actions.mask_BGT)
-    return finding(
+    return at_most(
         "signal/engine_gap",
-        gap,
-        f"<= {ENGINE_AGREES:g}",
-        gap <= ENGINE_AGREES,
+        gap_between(logp_BGT, actions.engine_logp_BGT, actions.mask_BGT).mean,
+        ENGINE_AGREES,
         "the engine that draws has other weights (stale rollout weights), another prompt or chat "
         "template, or returns log-probs of another distribution",
         "send the weights before each rollout and let the engine return processed log-probs",
@@ -142,32 +177,27 @@ def consistency_findings(
     )
     repeat, limit = disagreement(policy, together, again, actions.mask_BGT)
     found = [
-        finding(
+        at_most(
             "signal/repeatable",
             repeat,
-            f"<= {limit:g}",
-            repeat <= limit,
+            limit,
             "two scorings of the same candidates differ: dropout is on",
             "set dropout to 0, or score in eval mode",
         )
     ]
     if len(queries) < 2:
         return [*found, skipped("signal/alone_gap", "needs two queries")]
-    alone = torch.cat(
-        [
-            policy.log_probs(
-                policy.encode([query]), rows_of(actions, slice(b, b + 1)), temperature
-            ).logp_BGT
-            for b, query in enumerate(queries)
-        ]
-    )
-    gap, limit = disagreement(policy, together, alone, actions.mask_BGT)
+    alone = [
+        policy.log_probs(policy.encode([query]), rows_of(actions, slice(b, b + 1)), temperature)
+        for b, query in enumerate(queries)
+    ]
+    alone_BGT = torch.cat([one.logp_BGT for one in alone])
+    gap, limit = disagreement(policy, together, alone_BGT, actions.mask_BGT)
     found.append(
-        finding(
+        at_most(
             "signal/alone_gap",
             gap,
-            f"<= {limit:g}",
-            gap <= limit,
+            limit,
             "a query's candidates score otherwise in the batch than alone: the first query is "
             "reused for the batch, padding is attended to, or rows are mixed up",
             "encode each query by itself and mask padding",
@@ -195,15 +225,15 @@ def reuse_findings(
     """
     assert actions.logp_BGT is not None
     now = policy.log_probs(policy.encode(queries), actions, temperature).logp_BGT
-    changed = largest_gap(actions.logp_BGT, first_logp_BGT, actions.mask_BGT)
-    moved = largest_gap(now, actions.logp_BGT, actions.mask_BGT)
+    changed = gap_between(actions.logp_BGT, first_logp_BGT, actions.mask_BGT).max
+    moved = gap_between(now, actions.logp_BGT, actions.mask_BGT).max
     cause = (
         "old log-probs were recomputed after the update: the ratio is 1 by construction, so "
         "clipping never acts and reuse is uncorrected"
     )
     cure = "keep the log-probs of the sampler with the rollout; never take logp.detach() again"
     return [
-        finding("signal/old_logp_changed", changed, "= 0", changed == 0, cause, cure),
+        equals("signal/old_logp_changed", changed, 0, cause, cure),
         finding("signal/reuse_gap", moved, "> 0", moved > 0, cause, cure),
     ]
 

@@ -1,7 +1,7 @@
-"""Signs that completions fell apart, and rewards that teach nothing.
+"""Signs of degenerate completions, and rewards without a learning signal.
 
-The run this project began with wrote `<contextsystemsystemsystem ...` for a day under a constant
-reward of .10.  Each figure here would have said so at its first step.
+A run once wrote `<contextsystemsystemsystem ...` for a day under a constant reward of .10.  Each
+figure here shows that at the first step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from core_rl.config import DoctorConfig
-from core_rl.doctor.findings import Finding, Verdict, finding, skipped
+from core_rl.doctor.findings import Finding, Verdict, at_most, finding, skipped
 from core_rl.types import Actions, RewardTable
 
 NGRAM = 4
@@ -127,13 +127,12 @@ def degeneration_findings(
 
 def _repetition_findings(seen: Repetition, limits: DoctorConfig) -> list[Finding]:
     cause = "completions repeat themselves: garbled decoding, or a policy that collapsed"
-    top, low, high = limits.max_top_share, limits.min_distinct_2, limits.max_repeated
+    low = limits.min_distinct_2
     return [
-        finding(
+        at_most(
             "degeneration/top_share",
             seen.top_share,
-            f"<= {top:g}",
-            seen.top_share <= top,
+            limits.max_top_share,
             f"one token fills {seen.top_share:.0%} of a completion: garbled decoding, or a policy "
             "that collapsed",
             CURE_GARBLED,
@@ -146,14 +145,7 @@ def _repetition_findings(seen: Repetition, limits: DoctorConfig) -> list[Finding
             cause,
             CURE_GARBLED,
         ),
-        finding(
-            "degeneration/repeated_4",
-            seen.repeated,
-            f"<= {high:g}",
-            seen.repeated <= high,
-            cause,
-            CURE_GARBLED,
-        ),
+        at_most("degeneration/repeated_4", seen.repeated, limits.max_repeated, cause, CURE_GARBLED),
     ]
 
 
@@ -162,11 +154,10 @@ def _blank(actions: Actions) -> Finding:
     if not texts:
         return skipped("degeneration/blank", "candidates carry no text")
     share = sum(not text.strip() for text in texts) / len(texts)
-    return finding(
+    return at_most(
         "degeneration/blank",
         share,
-        "<= 0.5",
-        share <= 0.5,
+        0.5,
         f"{share:.0%} of the completions are blank: the first token drawn ends them, or all that "
         "is drawn is special tokens",
         "look at template/generation_prompt and the end of the prompt: a model that sees a closed "
@@ -198,11 +189,10 @@ def _drift(actions: Actions, limits: DoctorConfig, references: Sequence[str]) ->
     share = foreign_share(texts, references)
     if math.isnan(share):
         return skipped(check, f"fewer than {MIN_LETTERS} letters to compare")
-    return finding(
+    return at_most(
         check,
         share,
-        f"<= {limits.max_foreign:g}",
-        share <= limits.max_foreign,
+        limits.max_foreign,
         f"{share:.0%} of the letters are of scripts that the prompts do not use: language drift, "
         "or garbled decoding",
         f"{CURE_GARBLED}; where answers are meant to be in another language: doctor.max_foreign=1",
@@ -292,13 +282,16 @@ class RewardWatch:
                 "field it needs, a parse that always fails",
                 Verdict.warn,
             )
+        if name in constant and not enough:
+            few = f"{self.groups} groups; {self.limits.flat_groups} tell whether it is constant"
+            return skipped(f"reward/spread_{name}", few)
         if values.numel() < 2:
             return skipped(f"reward/spread_{name}", "judged fewer than two candidates")
         return finding(
             f"reward/spread_{name}",
             0.0 if name in constant else float(values.std()),
             "> 0",
-            name not in constant or not enough,
+            name not in constant,
             f"reward {name!r} is constant at {constant.get(name, 0):g} over {values.numel()} "
             "candidates: a floor value, a judge that always says the same, or a broken parse",
             "read what it is given (samples.parquet); drop it or set its weight to 0 if it is "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core_rl.doctor.agreement import is_half, rows_of
-from core_rl.doctor.findings import Finding, Verdict, finding, skipped
+from core_rl.doctor.findings import Finding, equals, finding, skipped
 from core_rl.objective.rewards import WeightedReward
 from core_rl.types import Actions, Group, Policy, RewardTable
 
@@ -122,15 +122,13 @@ def reward_findings(reward: WeightedReward, group: Group) -> list[Finding]:
     if off and _differ(group.rewards, reward.score(group.queries, group.actions), None):
         return [skipped(check, f"{', '.join(off)} never answer twice alike")]
     return [
-        finding(
+        equals(
             check,
-            float(len(off)),
-            "= 0",
-            not off,
+            len(off),
+            0,
             f"{', '.join(off)} judge a query otherwise in the batch than alone: the first record's "
             "solution or type is used for all, or values come in another order",
             "return values[b][g] for query b and candidate g, each from its own record",
-            Verdict.fail,
         )
     ]
 

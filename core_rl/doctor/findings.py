@@ -54,6 +54,30 @@ def finding(
     return Finding(check, figure, expected, otherwise, cause, cure)
 
 
+def at_most(
+    check: str,
+    figure: float,
+    limit: float,
+    cause: str = "",
+    cure: str = "",
+    otherwise: Verdict = Verdict.fail,
+) -> Finding:
+    """Make the line of a figure that must not exceed a limit."""
+    return finding(check, float(figure), f"<= {limit:g}", figure <= limit, cause, cure, otherwise)
+
+
+def equals(
+    check: str,
+    figure: float,
+    wanted: float,
+    cause: str = "",
+    cure: str = "",
+    otherwise: Verdict = Verdict.fail,
+) -> Finding:
+    """Make the line of a figure that has one right value."""
+    return finding(check, float(figure), f"= {wanted:g}", figure == wanted, cause, cure, otherwise)
+
+
 def skipped(check: str, why: str) -> Finding:
     """Make the line of a check that does not apply, or has nothing to judge."""
     return Finding(check, None, why, Verdict.skipped)

@@ -7,6 +7,7 @@ noise.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ class Telling:
 
     Attributes:
         check: name of the finding.
-        part: text that recognises the warning.
+        part: pattern that recognises the warning.
         verdict: where it is heard while candidates are drawn or scored.
         means: in plain words.
         cure: what ends it.
@@ -43,12 +44,12 @@ TELLING = (
         "None of the inputs have requires_grad=True",
         Verdict.warn,
         "activation checkpointing ran where no gradient is wanted: a model in train mode draws or "
-        "scores under no_grad; since transformers 4.53 generate() loses its cache that way",
+        "scores under no_grad; generate() of transformers 4.53 to 5.23 loses its cache that way",
         _CURE,
     ),
     Telling(
         "warnings/cache_dropped",
-        "Setting `past_key_values=None`",
+        r"Setting `(past_key_values|cache)=None`",
         Verdict.warn,
         "a layer under activation checkpointing threw the cache away: completions that are drawn "
         "like this see one token at a time",
@@ -84,8 +85,8 @@ class Overheard:
         found = []
         left = list(self.said)
         for one in TELLING:
-            heard = [text for text in left if one.part in text]
-            left = [text for text in left if one.part not in text]
+            heard = [text for text in left if re.search(one.part, text)]
+            left = [text for text in left if text not in heard]
             if heard:
                 count = float(len(heard))
                 found.append(Finding(one.check, count, "= 0", one.verdict, one.means, one.cure))

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from core_rl.doctor.findings import Finding, Verdict, finding, skipped
+from core_rl.doctor.findings import Finding, Verdict, at_most, equals, finding, skipped
 from core_rl.types import Reference
 
 SAMPLED = 4096  # elements a tensor that are compared before and after a step
 UNTOUCHED = 0.1  # share of trainable tensors that a model may leave unused (special embeddings)
+ADAPTERS = "the reference is the policy with its adapters as they were"
 FEW_MOVE = 0.01  # share of weights with a gradient that a step must move, or it mostly rounds away
 
 
@@ -23,11 +24,10 @@ FEW_MOVE = 0.01  # share of weights with a gradient that a step must move, or it
 def weights_finite(module: nn.Module) -> Finding:
     """Check that no weight is NaN or infinite."""
     broken = [name for name, p in module.named_parameters() if not bool(p.isfinite().all())]
-    return finding(
+    return equals(
         "weights/not_finite",
-        float(len(broken)),
-        "= 0",
-        not broken,
+        len(broken),
+        0,
         f"NaN or infinite weights in {len(broken)} tensors, the first {_first(broken)}",
         "start from a checkpoint that is whole; after an update: lower trainer.lr or "
         "trainer.grad_clip, or train in bf16 instead of fp16",
@@ -66,21 +66,19 @@ def optimizer_findings(module: nn.Module, optimizer: torch.optim.Optimizer) -> l
         default=0.0,
     )
     return [
-        finding(
+        equals(
             "optimizer/missing",
-            float(len(missing)),
-            "= 0",
-            not missing,
+            len(missing),
+            0,
             f"{len(missing)} trainable parameters are not in the optimiser, the first "
             f"{_first(missing)}: they get gradients and never change",
             "build the optimiser after adapters, unfreezing and moving to the device, from "
             "module.parameters()",
         ),
-        finding(
+        equals(
             "optimizer/strange",
-            float(strange),
-            "= 0",
-            strange == 0,
+            strange,
+            0,
             f"the optimiser holds {strange} parameters that are not the policy's: it trains a copy",
             "build the optimiser from the very module that computes the loss",
         ),
@@ -137,11 +135,10 @@ def gradient_findings(module: nn.Module, has_signal: bool) -> list[Finding]:
             "look at rollout/mixed_share, train/clip_fraction and the loss mask; train in bf16 or "
             "fp32 instead of fp16",
         ),
-        finding(
+        at_most(
             "gradient/untouched_share",
             len(untouched) / len(training),
-            f"<= {UNTOUCHED:g}",
-            len(untouched) <= UNTOUCHED * len(training),
+            UNTOUCHED,
             f"{len(untouched)} of {len(training)} trainable tensors have no gradient, the first "
             f"{_first(untouched)}: that part is not in the loss's graph",
             "freeze what is meant to stay; otherwise see that its output reaches the loss; with "
@@ -220,29 +217,23 @@ def reference_findings(policy: nn.Module, reference: Reference) -> list[Finding]
             its adapters as they were) shares weights on purpose.
     """
     if not isinstance(reference, nn.Module):
-        return [
-            skipped(
-                "reference/aliased", "the reference is the policy with its adapters as they were"
-            )
-        ]
+        return [skipped("reference/aliased", ADAPTERS)]
     training = {_storage(p): name for name, p in policy.named_parameters() if p.requires_grad}
     shared = [training[_storage(p)] for p in reference.parameters() if _storage(p) in training]
     learning = [name for name, p in reference.named_parameters() if p.requires_grad]
     return [
-        finding(
+        equals(
             "reference/aliased",
-            float(len(shared)),
-            "= 0",
-            not shared,
+            len(shared),
+            0,
             f"the reference is aliased: it shares {len(shared)} trained tensors with the policy, "
             f"the first {_first(shared)}, so KL stays 0 whatever the policy does",
             "copy.deepcopy the model for the reference (policy.frozen_copy())",
         ),
-        finding(
+        equals(
             "reference/trainable",
-            float(len(learning)),
-            "= 0",
-            not learning,
+            len(learning),
+            0,
             f"{len(learning)} parameters of the reference require gradients",
             "reference.requires_grad_(False)",
         ),
@@ -258,9 +249,7 @@ def stays_findings(policy: nn.Module, reference: Reference) -> list[Finding]:
         reference: as in `reference_findings`.
     """
     if not isinstance(reference, nn.Module):
-        return [
-            skipped("reference/stays", "the reference is the policy with its adapters as they were")
-        ]
+        return [skipped("reference/stays", ADAPTERS)]
     kept = dict(reference.named_parameters())
     pairs = [
         (p, kept[name])

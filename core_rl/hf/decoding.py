@@ -9,14 +9,15 @@ candidate that has ended leaves by dropping its query.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from core_rl.hf.generation import draw, suppression
-from core_rl.hf.shared_attention import Layers
+from core_rl.hf.encoded_prompt import Layers
+from core_rl.hf.generation import Sampling, draw, suppression
+from core_rl.hf.shared_attention import AttentionLayer
 
 
 class GrowingCache:
@@ -102,7 +103,10 @@ class GrowingCache:
         return cells.view(-1, self.width, *cells.shape[1:]).transpose(1, 2)
 
     def keep(self, alive_N: Tensor) -> None:
-        """Drop the rows where `alive_N` is False; questions go when half of them are through."""
+        """Drop the rows where `alive_N` is False.
+
+        Finished questions are removed once at least half are finished.
+        """
         num_questions = len(self.bias_BUWS)
         cells_N = alive_N.nonzero().squeeze(-1) if self.cells_N is None else self.cells_N[alive_N]
         place_N = cells_N % self.width
@@ -154,7 +158,7 @@ class ModelDecoder:
         self.position_N = last_position_B[cache.question_N]
 
     def attend(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, scale: float
+        self, module: AttentionLayer, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> Tensor:
         out = self.cache.attend(
             module.layer_idx, query.squeeze(2), key.squeeze(2), value.squeeze(2), scale
@@ -178,32 +182,22 @@ class ModelDecoder:
 
 @torch.inference_mode()  # a tenth cheaper than `no_grad`: a token is hundreds of small operations
 def decode_rows(
-    decoder: Decoder,
-    last_ids_N: Tensor,
-    *,
-    max_new: int,
-    stop_ids: Tensor,
-    pad_id: int,
-    suppress: Tensor | None,
-    temperature: float,
+    decoder: Decoder, last_ids_N: Tensor, sampling: Sampling
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Continue N rows until each stops or `max_new` tokens are drawn.
+    """Continue N rows until each stops or the limit is reached.
 
     Args:
         decoder: holds the prompts without their last token.
         last_ids_N: that token.
-        max_new: limit of new tokens.
-        stop_ids: ids that end a row.
-        pad_id: fills rows after their end.
-        suppress: ids never drawn.
-        temperature: 0 takes the most probable token.
+        sampling: how to draw.
 
     Returns:
         ids_NT, mask_NT (the stop token included) and logp_NT (0 after the end): tensors of
         inference mode, to be cloned before a graph may keep them.
     """
+    max_new, temperature = sampling.max_new, sampling.temperature
     shape = (len(last_ids_N), max_new)
-    ids_NT = last_ids_N.new_full(shape, pad_id)
+    ids_NT = last_ids_N.new_full(shape, sampling.pad_id)
     logp_NT = torch.zeros(shape, device=last_ids_N.device)
     lengths_N = last_ids_N.new_full(shape[:1], max_new)
     rows_N = torch.arange(shape[0], device=last_ids_N.device)
@@ -213,9 +207,9 @@ def decode_rows(
         logits_NK = decoder.step(chosen_N, step).float()
         if stops_K is None:
             size = logits_NK.shape[-1]
-            bias_K = suppression(suppress, size, logits_NK.device)
+            bias_K = suppression(sampling.suppress, size, logits_NK.device)
             stops_K = torch.zeros(size, dtype=torch.bool, device=logits_NK.device)
-            stops_K[stop_ids] = True
+            stops_K[sampling.stop_ids] = True
         if temperature not in (0, 1):
             logits_NK = logits_NK / temperature
         logp_NK = torch.log_softmax(logits_NK if bias_K is None else logits_NK + bias_K, dim=-1)

@@ -1,18 +1,55 @@
-"""What a model is fed of a prompt."""
+"""What a model is fed of a prompt, and what is kept of it afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core_rl.types import Query
+
 Inputs = dict[str, Any]  # keyword arguments of a model's forward
+Layers = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, [1, heads, P, D]
 
 # Inputs with one number a token, beside `input_ids`, and that number for a completion's tokens.
 # They are known by name: a clip can have as many mel frames or patches as its prompt has tokens.
 PER_TOKEN: Mapping[str, int] = {"attention_mask": 1, "token_type_ids": 0, "mm_token_type_ids": 0}
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """One prompt, encoded.
+
+    Attributes:
+        layers: keys and values of its tokens but the last, [1, heads, P - 1, D] a layer.
+        ids: all its tokens, [P].
+        last_position: rotary position of that token, the same on all axes.
+    """
+
+    layers: Layers
+    ids: Tensor
+    last_position: Tensor
+
+    def detached(self) -> Prefix:
+        """The same numbers without their graph."""
+        layers = [(keys.detach(), values.detach()) for keys, values in self.layers]
+        return replace(self, layers=layers)
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """B encoded prompts.
+
+    Attributes:
+        queries: the records; needed where the prompt is encoded again for every candidate.
+        prefixes: what was kept of each; None where it is encoded again.
+    """
+
+    queries: Sequence[Query]
+    prefixes: tuple[Prefix, ...] | None = None
 
 
 def followed_by(

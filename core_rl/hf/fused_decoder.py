@@ -60,7 +60,7 @@ class FusedDecoder:
     def __init__(
         self,
         decoder: Any,
-        head: Any,
+        head: nn.Linear,
         cache: GrowingCache,
         last_position_B: Tensor,
         max_new: int,
@@ -85,17 +85,25 @@ class FusedDecoder:
         self.turns_NTD = turns_BTD[cache.question_N]
 
     @staticmethod
-    def fits(decoder: Any, head: Any) -> bool:
+    def fits(decoder: Any, head: nn.Module) -> bool:
         """True for a float32 decoder on a CPU whose layers are the family's own, none adapted."""
-        if type(decoder).__name__ not in _FAMILY or type(head) is not nn.Linear:
+        if type(decoder).__name__ not in _FAMILY:
             return False
         layer, config = decoder.layers[0], decoder.config.get_text_config()
-        products = [getattr(layer.self_attn, name) for name in _LINEAR]
-        products += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
+        products = [
+            module
+            for each in decoder.layers
+            for module in (
+                *(getattr(each.self_attn, name) for name in _LINEAR),
+                *(each.mlp.gate_proj, each.mlp.up_proj, each.mlp.down_proj),
+            )
+        ]
         weights = list(decoder.parameters())
         return (
             # Autocast would round the residual stream, which the model's own layers keep.
             not torch.is_autocast_enabled("cpu")
+            and type(head) is nn.Linear
+            and type(decoder.embed_tokens) is nn.Embedding
             and all(type(module) is nn.Linear for module in products)
             and layer.self_attn.o_proj.bias is None
             and layer.mlp.gate_proj.bias is None

@@ -1,20 +1,53 @@
 """Draw completions from a Hugging Face causal model, with the log-probs the learner will need.
 
 `generate()` in train mode with activation checkpointing silently loses its cache from the second
-token on (transformers 4.53 and later), and its top-k and top-p bias the importance ratio.  So the
-loop here is written out: it decodes under `generation_mode`, from logits / temperature with the
-suppressed ids masked, and returns exactly those log-probs.
+token on (transformers 4.53 to 5.23), and its top-k and top-p bias the importance ratio.  The loop
+here decodes under `generation_mode`, from logits / temperature with the suppressed ids masked, and
+returns exactly those log-probs.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Attributes:
+        max_new: limit of new tokens.
+        stop_ids: ids that end a row.
+        pad_id: fills rows after their end.
+        suppress: ids never drawn; None for none.
+        temperature: 0 takes the most probable token.
+    """
+
+    max_new: int
+    stop_ids: Tensor
+    pad_id: int
+    suppress: Tensor | None = None
+    temperature: float = 1.0
+
+
+def takes(model: nn.Module, argument: str) -> bool:
+    """Tell whether a model's forward, under any adapters, has an argument of that name."""
+    base = getattr(model, "get_base_model", None)  # of peft, whose own forward takes anything
+    forward = model.forward if base is None else base().forward
+    return argument in inspect.signature(forward).parameters
+
+
+def cache_name(model: nn.Module) -> str:
+    """Name of a model's cache among its arguments and outputs; transformers 5.24 renamed it."""
+    return "cache" if takes(model, "cache") else "past_key_values"
 
 
 @contextmanager
@@ -102,14 +135,9 @@ def decode(
     first_logits_NK: Tensor,
     prompt_mask_NP: Tensor,
     next_position_N: Tensor,
-    *,
-    max_new: int,
-    stop_ids: Tensor,
-    pad_id: int,
-    suppress: Tensor | None,
-    temperature: float,
+    sampling: Sampling,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Continue N rows until each stops or `max_new` tokens are drawn.
+    """Continue N rows until each stops or the limit is reached.
 
     Args:
         model: in generation mode.
@@ -117,36 +145,32 @@ def decode(
         first_logits_NK: logits of the first new token.
         prompt_mask_NP: attention mask of the (left-padded) prompts.
         next_position_N: rotary position of the first new token.
-        max_new: limit of new tokens.
-        stop_ids: ids that end a row.
-        pad_id: fills rows after their end.
-        suppress: ids never drawn.
-        temperature: 0 takes the most probable token.
+        sampling: how to draw.
 
     Returns:
         ids_NT, mask_NT (the stop token included) and logp_NT (0 after the end).
     """
-    attention = prompt_mask_NP
-    logits = first_logits_NK
+    attention, logits, temperature = prompt_mask_NP, first_logits_NK, sampling.temperature
+    kept = {cache_name(model): cache}
     alive = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     ids, masks, logps = [], [], []
-    for step in range(max_new):
-        logp_NK = log_softmax_masked(logits, temperature or 1.0, suppress)
+    for step in range(sampling.max_new):
+        logp_NK = log_softmax_masked(logits, temperature or 1.0, sampling.suppress)
         chosen = logp_NK.argmax(dim=-1) if temperature == 0 else draw(logp_NK)
         logp = logp_NK.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-        chosen = torch.where(alive, chosen, pad_id)
+        chosen = torch.where(alive, chosen, sampling.pad_id)
         ids.append(chosen)
         masks.append(alive)
         logps.append(torch.where(alive, logp, 0.0))
-        alive = alive & ~torch.isin(chosen, stop_ids)
-        if step + 1 == max_new or not alive.any():
+        alive = alive & ~torch.isin(chosen, sampling.stop_ids)
+        if step + 1 == sampling.max_new or not alive.any():
             break
         attention = torch.cat([attention, attention.new_ones(len(attention), 1)], dim=1)
         logits = model(
             input_ids=chosen.unsqueeze(1),
             attention_mask=attention,
             position_ids=(next_position_N + step).unsqueeze(1),
-            past_key_values=cache,
             use_cache=True,
+            **kept,
         ).logits[:, -1]
     return torch.stack(ids, 1), torch.stack(masks, 1), torch.stack(logps, 1)

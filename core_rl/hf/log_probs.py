@@ -1,13 +1,14 @@
 """Log-probs of chosen tokens from hidden states, without the logits of all positions at once.
 
 Logits of G candidates with T tokens over a vocabulary of K are G * T * K numbers, and their
-softmax and its gradient as many again: at K = 150 000 they outweigh the model.  Here the head
-runs over a portion of the positions at a time and keeps the normaliser alone; the backward pass
-computes the portion's logits again.
+softmax and its gradient as many again: at K = 150 000 that is more than the model itself.  Here the
+head runs over a portion of the positions at a time and only the normaliser is kept; the backward
+pass computes the portion's logits again.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,25 @@ from torch.utils.checkpoint import checkpoint
 from core_rl.hf.generation import suppression
 
 CHUNK = {"cpu": 2**21, "cuda": 2**26}  # logits at a time: 8 MiB stay in a CPU's cache; 256 MiB
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """Logits * `inverse_temperature` + `bias_K`, `rows` positions at a time."""
+
+    inverse_temperature: float
+    bias_K: Tensor | None
+    rows: int
+
+    def scale(self, logits: Tensor) -> Tensor:
+        """Scaled logits in float32, -inf at suppressed ids; in place where that is allowed."""
+        scaled = logits.float()
+        if self.inverse_temperature != 1:
+            scaled = scaled.mul_(self.inverse_temperature)
+        return scaled if self.bias_K is None else scaled.add_(self.bias_K)
+
+    def parts(self, positions: int) -> list[slice]:
+        return [slice(start, start + self.rows) for start in range(0, positions, self.rows)]
 
 
 def chosen_log_probs(
@@ -44,7 +64,7 @@ def chosen_log_probs(
     rows = max(1, size // vocabulary)
     if type(head) is nn.Linear:
         found: Tensor = _ChosenLogProbs.apply(
-            hidden_SD, head.weight, head.bias, chosen_S, 1 / temperature, bias_K, rows
+            hidden_SD, head.weight, head.bias, chosen_S, _Softmax(1 / temperature, bias_K, rows)
         )
         return found
     # An adapted or quantised head: whatever it computes is computed again in the backward pass.
@@ -81,40 +101,36 @@ class _ChosenLogProbs(torch.autograd.Function):
         weight_KD: Tensor,
         bias_of_head: Tensor | None,
         chosen_S: Tensor,
-        inverse_temperature: float,
-        bias_K: Tensor | None,
-        rows: int,
+        softmax: _Softmax,
     ) -> Tensor:
-        ctx.settings = inverse_temperature, rows
+        ctx.softmax = softmax
         found_S = hidden_SD.new_empty(len(hidden_SD), dtype=torch.float32)
         total_S = torch.empty_like(found_S)
-        for start in range(0, len(hidden_SD), rows):
-            part = slice(start, start + rows)
+        for part in softmax.parts(len(hidden_SD)):
             logits = linear(hidden_SD[part], weight_KD, bias_of_head)
             ctx.compute_dtype = logits.dtype  # another one than the weight's under autocast
-            scaled = _scale(logits, inverse_temperature, bias_K)
+            scaled = softmax.scale(logits)
             torch.logsumexp(scaled, dim=-1, out=total_S[part])
             torch.gather(scaled, 1, chosen_S[part].unsqueeze(1), out=found_S[part].unsqueeze(1))
-        ctx.save_for_backward(hidden_SD, weight_KD, bias_of_head, chosen_S, bias_K, total_S)
+        ctx.save_for_backward(hidden_SD, weight_KD, bias_of_head, chosen_S, total_S)
         return found_S.sub_(total_S)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_SD, weight_KD, bias_of_head, chosen_S, bias_K, total_S = ctx.saved_tensors
-        inverse_temperature, rows = ctx.settings
+        hidden_SD, weight_KD, bias_of_head, chosen_S, total_S = ctx.saved_tensors
+        softmax = ctx.softmax
         weight = weight_KD.to(ctx.compute_dtype)
         needs = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden_SD) if needs[0] else None
         grad_weight = torch.zeros_like(weight_KD) if needs[1] else None
         grad_bias = torch.zeros_like(bias_of_head) if needs[2] else None
-        for start in range(0, len(hidden_SD), rows):
-            part = slice(start, start + rows)
+        for part in softmax.parts(len(hidden_SD)):
             hidden = hidden_SD[part].to(ctx.compute_dtype)
             bias = None if bias_of_head is None else bias_of_head.to(ctx.compute_dtype)
-            slope = _scale(linear(hidden, weight, bias), inverse_temperature, bias_K)
+            slope = softmax.scale(linear(hidden, weight, bias))
             slope.sub_(total_S[part].unsqueeze(1)).exp_().neg_()  # -p, 0 at suppressed ids
             slope.scatter_add_(1, chosen_S[part].unsqueeze(1), torch.ones_like(slope[:, :1]))
-            slope.mul_(grads[0][part].unsqueeze(1) * inverse_temperature)
+            slope.mul_(grads[0][part].unsqueeze(1) * softmax.inverse_temperature)
             slope = slope.to(ctx.compute_dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ weight
@@ -122,12 +138,4 @@ class _ChosenLogProbs(torch.autograd.Function):
                 grad_weight.add_(slope.T @ hidden)
             if grad_bias is not None:
                 grad_bias.add_(slope.sum(0))
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
-
-
-def _scale(logits: Tensor, inverse_temperature: float, bias_K: Tensor | None) -> Tensor:
-    """Logits / temperature in float32, -inf at suppressed ids; in place where that is allowed."""
-    scaled = logits.float()
-    if inverse_temperature != 1:
-        scaled = scaled.mul_(inverse_temperature)
-    return scaled if bias_K is None else scaled.add_(bias_K)
+        return grad_hidden, grad_weight, grad_bias, None, None

@@ -2,9 +2,9 @@
 
 The prompt of a question is encoded once.  Its keys and values serve the decoding of all G
 candidates and, with their graph, the log-probs, so that one backward pass reaches the prompt (and
-any media tower) through all of them; see `core_rl.hf.shared_prompt`.  Where that cannot hold, under
-activation checkpointing for one, the prompt is encoded again for every candidate; the two paths are
-tested equal.
+any media tower) through all of them; see `core_rl.hf.shared_prompt`.  Where that is not possible,
+e.g. under activation checkpointing, the prompt is encoded again for every candidate.  Tests hold
+the two paths equal.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core_rl.hf.encoded_prompt import PER_TOKEN, Inputs, followed_by
-from core_rl.hf.generation import generation_mode
+from core_rl.hf.encoded_prompt import PER_TOKEN, EncodedPrompt, Inputs, Prefix, followed_by
+from core_rl.hf.generation import Sampling, generation_mode
 from core_rl.hf.reference import AdapterReference
 from core_rl.hf.repeated_prompt import draw_with_copies, score_with_copies
 from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.hf.shared_prompt import (
-    Prefix,
     draw_candidates,
     encode_prompt,
     score_candidates,
@@ -35,21 +35,6 @@ from core_rl.hf.shared_prompt import (
 from core_rl.types import Actions, Policy, Query, StepLogProbs
 
 log = logging.getLogger(__name__)
-
-__all__ = ["EncodedPrompt", "HFPolicy", "Inputs", "switch_dropout_off"]
-
-
-@dataclass(frozen=True)
-class EncodedPrompt:
-    """B encoded prompts.
-
-    Attributes:
-        queries: the records, kept for the path that encodes again.
-        prefixes: what was kept of each; None on the path that encodes again.
-    """
-
-    queries: Sequence[Query]
-    prefixes: tuple[Prefix, ...] | None = None
 
 
 class HFPolicy(Policy[EncodedPrompt]):
@@ -110,7 +95,10 @@ class HFPolicy(Policy[EncodedPrompt]):
 
     @abstractmethod
     def collate(self, queries: Sequence[Query]) -> Inputs:
-        """Turn queries into a left-padded batch for the model's forward."""
+        """Turn queries into a left-padded batch for the model's forward.
+
+        An input with one number a token that is not in `PER_TOKEN` must be named in `per_token`.
+        """
 
     def positions(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return position ids of the prompt and the position that follows it, [B]."""
@@ -170,13 +158,10 @@ class HFPolicy(Policy[EncodedPrompt]):
     def sample(
         self, prompt: EncodedPrompt, num_candidates: int, temperature: float = 1.0
     ) -> Actions:
-        limits: dict[str, Any] = {
-            "max_new": self.max_completion,
-            "stop_ids": self.stop_ids,
-            "pad_id": int(self.stop_ids[0]),
-            "suppress": self.suppress_ids,
-            "temperature": temperature,
-        }
+        stops = self.stop_ids
+        sampling = Sampling(
+            self.max_completion, stops, int(stops[0]), self.suppress_ids, temperature
+        )
         with generation_mode(self.model):
             prefixes = prompt.prefixes
             # Without checkpointing, which generation mode switches off, it may be possible now.
@@ -184,14 +169,14 @@ class HFPolicy(Policy[EncodedPrompt]):
                 prefixes = self._prefixes(prompt.queries)
             if prefixes is None:
                 copies = [query for query in prompt.queries for _ in range(num_candidates)]
-                ids, mask, logp = draw_with_copies(self.model, *self._build(copies), limits)
+                ids, mask, logp = draw_with_copies(self.model, *self._build(copies), sampling)
             else:
                 ids, mask, logp = draw_candidates(
-                    self.model, prefixes, num_candidates, fused=self.fused_decode, **limits
+                    self.model, prefixes, num_candidates, sampling, self.fused_decode
                 )
         num_queries = len(prompt.queries)
         shape = (num_queries, num_candidates, -1)
-        stopped = (torch.isin(ids, self.stop_ids) & mask).any(-1)
+        stopped = (torch.isin(ids, stops) & mask).any(-1)
         actions = Actions(
             ids_BGT=ids.view(shape),
             mask_BGT=mask.view(shape),
@@ -203,41 +188,27 @@ class HFPolicy(Policy[EncodedPrompt]):
     def log_probs(
         self, prompt: EncodedPrompt, actions: Actions, temperature: float = 1.0
     ) -> StepLogProbs:
-        if prompt.prefixes is None:
-            return StepLogProbs(
-                score_with_copies(
-                    self.model,
-                    self._build_whole,
-                    prompt.queries,
-                    actions,
-                    temperature,
-                    self.suppress_ids,
-                    self.rows_per_pass,
-                )
-            )
-        return StepLogProbs(
-            score_candidates(
-                self.model,
-                prompt.prefixes,
-                actions,
-                temperature,
-                self.suppress_ids,
-                self.recompute,
-            )
-        )
+        how = temperature, self.suppress_ids
+        if prompt.prefixes is not None:
+            logp_BGT = score_candidates(self.model, prompt.prefixes, actions, *how, self.recompute)
+        else:
+            build = partial(self._build_whole, prompt.queries)
+            logp_BGT = score_with_copies(self.model, build, actions, *how, self.rows_per_pass)
+        return StepLogProbs(logp_BGT)
 
     def prompt_ids(self, prompt: EncodedPrompt) -> list[list[int]]:
         """Token ids of each prompt, without padding."""
         if prompt.prefixes is not None:
             return [prefix.ids.tolist() for prefix in prompt.prefixes]
-        inputs = self._inputs(prompt.queries)
+        inputs = self.inputs(prompt.queries)
         rows = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
         return [ids[mask.bool()].tolist() for ids, mask in rows]
 
-    # -- inside ------------------------------------------------------------------------------
+    # -- how a prompt becomes inputs ---------------------------------------------------------
 
-    def _inputs(self, queries: Sequence[Query]) -> Inputs:
-        # Media are made ready in full precision: their front ends know no bfloat16.
+    def inputs(self, queries: Sequence[Query]) -> Inputs:
+        """Collate queries on the model's device, in full precision also under autocast."""
+        # Media are prepared in full precision: their front ends do not support bfloat16.
         with torch.autocast("cpu", enabled=False):
             inputs = self.collate(queries)
         return {
@@ -266,13 +237,15 @@ class HFPolicy(Policy[EncodedPrompt]):
 
     def _build(self, queries: Sequence[Query]) -> tuple[Inputs, Tensor]:
         """Inputs with their positions, and the position that follows each prompt."""
-        inputs = self._inputs(queries)
+        inputs = self.inputs(queries)
         inputs["position_ids"], next_position = self.positions(inputs)
         return inputs, next_position
 
-    def _build_whole(self, queries: Sequence[Query], ids_NT: Tensor, mask_NT: Tensor) -> Inputs:
-        """Inputs of prompts with a completion behind each."""
-        inputs, next_position = self._build(queries)
+    def _build_whole(
+        self, queries: Sequence[Query], chosen: list[int], ids_NT: Tensor, mask_NT: Tensor
+    ) -> Inputs:
+        """Inputs of the chosen queries' prompts with a completion behind each."""
+        inputs, next_position = self._build([queries[b] for b in chosen])
         ahead = next_position.unsqueeze(1) + torch.arange(ids_NT.shape[1], device=ids_NT.device)
         # Omni positions carry three rows (time, height, width) before the batch; text has one.
         places = inputs["position_ids"]

@@ -1,12 +1,12 @@
 """Keep less of a forward pass for its backward pass, and compute the rest again there.
 
-Half of what a decoder layer keeps are numbers that cost next to nothing: products of two kept
-tensors, activation functions.  Of the rest, most is the wide middle of its feed-forward part, one
+Half of what a decoder layer keeps costs next to nothing to compute: products of two kept tensors,
+activation functions.  Most of the other half is the wide middle of its feed-forward part, one
 matrix product away from the narrow tensor before it.  `operations_again` keeps neither; gradients
-are the same to the bit.  `layers_again` keeps a layer's input alone and runs the layer again, as
+are the same to the bit.  `layers_again` keeps only a layer's input and runs the layer again, as
 activation checkpointing does.
 
-Either ends at the decoder: media towers run once, whatever is kept of the layers behind them.
+Both apply to the decoder only: media towers run once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import Node, saved_tensors_hooks
 from torch.nn.functional import gelu, silu
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -108,10 +108,10 @@ def _unpack(kept: Tensor | tuple[_Recipe, torch.Size]) -> Tensor:
 class _Recipe:
     """Make the result of a node of the graph again, once.
 
-    It is held until the node's own backward pass is through: then nobody asks for it any more.
+    The result is kept until the node's own backward pass is done; nothing needs it afterwards.
     """
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
         self.result: Tensor | None = None
         # Weak, because the node holds its hook and the recipe holds the node.

@@ -1,44 +1,58 @@
-"""The reference of the KL term for a model with adapters, at the memory of the adapters alone."""
+"""The reference of the KL term for a model with adapters; only the adapters are copied."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from core_rl.hf.encoded_prompt import EncodedPrompt
 from core_rl.hf.shared_prompt import is_partitioned
 from core_rl.types import Actions, Query, StepLogProbs
-
-if TYPE_CHECKING:
-    from core_rl.hf.policy import EncodedPrompt, HFPolicy
 
 log = logging.getLogger(__name__)
 
 
-class AdapterReference:
-    """The policy with its adapters as they were when this was made.
+class AdaptedPolicy(Protocol):
+    """A policy whose model has adapters."""
 
-    For a pass the adapters of then change places with the policy's own.  Fresh ones, which change
-    nothing yet, are switched off instead.  Under ZeRO-3, which holds no weights to keep, they are
-    switched off in any case: the reference is then the model that the adapters were put on.
+    model: Any
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode(self, queries: Sequence[Query]) -> EncodedPrompt: ...
+
+    def log_probs(
+        self, prompt: EncodedPrompt, actions: Actions, temperature: float = 1.0
+    ) -> StepLogProbs: ...
+
+
+class AdapterReference:
+    """The policy with its adapters as they were when this was made, at the start of a phase.
+
+    During a pass the kept adapters replace the policy's own.  Fresh adapters, which change nothing
+    yet, are switched off instead.  Under ZeRO-3, where no process holds whole weights, adapters are
+    switched off in any case: the reference is then the base model.
 
     Args:
         policy: with adapters.
 
     Attributes:
-        kept: the adapters of then, by their names in the model; empty where they are switched off.
+        kept: adapters by their names in the model; empty where they are switched off.
     """
 
-    def __init__(self, policy: HFPolicy) -> None:
+    def __init__(self, policy: AdaptedPolicy) -> None:
         self.policy = policy
         self.kept: dict[str, Tensor] = {}
         if is_partitioned(policy.model):
             log.info("ZeRO-3: the reference is the model without its adapters")
-        elif any(bool(tensor.any()) for name, tensor in self._adapters() if "lora_B" in name):
-            self.kept = {name: tensor.detach().clone() for name, tensor in self._adapters()}
+        elif _change_something(adapters := dict(self._adapters())):
+            self.kept = {name: tensor.detach().clone() for name, tensor in adapters.items()}
 
     def encode(self, queries: Sequence[Query]) -> EncodedPrompt:
         with self._as_they_were():
@@ -66,7 +80,8 @@ class AdapterReference:
             with self.policy.model.disable_adapter():
                 yield
             return
-        # By `data`: the graph of the policy's own pass holds the parameters and must not notice.
+        # Through `data`: the graph of the policy's own pass holds these parameters and must not see
+        # a change of their version.
         own = [(parameter, parameter.data) for _, parameter in self._adapters()]
         try:
             for name, parameter in self._adapters():
@@ -75,3 +90,11 @@ class AdapterReference:
         finally:
             for parameter, now in own:
                 parameter.data = now
+
+
+def _change_something(adapters: Mapping[str, Tensor]) -> bool:
+    """Tell whether any product B A is not 0; fresh adapters have B = 0, on embeddings A = 0."""
+    products = (
+        (b, adapters[name.replace("_B.", "_A.")]) for name, b in adapters.items() if "_B." in name
+    )
+    return any(bool(b.any()) and bool(a.any()) for b, a in products)

@@ -1,19 +1,21 @@
-"""The usual way: a copy of the prompt, media and all, for every candidate.
+"""The usual way: a copy of the prompt, media included, for every candidate.
 
-It is what remains where a prompt cannot be encoded once, and what the other path is tested against.
+It is used where a prompt cannot be encoded once, and the shared path is tested against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import PreTrainedModel
 
 from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.generation import (
+    Sampling,
+    cache_name,
     decode,
     hidden_states_only,
     last_logits_only,
@@ -21,26 +23,25 @@ from core_rl.hf.generation import (
 )
 from core_rl.hf.log_probs import chosen_log_probs
 from core_rl.hf.shared_prompt import has_plain_head, is_partitioned
-from core_rl.types import Actions, Query
+from core_rl.types import Actions
 
-# Queries, their completions [N, T] and mask to a left-padded batch with `position_ids`.
-Build = Callable[[Sequence[Query], Tensor, Tensor], Inputs]
+# Queries by their place, completions [N, T] of them and mask -> a left-padded batch.
+Build = Callable[[list[int], Tensor, Tensor], Inputs]
 
 
 def draw_with_copies(
-    model: Any, inputs: Inputs, next_position: Tensor, limits: dict[str, Any]
+    model: PreTrainedModel, inputs: Inputs, next_position_N: Tensor, sampling: Sampling
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw one candidate of each row; see `core_rl.hf.generation.decode`."""
     with last_logits_only(model):
         out = model(**inputs, use_cache=True)
-    mask = inputs["attention_mask"]
-    return decode(model, out.past_key_values, out.logits[:, -1], mask, next_position, **limits)
+    cache, mask = out[cache_name(model)], inputs["attention_mask"]
+    return decode(model, cache, out.logits[:, -1], mask, next_position_N, sampling)
 
 
 def score_with_copies(
-    model: Any,
+    model: PreTrainedModel,
     build: Build,
-    queries: Sequence[Query],
     actions: Actions,
     temperature: float,
     suppress: Tensor | None,
@@ -48,14 +49,12 @@ def score_with_copies(
 ) -> Tensor:
     """Forward prompt and completion of each candidate in full, a few rows at a time.
 
-    Rows of like length go together and the longest first: what does not fit into memory shows at
-    once.
+    Rows of like length go together, the longest first: a lack of memory shows at once.
 
     Returns:
         Log-probs BGT, 0 after the end of a candidate.
     """
     num_candidates, steps = actions.ids_BGT.shape[1:]
-    copies = [query for query in queries for _ in range(num_candidates)]
     ids_NT = actions.ids_BGT.reshape(-1, steps)
     mask_NT = actions.mask_BGT.reshape(-1, steps)
     order_N = mask_NT.sum(-1).argsort(descending=True, stable=True)
@@ -63,14 +62,14 @@ def score_with_copies(
     for rows in order_N.split(rows_per_pass):
         longest = max(1, int(mask_NT[rows].sum(-1).max()))
         ids, mask = ids_NT[rows, :longest], mask_NT[rows, :longest]
-        inputs = build([copies[row] for row in rows.tolist()], ids, mask)
+        inputs = build((rows // num_candidates).tolist(), ids, mask)
         logp = _full_pass(model, inputs, ids, mask, temperature, suppress)
         parts.append(pad(logp, (0, steps - longest)))
     return torch.cat(parts)[order_N.argsort()].view(actions.ids_BGT.shape)
 
 
 def _full_pass(
-    model: Any,
+    model: PreTrainedModel,
     inputs: Inputs,
     ids_NT: Tensor,
     mask_NT: Tensor,

@@ -24,7 +24,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-Layers = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, [1, heads, P, D]
+from core_rl.hf.encoded_prompt import Layers
+
+Parts = tuple[Tensor, Tensor, Tensor]  # query, key and value
 
 NAME = "shared_prompt"
 # What a decoder may ask of its attention that is not computed here.
@@ -36,14 +38,20 @@ class SharingUnsupported(Exception):  # noqa: N818 - an answer about the model, 
 
 
 class PromptEncoded(Exception):  # noqa: N818 - ends a pass early, where its last result is known
-    """Raised by the last layer: what comes after its keys and values is needed by nobody."""
+    """Ends the forward pass early: only keys and values are needed."""
+
+
+class AttentionLayer(Protocol):
+    """An attention module of a decoder."""
+
+    layer_idx: int
 
 
 class Attend(Protocol):
     """Stands in for the attention of a layer: [N, heads, Q, D] each -> [N, Q, heads, D]."""
 
     def __call__(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, scale: float
+        self, module: AttentionLayer, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> Tensor: ...
 
 
@@ -51,16 +59,15 @@ _ACTIVE: ContextVar[Attend] = ContextVar("attend")
 
 
 def _attention(
-    module: nn.Module,
+    module: AttentionLayer,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Hand a layer's attention to whatever `attending` named."""
+    """Hand a layer's attention to the function that `attending` named; dropout is always 0."""
     asked = [name for name in _UNKNOWN if kwargs.get(name) is not None]
     if asked:
         raise SharingUnsupported(f"its attention uses {', '.join(asked)}")
@@ -103,7 +110,7 @@ class PromptAttention:
         self.own = CausalAttention(implementation)
 
     def __call__(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, scale: float
+        self, module: AttentionLayer, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> Tensor:
         if module.layer_idx != len(self.layers):
             raise SharingUnsupported("its layers do not attend once each, in order")
@@ -125,7 +132,7 @@ class CausalAttention:
         self.own = ALL_ATTENTION_FUNCTIONS["sdpa" if implementation == "eager" else implementation]
 
     def __call__(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, scale: float
+        self, module: AttentionLayer, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> Tensor:
         out: Tensor = self.own(module, query, key, value, None, scaling=scale, is_causal=True)[0]
         return out
@@ -144,7 +151,7 @@ class PackedAttention:
         self.rows = PackedRows(mask_BGT)
 
     def __call__(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, scale: float
+        self, module: AttentionLayer, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> Tensor:
         prompt = [part for layers in self.prompts for part in layers[module.layer_idx]]
         if query.device.type == "cpu":
@@ -222,7 +229,7 @@ class _MergedAttention(torch.autograd.Function):
         rows: PackedRows,
         *prompt: Tensor,
     ) -> Tensor:
-        own, log_total = _flash(rows.own(query), rows.own(key), rows.own(value), True, scale)
+        own, log_total = _flash((rows.own(query), rows.own(key), rows.own(value)), True, scale)
         out_SHD = rows.pack(own.transpose(1, 2))
         lse_SH = rows.pack(log_total.transpose(1, 2))
         heads, kv_heads = query.shape[1], key.shape[1]
@@ -234,7 +241,7 @@ class _MergedAttention(torch.autograd.Function):
                 totals.append(mine_total)
                 continue
             folded = _fold(query[0, :, start:stop], kv_heads)
-            seen, seen_total = _flash(folded, keys, values, False, scale)
+            seen, seen_total = _flash((folded, keys, values), False, scale)
             seen_total = _unfold(seen_total, heads)
             total = torch.logaddexp(mine_total, seen_total)
             merged = _unfold(seen, heads) * (seen_total - total).exp().unsqueeze(-1)
@@ -254,9 +261,7 @@ class _MergedAttention(torch.autograd.Function):
         heads, kv_heads = query.shape[1], key.shape[1]
         own = _flash_backward(
             rows.pad(grad_SHD).transpose(1, 2),
-            rows.own(query),
-            rows.own(key),
-            rows.own(value),
+            (rows.own(query), rows.own(key), rows.own(value)),
             rows.pad(out_SHD).transpose(1, 2),
             rows.pad(lse_SH).transpose(1, 2),
             True,
@@ -271,9 +276,7 @@ class _MergedAttention(torch.autograd.Function):
             mine = slice(start, stop)
             folded, grad_keys, grad_values = _flash_backward(
                 _fold(grad_SHD[mine].transpose(0, 1), kv_heads),
-                _fold(query[0, :, mine], kv_heads),
-                keys,
-                values,
+                (_fold(query[0, :, mine], kv_heads), keys, values),
                 _fold(out_SHD[mine].transpose(0, 1), kv_heads),
                 _fold(lse_SH[mine].T.unsqueeze(-1), kv_heads).squeeze(-1),
                 False,
@@ -285,32 +288,22 @@ class _MergedAttention(torch.autograd.Function):
         return *packed, None, None, *prompt_grads
 
 
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
+def _flash(parts: Parts, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Attention and its log-normaliser, [N, heads, Q, D] and [N, heads, Q]."""
     found: tuple[Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, 0.0, causal, scale=scale
+        *parts, 0.0, causal, scale=scale
     )
     return found
 
 
 def _flash_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    log_total: Tensor,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor, parts: Parts, out: Tensor, log_total: Tensor, causal: bool, scale: float
+) -> Parts:
+    """Gradients of `parts`."""
     # The kernel reads the log-normaliser as it wrote it: steps before heads.
     log_total = log_total.transpose(1, 2).contiguous().transpose(1, 2)
-    found: tuple[Tensor, Tensor, Tensor] = (
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, query, key, value, out, log_total, 0.0, causal, scale=scale
-        )
+    found: Parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, *parts, out, log_total, 0.0, causal, scale=scale
     )
     return found
 

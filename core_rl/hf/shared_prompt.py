@@ -1,27 +1,26 @@
 """Encode a prompt once, for the drawing of its candidates and for their log-probs.
 
-What is kept of a prompt is the keys and values of all tokens but the last, with their graph.  The
-last token is fed again in front of every candidate: then no hidden state of the prompt is read by
-anybody, and the pass over it ends inside the last layer.
+Of a prompt the keys and values of all tokens but the last are kept, with their graph.  The last
+token is fed again in front of every candidate.  So the prompt's hidden states are not needed, and
+its forward pass ends inside the last layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows
-from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.encoded_prompt import Inputs, Prefix
 from core_rl.hf.fused_decoder import FusedDecoder, pairs_side_by_side
+from core_rl.hf.generation import Sampling
 from core_rl.hf.log_probs import chosen_log_probs
 from core_rl.hf.recompute import layers_again, operations_again
 from core_rl.hf.shared_attention import (
-    Layers,
     PackedAttention,
     PromptAttention,
     PromptEncoded,
@@ -31,27 +30,7 @@ from core_rl.hf.shared_attention import (
 from core_rl.types import Actions
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """One prompt, encoded.
-
-    Attributes:
-        layers: keys and values of its tokens but the last, [1, heads, P - 1, D] a layer.
-        ids: all its tokens, [P].
-        last_position: rotary position of that token, the same on all axes.
-    """
-
-    layers: Layers
-    ids: Tensor
-    last_position: Tensor
-
-    def detached(self) -> Prefix:
-        """The same numbers without their graph."""
-        layers = [(keys.detach(), values.detach()) for keys, values in self.layers]
-        return replace(self, layers=layers)
-
-
-def why_not_shared(model: Any) -> str | None:
+def why_not_shared(model: PreTrainedModel) -> str | None:
     """Say why a prompt cannot be encoded once for this model as it stands; None if it can."""
     modules = model.modules()
     if any(getattr(module, "gradient_checkpointing", False) is True for module in modules):
@@ -72,7 +51,7 @@ def is_partitioned(model: nn.Module) -> bool:
     return any(getattr(parameter, "ds_id", None) is not None for parameter in model.parameters())
 
 
-def has_plain_head(model: Any) -> bool:
+def has_plain_head(model: PreTrainedModel) -> bool:
     """True where logits are what the output head makes of the last hidden states."""
     config = model.config.get_text_config()
     names = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -80,7 +59,7 @@ def has_plain_head(model: Any) -> bool:
 
 
 def encode_prompt(
-    model: Any, inputs: Inputs, next_position: Tensor, recompute: str = "never"
+    model: PreTrainedModel, inputs: Inputs, next_position: Tensor, recompute: str = "never"
 ) -> Prefix:
     """Run the model over one prompt, media and all.
 
@@ -116,12 +95,11 @@ def encode_prompt(
 
 @torch.no_grad()
 def draw_candidates(
-    model: Any,
+    model: PreTrainedModel,
     prefixes: Sequence[Prefix],
     num_candidates: int,
-    *,
-    fused: bool,
-    **limits: Any,
+    sampling: Sampling,
+    fused: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw G candidates of each prompt; see `core_rl.hf.decoding.decode_rows`.
 
@@ -129,8 +107,8 @@ def draw_candidates(
         model: in generation mode.
         prefixes: of the questions.
         num_candidates: G.
+        sampling: how to draw.
         fused: decode by `core_rl.hf.fused_decoder` where that fits the model.
-        limits: of `decode_rows`.
 
     Returns:
         ids, mask and log-probs, [B * G, T].
@@ -142,28 +120,27 @@ def draw_candidates(
     last_position_B = torch.stack([prefix.last_position for prefix in prefixes])
     kv_heads, width = prompts[0][0][0].shape[1::2]
     group = decoder.config.get_text_config().num_attention_heads // kv_heads
-    sizes = (num_candidates, limits["max_new"], group)
+    sizes = (num_candidates, sampling.max_new, group)
     if fused and FusedDecoder.fits(decoder, head):
         cache = GrowingCache(prompts, *sizes, order=pairs_side_by_side(width))
-        by_hand = FusedDecoder(decoder, head, cache, last_position_B, limits["max_new"])
-        ids, mask, logp = decode_rows(by_hand, last_id_N, **limits)
+        by_hand = FusedDecoder(decoder, head, cache, last_position_B, sampling.max_new)
+        ids, mask, logp = decode_rows(by_hand, last_id_N, sampling)
     else:
         stepper = ModelDecoder(decoder, head, GrowingCache(prompts, *sizes), last_position_B)
         with attending(decoder, stepper.attend):
-            ids, mask, logp = decode_rows(stepper, last_id_N, **limits)
+            ids, mask, logp = decode_rows(stepper, last_id_N, sampling)
     return ids.clone(), mask.clone(), logp.clone()
 
 
 def score_candidates(
-    model: Any,
+    model: PreTrainedModel,
     prefixes: Sequence[Prefix],
     actions: Actions,
     temperature: float,
     suppress: Tensor | None,
     recompute: str = "never",
-    chunk: int | None = None,
 ) -> Tensor:
-    """Log-probs of candidates, BGT, 0 after their end; completion tokens alone are run.
+    """Log-probs of candidates, BGT, 0 after their end; only completion tokens are run.
 
     Args:
         model: that encoded the prompts, unchanged since.
@@ -172,7 +149,6 @@ def score_candidates(
         temperature: logits are divided by it.
         suppress: ids without probability.
         recompute: what the backward pass computes again, see `HFPolicy`.
-        chunk: see `core_rl.hf.log_probs`.
     """
     mask_BGT = actions.mask_BGT
     if not mask_BGT.any():  # nothing to score; the sum is 0 and holds the graph
@@ -198,5 +174,5 @@ def score_candidates(
             input_ids=fed_S.unsqueeze(0), position_ids=positions_S.unsqueeze(0), use_cache=False
         ).last_hidden_state[0]
     head = model.get_output_embeddings()
-    logp_S = chosen_log_probs(head, hidden_SD, ids_BGT[mask_BGT], temperature, suppress, chunk)
+    logp_S = chosen_log_probs(head, hidden_SD, ids_BGT[mask_BGT], temperature, suppress)
     return logp_S.new_zeros(mask_BGT.shape).masked_scatter(mask_BGT, logp_S)

@@ -6,12 +6,14 @@ Nothing heavy is imported to find out: what is installed is read from its metada
 from __future__ import annotations
 
 import importlib
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata, util
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from core_rl.doctor.findings import Finding, Verdict, finding, skipped
 
@@ -22,16 +24,14 @@ class Break:
 
     Attributes:
         package: distribution.
-        first: first version of the range; empty = from the beginning.
-        until: first version after it; empty = no end is known.
-        verdict: what it does to a run.
+        versions: that break it, e.g. `>=6,<7`.
+        verdict: what they do to a run.
         cause: what breaks.
         cure: what to install.
     """
 
     package: str
-    first: str
-    until: str
+    versions: str
     verdict: Verdict
     cause: str
     cure: str
@@ -40,45 +40,34 @@ class Break:
 BREAKS = (
     Break(
         "transformers",
-        "",
-        "4.53",
+        "<4.53",
         Verdict.fail,
         "older than what this project is written for; several clips with num_return_sequences are "
         "scrambled",
-        "pip install 'transformers>=5.17'",
+        "pip install 'transformers>=5.19'",
     ),
     Break(
         "transformers",
-        "4.53",
-        "5.17",
+        ">=4.53,<5.19",
         Verdict.fail,
-        "older than what this project is written for; its generate() loses the cache in train mode "
-        "with activation checkpointing, and so do later ones: draw by core_rl.hf",
-        "pip install 'transformers>=5.17'",
+        "older than what this project is written for",
+        "pip install 'transformers>=5.19'",
     ),
     Break(
         "transformers",
-        "6",
-        "",
+        ">=6.dev0",
         Verdict.warn,
         "not tried: 6.0 removes calls that 5.x marks as deprecated",
         "pip install 'transformers<6'",
     ),
     Break(
         "torch",
-        "",
-        "2.6",
+        "<2.6",
         Verdict.fail,
         "older than what this project is written for",
         "pip install 'torch>=2.6'",
     ),
 )
-
-
-def number(version: str) -> tuple[int, ...]:
-    """Leading whole numbers of a version: 2.13.0+cpu is (2, 13, 0)."""
-    match = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def installed(package: str) -> str | None:
@@ -99,19 +88,16 @@ def version_findings(version_of: Callable[[str], str | None] = installed) -> lis
             cure = f"pip install {package}"
             found.append(finding(check, None, "installed", False, f"{package} is absent", cure))
             continue
-        bad = [one for one in BREAKS if one.package == package and _inside(version, one)]
+        mine = [one for one in BREAKS if one.package == package]
+        bad = [
+            one for one in mine if SpecifierSet(one.versions, prereleases=True).contains(version)
+        ]
         if bad:
             cause = f"{package} {version}: {bad[0].cause}"
             found.append(Finding(check, None, "known to work", bad[0].verdict, cause, bad[0].cure))
         else:
             found.append(Finding(check, None, f"{version}, no break known", Verdict.ok))
     return found
-
-
-def _inside(version: str, one: Break) -> bool:
-    own = number(version)
-    after = not one.first or own >= number(one.first)
-    return after and (not one.until or own < number(one.until))
 
 
 def package_finding(package: str, extra: str, reason: str) -> Finding:
@@ -179,15 +165,16 @@ def torchvision_finding() -> Finding:
     version = installed("torchvision")
     if version is None:
         return skipped(check, "not installed, not needed")
-    wanted = _torch_wanted()
+    needs = [Requirement(line) for line in metadata.requires("torchvision") or []]
+    wanted = next((one.specifier for one in needs if one.name == "torch"), SpecifierSet())
     torch = installed("torch") or ""
-    if wanted and number(wanted) != number(torch)[: len(number(wanted))]:
+    if not wanted.contains(torch, prereleases=True):
         return finding(
             check,
             None,
             f"made for torch {torch}",
             False,
-            f"torchvision {version} was made for torch {wanted}, this is {torch}: its operators do "
+            f"torchvision {version} was made for torch{wanted}, this is {torch}: its operators do "
             "not load",
             "install the torchvision that belongs to this torch, from the same index, or none",
         )
@@ -205,12 +192,3 @@ def torchvision_finding() -> Finding:
         "install the torchvision that belongs to this torch, from the same index, or pip uninstall "
         "torchvision: nothing here needs it",
     )
-
-
-def _torch_wanted() -> str | None:
-    """The exact torch that torchvision's metadata names."""
-    for line in metadata.requires("torchvision") or []:
-        match = re.match(r"torch\s*\(?==\s*([\d.]+)", line)
-        if match:
-            return match[1]
-    return None

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from core_rl.hardware import is_main_process, wait_for_all
-from core_rl.hf.policy import EncodedPrompt, HFPolicy
+from core_rl.hf.encoded_prompt import EncodedPrompt
+from core_rl.hf.policy import HFPolicy
 from core_rl.types import Actions, Policy, Query
 
 log = logging.getLogger(__name__)

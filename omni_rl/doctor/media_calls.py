@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
+from core_rl.hf.generation import cache_name
 from core_rl.types import Query
 from omni_rl.policy.policy import OmniPolicy
 
@@ -110,7 +111,7 @@ class Recorder:
 
     def forward_begins(self, module: nn.Module, args: tuple[Any, ...], inputs: Any) -> None:
         self._open = None
-        ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        ids, cache = inputs.get("input_ids"), inputs.get(cache_name(module))
         fresh = cache is None or cache.get_seq_length() == 0
         if isinstance(ids, Tensor) and ids.shape[1] > 1 and fresh:
             times = max(1, len(ids) // max(1, len(self._queries)))

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core_rl.doctor.agreement import gap_between
 from core_rl.doctor.hf.checks import limited
 from core_rl.doctor.hf.explain import Explanation, Hypothesis
-from core_rl.doctor.hf.parity import Case, gap_between
+from core_rl.doctor.hf.parity import Case
 from core_rl.hardware import own_randomness
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.types import Actions
 from omni_rl.config import Blank
 from omni_rl.data.record import Record
@@ -25,7 +27,6 @@ from omni_rl.doctor.media_causes import CAUSES
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.policy.prompts import stop_token_ids, suppressed_token_ids
 
-Inputs = dict[str, Any]
 VALUES = {
     "video": ("pixel_values_videos", "pixel_values"),
     "audio": ("input_features",),

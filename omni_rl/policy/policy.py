@@ -18,7 +18,8 @@ from transformers.utils import cached_file
 
 from core_rl.config import HardwareConfig
 from core_rl.files import write_text
-from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.policy import HFPolicy
 from core_rl.types import Actions
 from omni_rl.config import Blank, OmniModelConfig
 from omni_rl.data import scenes

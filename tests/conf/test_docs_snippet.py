@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from tests.core_rl.hf.lost_cache import checkpointed
 from tests.core_rl.hf.text_policy import build_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "garbled-completions.md"
@@ -47,14 +48,12 @@ def test_a_healthy_model_is_called_so(model: PreTrainedModel, training: bool) ->
 def test_the_lost_cache_has_the_signature_of_the_first_row(
     model: PreTrainedModel, reentrant: bool
 ) -> None:
-    model.train().gradient_checkpointing_enable({"use_reentrant": reentrant})
-    found = answered(model)
+    found = answered(checkpointed(model, reentrant).train())
     assert found["first token"] < 1e-4
     assert found["later tokens"] > 0.1
     assert found["cache length"] == 0
 
 
 def test_checkpointing_in_evaluation_mode_is_harmless(model: PreTrainedModel) -> None:
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    found = answered(model.eval())
+    found = answered(checkpointed(model).eval())
     assert found["later tokens"] < 1e-4

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core_rl.doctor.agreement import Gap, Tolerance, gap_between
 from core_rl.doctor.hf.known_faults import (
     CURE_CACHE,
     CURE_PADDING,
@@ -22,7 +23,7 @@ from core_rl.doctor.hf.known_faults import (
     Explanation,
     Hypothesis,
 )
-from core_rl.doctor.hf.parity import Case, Gap, Tolerance, gap_between
+from core_rl.doctor.hf.parity import Case
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core_rl.doctor.hf.parity import Case, Gap, gap_between, takes
-from core_rl.hf.generation import generation_mode, log_softmax_masked
+from core_rl.doctor.agreement import Gap, gap_between
+from core_rl.doctor.hf.parity import Case
+from core_rl.hf.generation import generation_mode, log_softmax_masked, takes
 
 SHIFTS = (1, -1)
 EXPLAINED = 0.1  # a hypothesis that leaves at most this share of the mean gap is taken
@@ -78,8 +79,8 @@ def lost_cache(case: Case, observed_NT: Tensor) -> Explanation | None:
     if not mask[:, 1:].any():
         return None
     cause = (
-        "lost cache: from the second token on decoding saw one token and no prompt; generate() in "
-        "train mode with gradient (activation) checkpointing does this since transformers 4.53"
+        "lost cache: from the second token on decoding saw one token and no prompt; generate() of "
+        "transformers 4.53 to 5.23 does this in train mode with gradient (activation) checkpointing"
     )
     return Explanation(cause, CURE_CACHE, gap_between(observed_NT, supposed, mask))
 
@@ -133,7 +134,7 @@ def _row_gap(case: Case, observed_NT: Tensor, supposed_NT: Tensor, n: int) -> fl
 
 def suppression_differs(case: Case, observed_NT: Tensor) -> Explanation | None:
     """Suppressed ids took part in the softmax of one side only."""
-    if case.suppress is None or not case.suppress.numel():
+    if not case.suppress.numel():
         return None
     left = _left(case, observed_NT, case.score(suppress=False))
     cause = "suppressed ids are not masked here: the log-probs spread over ids never drawn"
@@ -149,7 +150,7 @@ def other_temperature(case: Case, observed_NT: Tensor) -> Explanation | None:
 
     grid = [0.1 * 1.15**i for i in range(30)]
     fits = []
-    for suppress in (True, False) if case.suppress is not None else (True,):
+    for suppress in (True, False) if case.suppress.numel() else (True,):
         start = min((1.0, *grid), key=lambda t: left_at(t, suppress))
         best = start
         if start != 1.0:

@@ -7,8 +7,6 @@ padding, warped scores, dropout, other weights) shows as a gap.
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,63 +19,6 @@ from transformers.cache_utils import Cache
 
 from core_rl.hf.encoded_prompt import PER_TOKEN, Inputs, followed_by
 from core_rl.hf.generation import generation_mode, log_softmax_masked
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest gaps that a healthy run shows, in nats.
-
-    Attributes:
-        max_abs: of one token.
-        mean_abs: over all tokens.
-    """
-
-    max_abs: float
-    mean_abs: float
-
-
-FULL = Tolerance(max_abs=1e-3, mean_abs=1e-3)  # float32; healthy: 1e-6 to 1e-5
-HALF = Tolerance(max_abs=0.5, mean_abs=0.05)  # bfloat16 and float16; healthy: about 1e-2
-
-
-def tolerance_of(model: nn.Module) -> Tolerance:
-    """Tolerance for the precision that a model computes in, autocast included."""
-    first = next(model.parameters())
-    halved = first.dtype in (torch.bfloat16, torch.float16)
-    return HALF if halved or torch.is_autocast_enabled(first.device.type) else FULL
-
-
-@dataclass(frozen=True)
-class Gap:
-    """|difference| of two sets of log-probabilities over real tokens, in nats.
-
-    Attributes:
-        first: largest, at the first token of a completion.
-        rest: largest, at the tokens after it; 0 where there are none.
-        mean: over all tokens.
-    """
-
-    first: float
-    rest: float
-    mean: float
-
-    @property
-    def max(self) -> float:
-        return max(self.first, self.rest)
-
-    def within(self, tolerance: Tolerance) -> bool:
-        """Tell whether both limits hold; a gap that is not a number is never within."""
-        return self.max <= tolerance.max_abs and self.mean <= tolerance.mean_abs
-
-
-def gap_between(one_NT: Tensor, other_NT: Tensor, mask_NT: Tensor) -> Gap:
-    """Compare two scorings of the same tokens; what is not finite in either counts as infinite."""
-    gap_NT = (one_NT.float() - other_NT.float()).abs()
-    gap_NT = torch.where(gap_NT.isfinite(), gap_NT, math.inf)
-    gap_NT = torch.where(mask_NT, gap_NT, 0.0)
-    rest = float(gap_NT[:, 1:].max()) if gap_NT.shape[1] > 1 else 0.0
-    mean = float(gap_NT.sum() / mask_NT.sum().clamp(min=1))
-    return Gap(float(gap_NT[:, 0].max()), rest, mean)
 
 
 @dataclass(frozen=True)
@@ -99,8 +40,16 @@ class Drawn:
     prompt_length: int = 0
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Log-probs [N, T] of the same tokens by two training forwards."""
+
+    logp_NT: Tensor
+    again_NT: Tensor
+
+
 class CacheWatch:
-    """The cache that a model was called with again and again; inside `watch_cache` only."""
+    """The cache of the latest calls of a model; inside `watch_cache` only."""
 
     def __init__(self) -> None:
         self._cache: Cache | None = None
@@ -121,13 +70,13 @@ class CacheWatch:
 
 @contextmanager
 def watch_cache(model: nn.Module) -> Iterator[CacheWatch]:
-    """Look over a model's shoulder while anything generates with it."""
+    """Note the cache of every call of a model, whatever draws with it."""
     watch = CacheWatch()
 
-    def remember(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        given = kwargs.get("past_key_values")
-        if isinstance(given, Cache):
-            watch.see(given)
+    def remember(_: nn.Module, args: object, kwargs: dict[str, Any]) -> None:
+        for given in kwargs.values():  # by type: releases of transformers name it differently
+            if isinstance(given, Cache):
+                watch.see(given)
 
     handle = model.register_forward_pre_hook(remember, with_kwargs=True)
     try:
@@ -146,7 +95,7 @@ class Case:
         ids_NT: the completions.
         mask_NT: True on real tokens.
         temperature: at which they were meant to be drawn and scored.
-        suppress: ids that were meant never to be drawn, or None.
+        suppress: ids that were meant never to be drawn.
         batch: the padded prompts as decoding was given them, where known.
         row_in_batch: which row of `batch` each completion belongs to.
         per_token: see `core_rl.hf.encoded_prompt.PER_TOKEN`.
@@ -157,7 +106,7 @@ class Case:
     ids_NT: Tensor
     mask_NT: Tensor
     temperature: float = 1.0
-    suppress: Tensor | None = None
+    suppress: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     batch: Inputs | None = None
     row_in_batch: Sequence[int] = field(default_factory=list)
     per_token: Mapping[str, int] = field(default_factory=lambda: PER_TOKEN)
@@ -229,8 +178,3 @@ def unpadded_rows(inputs: Mapping[str, Any]) -> list[Inputs]:
         other | {name: value[n][mask[n]].unsqueeze(0) for name, value in laid_out.items()}
         for n in range(count)
     ]
-
-
-def takes(model: nn.Module, argument: str) -> bool:
-    """Tell whether a model's forward knows an argument."""
-    return argument in inspect.signature(model.forward).parameters

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from core_rl.doctor.findings import Finding, Verdict, finding, skipped
+from core_rl.doctor.agreement import Tolerance, gap_between, tolerance_of
+from core_rl.doctor.findings import Finding, Verdict, at_most, finding, skipped
 from core_rl.doctor.hf.explain import Hypothesis, explain
 from core_rl.doctor.hf.known_faults import CURE_CACHE
-from core_rl.doctor.hf.parity import Case, Drawn, Gap, Tolerance, gap_between, tolerance_of
+from core_rl.doctor.hf.parity import Case, Drawn, Scored
 
 
 def parity_findings(
     case: Case,
     drawn_NT: Tensor,
-    scored_NT: Tensor | None,
-    repeat: Gap | None,
+    scored: Scored | None,
     hypotheses: Sequence[Hypothesis] = (),
 ) -> list[Finding]:
     """Compare decoding and the training forward with the plain one, and with each other.
@@ -24,8 +24,7 @@ def parity_findings(
     Args:
         case: the completions.
         drawn_NT: log-probs as decoding saw them.
-        scored_NT: log-probs of the training forward; None where there is none to ask.
-        repeat: gap of two such forwards.
+        scored: by the training forward; None where there is none to ask.
         hypotheses: more causes to try on a failure.
 
     Returns:
@@ -34,34 +33,34 @@ def parity_findings(
     """
     tolerance = tolerance_of(case.model)
     found = _against_plain("decoding", case, drawn_NT, tolerance, hypotheses)
-    if scored_NT is None or repeat is None:
+    if scored is None:
         return [*found, skipped("parity/training_max", "no scoring function was given")]
-    found += _against_plain("training", case, scored_NT, tolerance, hypotheses)
-    ratio = gap_between(scored_NT, drawn_NT, case.mask_NT)
-    found.append(
+    found += _against_plain("training", case, scored.logp_NT, tolerance, hypotheses)
+    ratio = gap_between(scored.logp_NT, drawn_NT, case.mask_NT)
+    repeat = gap_between(scored.logp_NT, scored.again_NT, case.mask_NT)
+    limit = f"<= {tolerance.max_abs:g}"
+    return [
+        *found,
         finding(
             "parity/ratio_max",
             ratio.max,
-            f"<= {tolerance.max_abs:g}",
+            limit,
             ratio.within(tolerance),
             "the importance ratio is not 1 before the first update: drawing and training score "
             "the same tokens differently",
             "see parity/decoding_max and parity/training_max for the side that is off",
-        )
-    )
-    found.append(
+        ),
         finding(
             "parity/repeatable",
             repeat.max,
-            f"<= {tolerance.max_abs:g}",
+            limit,
             repeat.within(tolerance),
             "two training forwards of the same tokens differ: dropout is on, or the forward draws "
             "random numbers",
             "set every dropout rate to 0 (core_rl.hf.policy.switch_dropout_off), or score in eval "
             "mode",
-        )
-    )
-    return found
+        ),
+    ]
 
 
 def _against_plain(
@@ -76,27 +75,17 @@ def _against_plain(
     if not gap.within(tolerance):
         answer = explain(case, observed_NT, tolerance, hypotheses)
         cause, cure = f"{side}: {answer.cause}", answer.cure
-    rows = (
-        ("max", gap.max, tolerance.max_abs),
-        ("mean", gap.mean, tolerance.mean_abs),
-        ("first", gap.first, tolerance.max_abs),
-        ("rest", gap.rest, tolerance.max_abs),
-    )
+    limits = dict.fromkeys(("max", "first", "rest"), tolerance.max_abs)
+    limits |= {"mean": tolerance.mean_abs}
     # One line fails and tells why; the others show where the gap lies.
     fails = "max" if gap.max > tolerance.max_abs else "mean"
-    return [
-        finding(f"parity/{side}_{name}", figure, f"<= {limit:g}", figure <= limit, cause, cure)
-        if name == fails
-        else finding(
-            f"parity/{side}_{name}",
-            figure,
-            f"<= {limit:g}",
-            figure <= limit,
-            f"see parity/{side}_{fails}",
-            otherwise=Verdict.warn,
-        )
-        for name, figure, limit in rows
-    ]
+    found = []
+    for name, limit in limits.items():
+        said = (cause, cure) if name == fails else (f"see parity/{side}_{fails}", "")
+        otherwise = Verdict.fail if name == fails else Verdict.warn
+        figure = getattr(gap, name)
+        found.append(at_most(f"parity/{side}_{name}", figure, limit, *said, otherwise))
+    return found
 
 
 def cache_finding(drawn: Drawn) -> Finding:
@@ -113,8 +102,8 @@ def cache_finding(drawn: Drawn) -> Finding:
         float(drawn.cache_length),
         f"= {expected} (prompt + new - 1)",
         expected <= drawn.cache_length <= most,
-        "lost cache: each new token saw only the token before; generate() in train mode with "
-        "gradient (activation) checkpointing does this since transformers 4.53"
+        "lost cache: each new token saw only the token before; generate() of transformers 4.53 to "
+        "5.23 does this in train mode with gradient (activation) checkpointing"
         if lost
         else "the cache holds more than prompt and completion: one of an earlier batch was reused",
         CURE_CACHE if lost else "start every batch with a cache of its own",

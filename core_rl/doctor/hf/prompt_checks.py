@@ -1,4 +1,4 @@
-"""Prompts as the model gets them: each sample its own, padded on the left, rendered as meant."""
+"""Check prompts as the model gets them: own to each sample, padded on the left, well rendered."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from core_rl.doctor.findings import Finding, Verdict, finding, skipped
+from core_rl.doctor.findings import Finding, Verdict, at_most, equals, finding, skipped
 
 PROBE = "zebra lantern"  # words that no template writes by itself
 
@@ -39,7 +40,7 @@ def _own_prompts(ids_BP: Tensor, mask_BP: Tensor, rows: Sequence[Mapping[str, An
     if len(ids_BP) != len(alone):
         cause = f"{len(alone)} queries became a batch of {len(ids_BP)} prompts"
         cure = "encode the whole batch in one call and index nothing with [0]"
-        return finding("prompts/own", float(len(ids_BP)), f"= {len(alone)}", False, cause, cure)
+        return equals("prompts/own", len(ids_BP), len(alone), cause, cure)
     together = [ids[mask].tolist() for ids, mask in zip(ids_BP, mask_BP, strict=True)]
     right = [one == other for one, other in zip(together, alone, strict=True)]
     share = sum(right) / len(right)
@@ -57,7 +58,7 @@ def _own_prompts(ids_BP: Tensor, mask_BP: Tensor, rows: Sequence[Mapping[str, An
         "render the batch in one call (apply_chat_template takes a list of conversations), index "
         "nothing with [0], and truncate no prompt"
     )
-    return finding("prompts/own", share, "= 1", all(right), cause, cure)
+    return equals("prompts/own", share, 1, cause, cure)
 
 
 def _differ(rows: Sequence[Mapping[str, Any]]) -> Finding:
@@ -88,11 +89,10 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _padding_side(mask_BP: Tensor) -> Finding:
     """Real tokens must end at the right edge and have no hole."""
     wrong = float((mask_BP.int().diff(dim=1) < 0).any(dim=1).float().mean())
-    return finding(
+    return equals(
         "prompts/padding_left",
         1 - wrong,
-        "= 1",
-        wrong == 0,
+        1,
         "right padding: completions start after pads, and the last logits are those of a pad",
         "set tokenizer.padding_side = 'left' for drawing",
     )
@@ -104,11 +104,10 @@ def _pads_masked(
     """A pad that is attended to is a token of the prompt."""
     own = sum(int((row["input_ids"] == pad_id).sum()) for row in rows)
     attended = int(((ids_BP == pad_id) & mask_BP).sum())
-    return finding(
+    return equals(
         "prompts/pads_masked",
-        float(attended),
-        f"= {own}",
-        attended == own,
+        attended,
+        own,
         "padding is attended to: the attention mask is ignored or was made of ones",
         "pass the tokenizer's attention_mask on with input_ids",
     )
@@ -118,7 +117,7 @@ def _pads_masked(
 
 
 def tokenizer_findings(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     vocabulary: int,
     stop_ids: Sequence[int],
@@ -138,18 +137,17 @@ def tokenizer_findings(
         _special_tokens(tokenizer, special_tokens),
         _stop_ids(stop_ids, suppress_ids, vocabulary),
         _pad(tokenizer, stop_ids, vocabulary),
-        finding(
+        at_most(
             "tokens/vocabulary",
-            float(len(tokenizer)),
-            f"<= {vocabulary}",
-            len(tokenizer) <= vocabulary,
+            len(tokenizer),
+            vocabulary,
             "the tokenizer knows more ids than the model has embeddings: another model's tokenizer",
             "load tokenizer and model from the same folder, or resize_token_embeddings",
         ),
     ]
 
 
-def _special_tokens(tokenizer: Any, special_tokens: Iterable[str]) -> Finding:
+def _special_tokens(tokenizer: PreTrainedTokenizerBase, special_tokens: Iterable[str]) -> Finding:
     names = [*dict.fromkeys([*tokenizer.all_special_tokens, *special_tokens])]
     unknown = getattr(tokenizer, "unk_token_id", None)
     wrong = []
@@ -157,11 +155,10 @@ def _special_tokens(tokenizer: Any, special_tokens: Iterable[str]) -> Finding:
         ids = tokenizer(name, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or (ids[0] == unknown and name != tokenizer.unk_token):
             wrong.append(name)
-    return finding(
+    return equals(
         "tokens/special_single",
-        float(len(wrong)),
-        "= 0",
-        not wrong,
+        len(wrong),
+        0,
         f"not a single id in this tokenizer: {', '.join(wrong[:5])}",
         "use the model's own tokenizer; add missing ones with add_special_tokens and resize",
     )
@@ -179,7 +176,7 @@ def _stop_ids(stop_ids: Sequence[int], suppress_ids: Sequence[int], vocabulary: 
     )
 
 
-def _pad(tokenizer: Any, stop_ids: Sequence[int], vocabulary: int) -> Finding:
+def _pad(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], vocabulary: int) -> Finding:
     pad = tokenizer.pad_token_id
     if pad is None or not 0 <= pad < vocabulary:
         return finding(
@@ -205,7 +202,9 @@ def _pad(tokenizer: Any, stop_ids: Sequence[int], vocabulary: int) -> Finding:
 
 
 def template_findings(
-    tokenizer: Any, prompts: Sequence[Sequence[int]], renders_system: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    renders_system: bool = True,
 ) -> list[Finding]:
     """Check the chat template, and that the prompts end as it ends them.
 
@@ -221,12 +220,12 @@ def template_findings(
         turns.insert(0, {"role": "system", "content": PROBE[::-1]})
     try:
         closed, opened = (
-            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add)
+            str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add))
             for add in (False, True)
         )
     except Exception as error:  # a template is a program: it raises what it likes
         cause = f"the chat template raises {type(error).__name__}: {error}"
-        return [finding("template/roles", 0.0, "= 1", False, cause, "use the model's template")]
+        return [equals("template/roles", 0, 1, cause, "use the model's template")]
     return [
         _roles(opened, turns),
         _generation_prompt(tokenizer, closed, opened, prompts),
@@ -255,39 +254,34 @@ def _roles(rendered: str, turns: Sequence[Mapping[str, str]]) -> Finding:
 
 
 def _generation_prompt(
-    tokenizer: Any, closed: str, opened: str, prompts: Sequence[Sequence[int]]
+    tokenizer: PreTrainedTokenizerBase, closed: str, opened: str, prompts: Sequence[Sequence[int]]
 ) -> Finding:
-    check, expected = "template/generation_prompt", "= 1"
+    check = "template/generation_prompt"
     suffix = opened[len(closed) :] if opened.startswith(closed) else ""
     if not suffix:
         cause = "wrong chat template: add_generation_prompt adds nothing, so the model goes on with"
-        return finding(
-            check, 0.0, expected, False, f"{cause} the user's turn", "use the model's own template"
-        )
-    ends = [tokenizer.decode(list(ids)).rstrip().endswith(suffix.rstrip()) for ids in prompts]
-    share = sum(ends) / max(len(ends), 1)
-    return finding(
+        return equals(check, 0, 1, f"{cause} the user's turn", "use the model's own template")
+    ends = [_decoded(tokenizer, ids).rstrip().endswith(suffix.rstrip()) for ids in prompts]
+    return equals(
         check,
-        share,
-        expected,
-        all(ends),
+        _share(ends),
+        1,
         f"prompts do not end with the chat template's generation prompt {suffix!r}: "
         "wrong chat template, or the end of the prompt was cut off",
         "render with add_generation_prompt=True and truncate nothing",
     )
 
 
-def _round_trip(tokenizer: Any, prompts: Sequence[Sequence[int]]) -> Finding:
+def _round_trip(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> Finding:
     """Decoding a prompt and tokenising it again must give the same ids."""
     same = [
-        tokenizer(tokenizer.decode(list(ids)), add_special_tokens=False)["input_ids"] == list(ids)
+        tokenizer(_decoded(tokenizer, ids), add_special_tokens=False)["input_ids"] == list(ids)
         for ids in prompts
     ]
-    return finding(
+    return equals(
         "template/round_trip",
-        sum(same) / max(len(same), 1),
-        "= 1",
-        all(same),
+        _share(same),
+        1,
         "a prompt's text tokenises to other ids: a role marker or special token was split into "
         "plain text, or another tokenizer made the prompt",
         "render and tokenise with the model's own tokenizer, special tokens registered as such",
@@ -295,14 +289,22 @@ def _round_trip(tokenizer: Any, prompts: Sequence[Sequence[int]]) -> Finding:
     )
 
 
-def _begins_once(tokenizer: Any, prompts: Sequence[Sequence[int]]) -> Finding:
+def _begins_once(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> Finding:
     begin = tokenizer.bos_token_id
     doubled = [ids for ids in prompts if begin is not None and list(ids[:2]) == [begin, begin]]
-    return finding(
+    return equals(
         "template/begins_once",
-        float(len(doubled)),
-        "= 0",
-        not doubled,
+        len(doubled),
+        0,
         "prompts begin with the start token twice: the template wrote one, the tokenizer another",
         "tokenise rendered text with add_special_tokens=False",
     )
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids)))
+
+
+def _share(right: Sequence[bool]) -> float:
+    """Share of True; 1 of nothing."""
+    return sum(right) / len(right) if right else 1.0

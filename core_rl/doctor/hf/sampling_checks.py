@@ -1,15 +1,15 @@
-"""Are completions what they claim: drawn from their distribution, ended, decoded, distinct?"""
+"""Check completions: drawn from their distribution, ended, decoded, distinct."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from core_rl.doctor.findings import Finding, finding, skipped
+from core_rl.doctor.findings import Finding, at_most, equals, skipped
 from core_rl.doctor.hf.parity import Case
 from core_rl.hf.generation import log_softmax_masked
 from core_rl.types import Actions
@@ -38,14 +38,13 @@ def sampling_findings(
 
 
 def _suppressed(case: Case) -> Finding:
-    if case.suppress is None or not case.suppress.numel():
+    if not case.suppress.numel():
         return skipped("sampling/suppressed", "no id is suppressed")
     count = int((torch.isin(case.ids_NT, case.suppress) & case.mask_NT).sum())
-    return finding(
+    return equals(
         "sampling/suppressed",
-        float(count),
-        "= 0",
-        count == 0,
+        count,
+        0,
         "a suppressed (media or special) token was sampled: the next forward breaks on it, or "
         "takes it for media",
         "pass suppress_tokens=suppress_ids to whatever draws",
@@ -66,11 +65,10 @@ def _ends(case: Case, stop_ids: Sequence[int], max_new: int) -> Finding:
             causes.append("the end token is masked out: the policy never learns to stop")
         elif length < max_new and length - 1 not in stops:
             causes.append("a completion was cut before the limit without an end token")
-    return finding(
+    return equals(
         "sampling/ends",
         1 - len(causes) / len(case.ids_NT),
-        "= 1",
-        not causes,
+        1,
         causes[0] if causes else "",
         "let the mask hold every token up to the first stop id, that included, and nothing after",
     )
@@ -89,11 +87,10 @@ def _distinct(case: Case, drawn_NT: Tensor) -> Finding:
             copies += int(same and float(total_N[n]) < COPIES)
     if not pairs:
         return skipped("sampling/copies", "one completion a prompt")
-    return finding(
+    return equals(
         "sampling/copies",
-        float(copies),
-        "= 0",
-        copies == 0,
+        copies,
+        0,
         "candidates of a prompt are copies of each other: greedy decoding, a seed that is set "
         "again for each, or one row repeated",
         "draw with do_sample=True at the temperature of the run, and seed once a run",
@@ -118,11 +115,10 @@ def _from_distribution(case: Case) -> Finding:
             logs[name] += float((other_T - right_T)[possible_T].sum())
     evidence = float(torch.tensor(list(logs.values())).logsumexp(0)) - math.log(len(logs))
     likely = max(logs, key=lambda name: logs[name])
-    return finding(
+    return at_most(
         "sampling/from_distribution",
         evidence,
-        f"<= {EVIDENCE:g}",
-        evidence <= EVIDENCE,
+        EVIDENCE,
         f"tokens are not drawn from the distribution they are scored by, but rather {likely}",
         "draw with do_sample=True, top_k=0, top_p=1 at the very temperature of scoring",
     )
@@ -155,7 +151,7 @@ ALTERNATIVES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
 )
 
 
-def text_findings(tokenizer: Any, actions: Actions) -> list[Finding]:
+def text_findings(tokenizer: PreTrainedTokenizerBase, actions: Actions) -> list[Finding]:
     """Check that the texts that rewards read are those of the tokens that are learned from."""
     if not actions.texts:
         return [skipped("sampling/texts", "candidates carry no text")]
@@ -164,13 +160,13 @@ def text_findings(tokenizer: Any, actions: Actions) -> list[Finding]:
         for g, text in enumerate(group):
             ids = actions.ids_BGT[b, g][actions.mask_BGT[b, g]].tolist()
             count += 1
-            wrong += tokenizer.decode(ids, skip_special_tokens=True).strip() != text.strip()
+            decoded = str(tokenizer.decode(ids, skip_special_tokens=True))
+            wrong += decoded.strip() != text.strip()
     return [
-        finding(
+        equals(
             "sampling/texts",
             1 - wrong / max(count, 1),
-            "= 1",
-            wrong == 0,
+            1,
             f"{wrong} of {count} texts are not those of their tokens: rewards judge other "
             "candidates than are learned from",
             "decode the very ids of each candidate, in order of query and candidate",

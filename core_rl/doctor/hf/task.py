@@ -10,16 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from core_rl.config import DoctorConfig, HardwareConfig, OnFailure
 from core_rl.doctor.findings import UnhealthyError, failed
-from core_rl.doctor.hf.checks import Score, diagnose
+from core_rl.doctor.hf.checks import Score, Trainer, diagnose
 from core_rl.doctor.known_warnings import overheard
 from core_rl.doctor.report import write_findings
 from core_rl.doctor.weights import weight_findings
 from core_rl.hf.checkpointing import checkpoint_activations
-from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.encoded_prompt import Inputs, followed_by
 from core_rl.hf.policy import switch_dropout_off
 
 log = logging.getLogger(__name__)
@@ -74,9 +79,7 @@ def doctor(
             model,
             tokenizer,
             {name: value.to(model.device) for name, value in batch.items()},
-            score=scorer(temperature),
-            temperature=temperature,
-            max_new=doctor.max_new,
+            Trainer(temperature, max_new=doctor.max_new, score=scorer(temperature)),
         )
     found += heard.findings()
     metrics = write_findings(folder, found, f"doctor: {path}, {state}")
@@ -96,7 +99,7 @@ def loaded(path: str, dtype: str, attention: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def put_into(model: Any, state: str) -> None:
+def put_into(model: PreTrainedModel, state: str) -> None:
     """Leave a model as a trainer would when it draws; dropout is off in any case."""
     switch_dropout_off(model)
     model.train(state != "eval")
@@ -104,15 +107,13 @@ def put_into(model: Any, state: str) -> None:
         checkpoint_activations(model, reentrant=state.endswith("reentrant"))
 
 
-def rendered(tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+def rendered(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
     """Render prompts as user turns where the tokenizer has a chat template."""
     if not tokenizer.chat_template:
         return list(prompts)
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    texts: list[str] = tokenizer.apply_chat_template(
-        chats, tokenize=False, add_generation_prompt=True
-    )
-    return texts
+    texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    return [str(text) for text in texts]
 
 
 def scorer(temperature: float) -> Score:
@@ -123,13 +124,9 @@ def scorer(temperature: float) -> Score:
 def _score(
     model: nn.Module, inputs: Inputs, ids_NT: Tensor, mask_NT: Tensor, temperature: float
 ) -> Tensor:
-    steps = ids_NT.shape[1]
-    mask = torch.cat([inputs["attention_mask"], mask_NT.long()], dim=1)
-    out = model(
-        input_ids=torch.cat([inputs["input_ids"], ids_NT], dim=1),
-        attention_mask=mask,
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-        use_cache=False,
-    )
-    logp_NTK = (out.logits[:, -steps - 1 : -1].float() / temperature).log_softmax(-1)
+    whole = followed_by(inputs, ids_NT, mask_NT)
+    places = (whole["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    out = model(**whole, position_ids=places, use_cache=False)
+    logits_NTK = out.logits[:, -ids_NT.shape[1] - 1 : -1].float()
+    logp_NTK = (logits_NTK / temperature).log_softmax(-1)
     return logp_NTK.gather(-1, ids_NT.unsqueeze(-1)).squeeze(-1)

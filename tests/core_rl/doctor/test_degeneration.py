@@ -171,7 +171,9 @@ def test_a_constant_reward_is_named_with_its_value() -> None:
 
 def test_a_few_flat_groups_are_no_verdict_yet() -> None:
     assert watched(FLOOR)["reward/flat_share"].verdict is Verdict.warn
-    assert watched(FLOOR)["reward/spread_people"].verdict is Verdict.ok
+    spread = watched(FLOOR)["reward/spread_people"]
+    assert spread.verdict is Verdict.skipped and "2 groups" in spread.expected
+    assert spread.figure is None
 
 
 def test_rewards_that_differ_between_questions_only_teach_nothing_either() -> None:

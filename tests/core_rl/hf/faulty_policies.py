@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core_rl.hf.encoded_prompt import Inputs
-from core_rl.hf.policy import EncodedPrompt, HFPolicy
+from core_rl.hf.encoded_prompt import EncodedPrompt, Inputs
+from core_rl.hf.policy import HFPolicy
 from core_rl.types import Actions, StepLogProbs
+from tests.core_rl.hf.lost_cache import checkpointed
 from tests.core_rl.hf.text_policy import SUPPRESSED, TextPolicy, build_model, byte_tokenizer
 
 
@@ -333,7 +334,7 @@ class OnePromptForEver(TextPolicy):
 def built(kind: type[TextPolicy], reentrant: bool | None = None, **changes: Any) -> TextPolicy:
     model = build_model(changes.pop("family", "qwen2"))
     if reentrant is not None:
-        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        checkpointed(model, reentrant)
     tokenizer = byte_tokenizer()
     tokenizer.padding_side = "left"
     settings: dict[str, Any] = {

@@ -12,7 +12,7 @@ from tests.core_rl.hf.text_policy import build_policy
 
 
 class OldName:
-    """As models of transformers 5.17 are called."""
+    """As models of older releases are called."""
 
     asked: Any = None
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from core_rl.hf.fused_decoder import FusedDecoder, pairs_side_by_side
 from core_rl.types import Actions
-from tests.core_rl.hf.text_policy import QUERIES, TextPolicy, build_model, build_policy, ragged
+from tests.core_rl.hf.text_policy import (
+    QUERIES,
+    TextPolicy,
+    build_model,
+    build_policy,
+    ragged,
+    with_adapters,
+)
 
 
 def drawn(policy: TextPolicy, fused: bool, temperature: float) -> Actions:
@@ -48,6 +55,23 @@ def test_variants_of_the_family(changes: dict[str, Any]) -> None:
     fused, plain = (drawn(policy, way, 1.0) for way in (True, False))
     assert torch.equal(fused.ids_BGT, plain.ids_BGT)
     torch.testing.assert_close(fused.logp_BGT, plain.logp_BGT, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"target_modules": ["embed_tokens"]}, {"layers_to_transform": [1]}],
+    ids=["embedding", "last layer"],
+)
+def test_adapted_models_decode_through_their_own_layers(changes: dict[str, Any]) -> None:
+    model = with_adapters(build_model(), **changes)
+    assert not FusedDecoder.fits(model.get_decoder(), model.get_output_embeddings())
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter, std=0.3)
+    policy = build_policy(model=model)
+    actions = drawn(policy, True, 1.0)
+    scored = policy.log_probs(policy.encode(QUERIES), actions).logp_BGT
+    torch.testing.assert_close(actions.logp_BGT, scored, atol=1e-4, rtol=0)
 
 
 def test_it_follows_the_weights() -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.policy import HFPolicy
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import (
     QUERIES,
@@ -142,7 +144,7 @@ def test_candidates_of_one_step(shared: bool) -> None:
 
 def test_checkpointed_activations_give_the_same_log_probs_and_gradients() -> None:
     plain, saving = build_policy().train(), build_policy()
-    saving.model.gradient_checkpointing_enable()
+    checkpoint_activations(saving.model)
     saving.train()
     assert saving.checkpoints_activations and not plain.checkpoints_activations
     actions = plain.sample(plain.encode(QUERIES), 4)
@@ -159,7 +161,7 @@ def test_checkpointed_activations_give_the_same_log_probs_and_gradients() -> Non
 def test_dropout_never_shows(checkpointing: bool) -> None:
     policy = build_policy(model=build_model(attention_dropout=0.5))
     if checkpointing:
-        policy.model.gradient_checkpointing_enable()
+        checkpoint_activations(policy.model)
     policy.train()
     actions = policy.sample(policy.encode(QUERIES), 3)
     torch.testing.assert_close(score(policy, actions), actions.logp_BGT, atol=1e-4, rtol=0)
@@ -282,7 +284,7 @@ def test_a_frozen_copy_stays_and_takes_no_gradient() -> None:
 def test_the_model_trains_in_eval_mode_unless_checkpointing_needs_train_mode() -> None:
     policy = build_policy()
     assert policy.train().training and not policy.model.training
-    policy.model.gradient_checkpointing_enable()
+    checkpoint_activations(policy.model)
     assert policy.train().model.training
     assert not policy.eval().model.training
 

@@ -38,9 +38,14 @@ def trained(policy: HFPolicy) -> None:
 
 
 @pytest.fixture(params=[True, False], ids=["shared", "copies"])
-def policy(request: Any) -> HFPolicy:
-    shared = build_policy(model=with_adapters(build_model()), shared_prompt=request.param)
-    return shared.train()
+def shared(request: Any) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=["v_proj", "embed_tokens"])
+def policy(request: Any, shared: bool) -> HFPolicy:
+    model = with_adapters(build_model(), target_modules=[request.param])
+    return build_policy(model=model, shared_prompt=shared).train()
 
 
 def test_before_training_it_is_the_model_without_adapters_and_holds_nothing(

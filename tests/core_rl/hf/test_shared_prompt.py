@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.hf.shared_prompt import encode_prompt, has_plain_head, is_partitioned, why_not_shared
 from core_rl.types import Actions
@@ -77,7 +78,7 @@ def test_a_prompt_of_one_token() -> None:
 
 def checkpointing() -> TextPolicy:
     policy = build_policy()
-    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(policy.model)
     return policy.train()
 
 

@@ -17,7 +17,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from core_rl.hf.policy import HFPolicy, Inputs
+from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.policy import HFPolicy
 from core_rl.types import Actions
 
 FAMILIES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
@@ -63,11 +64,11 @@ def build_model(family: str = "qwen2", seed: int = 0, **changes: Any) -> PreTrai
     return model(config(**(SIZES | changes)))
 
 
-def with_adapters(model: PreTrainedModel) -> Any:
+def with_adapters(model: PreTrainedModel, **changes: Any) -> Any:
     """Freeze a model and put adapters on it that change nothing yet; skip without peft."""
     peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
-    return peft.get_peft_model(model, config)
+    settings: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+    return peft.get_peft_model(model, peft.LoraConfig(**(settings | changes)))
 
 
 def build_policy(

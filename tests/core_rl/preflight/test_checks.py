@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
+import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.version import Version
 from safetensors.torch import save_file
 
 from core_rl.doctor import known_warnings as overheard
@@ -48,7 +50,8 @@ def by_check(found: list[Finding]) -> dict[str, Finding]:
         ("4.52.0", Verdict.fail),
         ("4.53.3", Verdict.fail),
         ("4.57.3", Verdict.fail),
-        ("5.17.0", Verdict.ok),
+        ("5.18.0", Verdict.fail),
+        ("5.19.0", Verdict.ok),
         ("5.23.0", Verdict.ok),
         ("6.0.0.dev0", Verdict.warn),
     ],
@@ -60,16 +63,18 @@ def test_versions_that_break_are_known(version: str, verdict: Verdict) -> None:
     assert found["environment/torch"].verdict is Verdict.ok
 
 
-def test_the_ranges_of_a_package_neither_overlap_nor_leave_old_versions_out() -> None:
+def test_the_oldest_versions_are_those_that_are_declared() -> None:
+    """Nothing older than pyproject.toml asks for is called well, nothing from there on broken."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    declared = [Requirement(line) for line in project["dependencies"]]
     for package in {one.package for one in environment.BREAKS}:
-        ranges = [
-            (environment.number(one.first), environment.number(one.until))
-            for one in environment.BREAKS
-            if one.package == package
-        ]
-        assert ranges[0][0] == ()
-        for (_, end), (start, _) in itertools.pairwise(ranges):
-            assert end <= start
+        (least,) = (one.specifier for one in declared if one.name == package)
+        (oldest,) = (part.version for part in least if part.operator == ">=")
+        older = f"{Version(oldest).major}.{Version(oldest).minor - 1}.9"
+        for version, verdict in ((oldest, Verdict.ok), (older, Verdict.fail)):
+            versions = {"transformers": "5.23.0", "torch": "2.13.0", package: version}
+            found = by_check(environment.version_findings(versions.get))
+            assert found[f"environment/{package}"].verdict is verdict
 
 
 def test_an_absent_package_is_a_failure_and_this_environment_is_well() -> None:
@@ -97,7 +102,7 @@ BROKEN = "raise RuntimeError('operator torchvision::nms does not exist')\n"
     [
         ("", "torch (=={torch})", True, ""),
         (BROKEN, "torch (=={torch})", False, "operator torchvision::nms does not exist"),
-        ("", "torch==1.0.0", False, "made for torch 1.0.0"),
+        ("", "torch==1.0.0", False, "made for torch==1.0.0"),
     ],
 )
 def test_a_torchvision_without_operators_is_worse_than_none(

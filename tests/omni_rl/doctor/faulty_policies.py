@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.hf.encoded_prompt import EncodedPrompt, Inputs
 from core_rl.hf.generation import log_softmax_masked
-from core_rl.hf.policy import EncodedPrompt, Inputs
 from core_rl.types import Actions, Query, StepLogProbs
 from omni_rl.doctor.media_calls import thinker_of
 from omni_rl.policy.policy import OmniPolicy
@@ -70,7 +70,7 @@ class Generates(OmniPolicy):
 
     def collated_for_drawing(self, queries: Sequence[Query], num_candidates: int) -> Inputs:
         times = 1 if self.expands else num_candidates
-        return self._inputs([query for query in queries for _ in range(times)])
+        return self.inputs([query for query in queries for _ in range(times)])
 
     @torch.no_grad()
     def sample(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core_rl.hf.policy import Inputs
+from core_rl.hf.encoded_prompt import Inputs
 from omni_rl.config import Blank
 from omni_rl.data.record import Record
 from omni_rl.doctor.media_calls import thinker_of

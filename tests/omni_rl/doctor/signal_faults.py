@@ -12,7 +12,7 @@ from core_rl.config import DoctorConfig
 from core_rl.doctor.degeneration import RewardWatch
 from core_rl.doctor.findings import Finding
 from core_rl.doctor.weights import reference_findings, weight_findings
-from core_rl.hf.policy import EncodedPrompt
+from core_rl.hf.encoded_prompt import EncodedPrompt
 from core_rl.types import Actions, RewardTable
 from omni_rl.data.record import Record
 from omni_rl.doctor.gate import examine

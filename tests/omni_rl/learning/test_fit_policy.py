@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from core_rl.config import CurriculumConfig, DoctorConfig, PhaseConfig, PhaseKin
 from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import Curriculum
 from core_rl.objective.rewards import WeightedReward
+from core_rl.types import Actions
+from omni_rl.data.record_files import Record
 from omni_rl.data.splits import Splits
 from omni_rl.learning import fit_policy as learn
 from omni_rl.learning.fit_policy import Spent, Training, solution_group
@@ -46,6 +49,25 @@ def test_a_resumed_run_counts_the_processor_time_of_its_checkpoint(
     first = spent(1, None)  # the clock is read at the start, for the checkpoint, at the end
     assert first == Spent(seconds=200, steps=1)
     assert spent(2, str(tmp_path)) == Spent(seconds=100 + 200, steps=2)
+
+
+def by_length(queries: Sequence[Record], actions: Actions) -> list[list[float]]:
+    return [[float(len(text)) for text in group] for group in actions.texts]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning on a run this short
+def test_two_steps_under_autocast_on_a_processor_are_well(
+    settings: Settings, splits: Splits, fresh_policy: Callable[..., OmniPolicy], tmp_path: Path
+) -> None:
+    """The doctor prepares media as the policy does: mel front ends do not support bfloat16."""
+    hardware = replace(settings.hardware, precision="bf16-mixed")
+    trainer = replace(settings.trainer, max_steps=2)
+    run = replace(settings, trainer=trainer, hardware=hardware, doctor=DoctorConfig())
+    reward = WeightedReward({"length": by_length}, {"length": 1.0})
+    Training(fresh_policy(), run, unvalidated(splits), tmp_path, 0).by_reward(reward)
+    rounds = json.loads((tmp_path / "health.json").read_text())["rounds"]
+    assert [one["step"] for one in rounds] == [0, 1, 2]
+    assert all(one["healthy"] for one in rounds)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.types import Actions
 from omni_rl.config import Blank, LoraConfig
 from omni_rl.data.record import Record
@@ -102,7 +103,7 @@ def test_sampling_in_train_mode_with_checkpointing_is_sound(policy, records, fre
     """Where plain `generate` forgets the prompt; see `core_rl.hf.test_generation`."""
     saving = OmniPolicy(fresh_policy().model, policy.processor, policy.config)
     saving.stop_ids = policy.stop_ids
-    saving.model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(saving.model)
     saving.train()
     assert saving.model.training
     actions = saving.sample(saving.encode(records), 2)

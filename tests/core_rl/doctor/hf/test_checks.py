@@ -11,21 +11,16 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.cache_utils import DynamicCache
 
+from core_rl.doctor.agreement import FULL, HALF, gap_between, tolerance_of
 from core_rl.doctor.findings import Finding, Verdict
 from core_rl.doctor.hf import checks
-from core_rl.doctor.hf.checks import check_policy, diagnose
-from core_rl.doctor.hf.parity import (
-    FULL,
-    HALF,
-    Case,
-    Drawn,
-    gap_between,
-    tolerance_of,
-    unpadded_rows,
-)
+from core_rl.doctor.hf.checks import Trainer, check_policy, diagnose
+from core_rl.doctor.hf.parity import Case, Drawn, unpadded_rows
 from core_rl.doctor.hf.prompt_checks import template_findings, tokenizer_findings
+from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.encoded_prompt import Inputs
-from core_rl.hf.generation import generation_mode
+from core_rl.hf.generation import cache_name, generation_mode
+from tests.core_rl.hf.lost_cache import checkpointed, release_loses_it
 from tests.core_rl.hf.text_policy import QUERIES, build_model, build_policy, byte_tokenizer
 
 CHAT = (
@@ -51,7 +46,7 @@ def batch_of(texts: list[str], side: str = "left") -> Inputs:
 
 def diagnosed(model: nn.Module, **changes: Any) -> dict[str, str]:
     torch.manual_seed(0)
-    return bad(diagnose(model, byte_tokenizer(), batch_of(QUERIES), **changes))
+    return bad(diagnose(model, byte_tokenizer(), batch_of(QUERIES), Trainer(**changes)))
 
 
 def scored(
@@ -97,12 +92,12 @@ def test_half_precision_has_wider_limits() -> None:
 
 def test_nothing_is_changed() -> None:
     model = build_model()
-    model.gradient_checkpointing_enable()
+    checkpoint_activations(model)
     model.train()
     flags = [(m.training, getattr(m, "gradient_checkpointing", None)) for m in model.modules()]
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    diagnose(model, byte_tokenizer(), batch_of(QUERIES), score=scored)
+    diagnose(model, byte_tokenizer(), batch_of(QUERIES), Trainer(score=scored))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert flags == [
         (m.training, getattr(m, "gradient_checkpointing", None)) for m in model.modules()
@@ -124,13 +119,20 @@ def test_a_policy_comes_out_as_it_went_in() -> None:
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_the_lost_cache_is_found_in_any_trainer(reentrant: bool) -> None:
-    model = build_model("llama")
-    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model = checkpointed(build_model("llama"), reentrant)
     found = diagnosed(model.train())
     assert "lost cache" in found["cache/length"]
     assert "lost cache" in found["parity/decoding_max"]
     with generation_mode(model):
         assert diagnosed(model) == {}
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_generate_under_checkpointing_is_judged_by_what_it_does(reentrant: bool) -> None:
+    """Releases up to transformers 5.23 lose the cache there, later ones keep it."""
+    model = build_model("llama")
+    checkpoint_activations(model, reentrant)
+    assert ("cache/length" in diagnosed(model.train())) is release_loses_it()
 
 
 def test_right_padding_is_found() -> None:
@@ -146,10 +148,11 @@ def test_a_cache_of_another_batch_is_found() -> None:
         prompt = inputs["input_ids"]
         with torch.no_grad():
             cache = DynamicCache()
-            model(input_ids=prompt, past_key_values=cache)  # never thrown away
+            kept = {cache_name(model): cache}
+            model(input_ids=prompt, **kept)  # never thrown away
             ids, logps, step = [], [], prompt
             for _ in range(max_new):
-                logp = model(input_ids=step, past_key_values=cache).logits[:, -1].log_softmax(-1)
+                logp = model(input_ids=step, **kept).logits[:, -1].log_softmax(-1)
                 step = torch.multinomial(logp.exp(), 1)
                 ids.append(step)
                 logps.append(logp.gather(-1, step))
@@ -158,7 +161,7 @@ def test_a_cache_of_another_batch_is_found() -> None:
             drawn, torch.ones_like(drawn).bool(), torch.cat(logps, 1), None, prompt.shape[1]
         )
 
-    found = bad(diagnose(model, byte_tokenizer(), batch_of(["one prompt"]), draw=draw))
+    found = bad(diagnose(model, byte_tokenizer(), batch_of(["one prompt"]), Trainer(draw=draw)))
     assert "earlier batch" in found["cache/length"]
     assert "parity/decoding_max" in found
 

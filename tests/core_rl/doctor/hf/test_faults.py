@@ -11,13 +11,21 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import nn
 
 from core_rl.doctor.findings import Finding, Verdict
 from core_rl.doctor.hf.checks import check_policy
 from core_rl.hf.policy import HFPolicy
 from tests.core_rl.hf import faulty_policies as faulty
 from tests.core_rl.hf.faulty_policies import built
-from tests.core_rl.hf.text_policy import QUERIES, STOPS, TextPolicy
+from tests.core_rl.hf.text_policy import (
+    QUERIES,
+    STOPS,
+    TextPolicy,
+    build_model,
+    build_policy,
+    with_adapters,
+)
 
 TEMPERATURE = 0.8
 
@@ -199,6 +207,14 @@ def test_a_healthy_policy_is_cleared(family: str, reentrant: bool | None) -> Non
     for seed in range(4):
         assert examined(policy, seed) == {}
     assert examined(built(TextPolicy, reentrant, family=family, shared_prompt=False)) == {}
+
+
+def test_adapters_on_the_embedding_are_no_fault() -> None:
+    model = with_adapters(build_model(), target_modules=["q_proj", "embed_tokens"])
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.1)
+    assert examined(build_policy(model=model)) == {}
 
 
 def test_a_prompt_that_the_query_never_reaches_is_warned_of() -> None:
