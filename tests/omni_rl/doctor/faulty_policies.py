@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.encoded_prompt import EncodedPrompt, Inputs
 from core_rl.hf.generation import log_softmax_masked
 from core_rl.types import Actions, Query, StepLogProbs
 from omni_rl.doctor.media_calls import thinker_of
 from omni_rl.policy.policy import OmniPolicy
+from tests.core_rl.hf.lost_cache import checkpointed
 
 Spoil = Callable[[OmniPolicy], OmniPolicy]
 
@@ -135,7 +135,7 @@ def forgetful(reentrant: bool) -> Spoil:
 
     def spoil(policy: OmniPolicy) -> OmniPolicy:
         other = turned_into(Generates)(policy)
-        checkpoint_activations(other.model, reentrant)
+        checkpointed(other.model, reentrant)
         return other
 
     return spoil
