@@ -44,14 +44,14 @@ BREAKS = (
         Verdict.fail,
         "older than what this project is written for; several clips with num_return_sequences are "
         "scrambled",
-        "pip install 'transformers>=5.19'",
+        "pip install 'transformers>=5.21'",
     ),
     Break(
         "transformers",
-        ">=4.53,<5.19",
+        ">=4.53,<5.21",
         Verdict.fail,
         "older than what this project is written for",
-        "pip install 'transformers>=5.19'",
+        "pip install 'transformers>=5.21'",
     ),
     Break(
         "transformers",
