@@ -22,11 +22,14 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 .DEFAULT_GOAL := help
 .PHONY: help env quick full test lint doctor doctor-selftest bench tensorboard clean FORCE
 
+##@ Start
+
 help: ## this text
 	@echo "make TARGET [NAME=VALUE ...]; what a target needs is installed into $(VENV) first"
+	@awk 'BEGIN {FS = ":[^#]*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:[^#]*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
-	@echo
+	@echo "Values"
 	@echo "  EXP=NAME       experiment of conf/exp (default $(EXP)); for quick and full"
 	@echo "  BENCH='...'    files of benchmarks/ (default $(BENCH)), with ARGS for each"
 	@echo "  ARGS='...'     more overrides, e.g. ARGS='trainer.lr=1e-3 seed=1'; for test, pytest's"
@@ -38,19 +41,24 @@ help: ## this text
 
 env: $(STAMP) ## the environment alone
 
-# TORCH installs its build even where an environment stands, and lifts the version this was tried with.
-$(STAMP): pyproject.toml constraints.txt $(if $(TORCH),FORCE)
-	@test -n "$(PYTHON)" || { \
+# Make an empty environment in the folder $(1), unless there is one.
+define new-environment
+	@test -x $(1)/bin/python || test -n "$(PYTHON)" || { \
 	  echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=FILE" >&2; \
 	  exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -c '$(SUITS)' || { \
+	@test -x $(1)/bin/python || $(PYTHON) -c '$(SUITS)' || { \
 	  echo "error: PYTHON=$(PYTHON) does not start a Python 3.11 or 3.12; give the file of one," >&2; \
 	  echo "  say of a version manager: make PYTHON=~/.pyenv/versions/3.12.1/bin/python" >&2; \
 	  exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	@test -x $(1)/bin/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 	  echo "error: $(PYTHON) cannot make environments; on Debian and Ubuntu install python3-venv" >&2; \
 	  exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || { rm -rf $(1); exit 1; }
+endef
+
+# TORCH installs its build even where an environment stands, and lifts the version this was tried with.
+$(STAMP): pyproject.toml constraints.txt $(if $(TORCH),FORCE)
+	$(call new-environment,$(VENV))
 	@echo "installing into $(VENV): a few minutes the first time"
 	$(if $(TORCH),$(BIN)/python -m pip install -q $(TORCH))
 	@sed '$(if $(TORCH),/^torch==/d)' constraints.txt > $(VENV)/constraints.txt
@@ -59,11 +67,15 @@ $(STAMP): pyproject.toml constraints.txt $(if $(TORCH),FORCE)
 
 FORCE:
 
+##@ Runs
+
 quick: $(STAMP) ## the main job in a few minutes
 	$(BIN)/python -m experiments.run +exp=$(EXP) trainer=quick $(ARGS)
 
 full: $(STAMP) ## the main job with three seeds and its controls
 	$(BIN)/python -m experiments.run +exp=$(EXP) trainer=full $(ARGS)
+
+##@ Checks
 
 test: $(STAMP) ## every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
@@ -79,12 +91,16 @@ doctor: $(STAMP) ## is the main job well?  ARGS='model=... data_mix=...' as for 
 doctor-selftest: $(STAMP) ## plant each known fault, and show the doctor healthy runs
 	$(BIN)/python -m tests.omni_rl.doctor.selftest $(ARGS)
 
+##@ Figures
+
 bench: $(STAMP) ## speed, memory and cost against others, as ratios; into outputs/bench
 	set -e; for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 tensorboard: $(STAMP) ## curves of every run in outputs/, on PORT=6006
 	$(BIN)/tensorboard --logdir outputs --port $(PORT)
 
+##@ Upkeep
+
 clean: ## remove caches and builds; the environment and outputs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . \( -path ./$(VENV) -o -path ./.envs \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -57,6 +58,10 @@ def reported() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except JobFailedError as error:
         sys.exit(f"error: a job of this batch failed, see above: {error}")
     except KeyboardInterrupt:

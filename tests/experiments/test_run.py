@@ -107,6 +107,19 @@ def test_looking_needs_nothing_heavy(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("shown", [["--help"], ["--cfg", "job"]])
+def test_a_reader_that_leaves_early_ends_the_command_quietly(shown: list[str]) -> None:
+    command = [sys.executable, "-m", "experiments.run", *shown]
+    # The reader is gone before anything is written.
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
 def test_the_tripwire_trips(tmp_path: Path, tripwire: Path) -> None:
     assert run("+exp=probe", output=tmp_path / "out", path=tripwire).code == 99
 
