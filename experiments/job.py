@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 
 RESUMED = "PEOPLE_FOCUS_RESUMED"  # what `trainer.resume` named when the command began
 
+ON_TEST = (
+    "A sweep chose between runs by {}, a figure of the test set (objective_on_test=true): what is "
+    "best here is not shown to be best on other data."
+)
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def job(cfg: DictConfig) -> float | None:
@@ -68,6 +73,9 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
         # At the start: a run that is killed is the one to go on from.
         artifacts.link_latest(Path(cfg.paths.output), folder)
         metrics = task()
+        if schema.on_test(cfg.objective):
+            metrics |= {"objective_on_test": 1.0}
+            artifacts.add_to_reports(folder, ON_TEST.format(cfg.objective))
         artifacts.finish_run(folder, metrics, cfg.seed, started)
     if cfg.objective is None:
         return None

@@ -49,7 +49,8 @@ ROOT: dict[str, Any] = {
     "task": None,
     "seed": IntegerNode(0, is_optional=False),
     "debug": BooleanNode(False, is_optional=False),
-    "objective": StringNode(None),  # metric handed to the sweeper
+    "objective": StringNode(None),  # metric handed to the sweeper, see `check_objective`
+    "objective_on_test": BooleanNode(False, is_optional=False),
     "preflight": StringNode(
         "warn", is_optional=False
     ),  # off | warn | only: see core_rl.preflight.checks
@@ -123,6 +124,7 @@ def validate(cfg: DictConfig, in_batch: bool = False) -> None:
         del nodes["task"]  # the same nodes once more
         _check_keys(nodes, "")
         core.require(0 <= cfg.seed < 2**32, "seed", cfg.seed, "from 0 to 2^32 - 1")
+        check_objective(cfg.objective, cfg.objective_on_test)
         looks = cfg.preflight in ("off", "warn", "only")
         core.require(looks, "preflight", cfg.preflight, "off, warn or only")
         core.require(
@@ -135,6 +137,26 @@ def validate(cfg: DictConfig, in_batch: bool = False) -> None:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def on_test(objective: str | None) -> bool:
+    """Whether a metric says something of the test set; `val/<name>` are of the validation set."""
+    return objective is not None and not objective.startswith("val/")
+
+
+def check_objective(objective: str | None, allowed: bool) -> None:
+    """Refuse to choose between runs by the test set unless that is asked for.
+
+    Raises:
+        ValueError: `objective` is no validation figure and `objective_on_test` is false.
+    """
+    core.require(
+        allowed or not on_test(objective),
+        "objective",
+        objective,
+        "a figure of the validation set, such as val/reward: a sweep that is steered by the test "
+        "set overstates what it finds; objective_on_test=true allows it, and the report says so",
+    )
 
 
 def _check_keys(node: Any, path: str) -> None:

@@ -138,8 +138,8 @@ class Checkpoints(Callback):
     """Keep the newest and the best policy, in the form its library opens, and a resume point.
 
     Writes `checkpoints/step-00000100` every `every` steps (the newest `keep` stay),
-    `checkpoints/best` by held-out reward, and `checkpoints/last.ckpt` for `trainer.resume`.  A
-    resumed run takes over the best of the run that it continues.
+    `checkpoints/best` by held-out reward, the start included, and `checkpoints/last.ckpt` for
+    `trainer.resume`.  A resumed run takes over the best of the run that it continues.
 
     Held-out rewards are compared only if the same functions judged.  A validation that lacks one
     of them selects nothing; the first validation with a further one starts the selection again.
@@ -165,6 +165,7 @@ class Checkpoints(Callback):
         self.every = every
         self.keep = keep
         self.best = float("-inf")
+        self._figures: dict[str, float] = {}  # of the best, on held-out queries
         self._judges: set[str] = set()  # weighted functions that judged at a validation so far
         self.resumed = resumed
         self._saved_at = -1
@@ -177,7 +178,8 @@ class Checkpoints(Callback):
             return
         # The checkpoint itself may be older than the best.
         stored = json.loads((before / "best.json").read_text())
-        self.best, self._judges = stored["val/reward"], set(stored.get("judges", ()))
+        self.best, self._judges = stored["val/reward"], set(stored.pop("judges", ()))
+        self._figures = stored
         if trainer.is_global_zero and before.resolve() != self.folder.resolve():
             shutil.copytree(before / "best", self.folder / "best", dirs_exist_ok=True)
             self._note_best()
@@ -192,7 +194,7 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
         seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if "val/reward" not in seen or trainer.sanity_checking:
+        if "val/reward" not in seen:
             return
         functions = pl_module.reward.functions
         judging = set(pl_module.reward.judging({name: seen[f"val/{name}"] for name in functions}))
@@ -205,11 +207,12 @@ class Checkpoints(Callback):
         if math.isfinite(seen["val/reward"]) and seen["val/reward"] > self.best:
             self.best = seen["val/reward"]
             self._write(trainer, "best")
+            self._figures = {name: value for name, value in seen.items() if name.startswith("val/")}
             if trainer.is_global_zero:
                 self._note_best()
 
     def _note_best(self) -> None:
-        best = {"val/reward": self.best, "judges": sorted(self._judges)}
+        best = {**self._figures, "val/reward": self.best, "judges": sorted(self._judges)}
         write_json(self.folder / "best.json", best)
 
     def _write(self, trainer: L.Trainer, name: str) -> None:
@@ -229,6 +232,19 @@ def write_policy(save: SavePolicy, folder: Path, metrics: dict[str, float]) -> N
     save(beside, metrics)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
+
+
+def validated(folder: Path) -> dict[str, float]:
+    """Read `val/<name>` of the best policy of a run: the figures that may choose between runs.
+
+    Args:
+        folder: of the run; without a validation there are none.
+    """
+    best = folder / "checkpoints" / "best.json"
+    if not best.exists():
+        return {}
+    stored = json.loads(best.read_text(encoding="utf-8"))
+    return {name: value for name, value in stored.items() if name.startswith("val/")}
 
 
 class DeviceUse(Callback):

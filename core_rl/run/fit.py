@@ -184,7 +184,7 @@ def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool
         "val_check_interval": trainer.val_every * trainer.accumulation,  # in micro-batches
         "check_val_every_n_epoch": None,
         "limit_val_batches": 1.0 if validates else 0,
-        "num_sanity_val_steps": 0,
+        "num_sanity_val_steps": -1,  # the start is validated as well: it may be the best
         "log_every_n_steps": trainer.log_every,
         "enable_checkpointing": False,  # `core_rl.run.callbacks.Checkpoints` does it
         "enable_progress_bar": trainer.progress,

@@ -9,6 +9,7 @@ only.
 from __future__ import annotations
 
 import contextlib
+import html
 import logging
 import os
 import platform
@@ -61,6 +62,16 @@ def finish_run(folder: Path, metrics: Mapping[str, float], seed: int, started: S
             "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started.wall)),
         },
     )
+
+
+def add_to_reports(folder: Path, sentence: str) -> None:
+    """Put a sentence under `report.txt` and on top of `report.html`, where a run has them."""
+    text, page = folder / "report.txt", folder / "report.html"
+    if text.exists():
+        write_text(text, f"{text.read_text(encoding='utf-8')}\n{sentence}\n")
+    if page.exists():
+        note = f'<body>\n<p class="note">{html.escape(sentence)}</p>'
+        write_text(page, page.read_text(encoding="utf-8").replace("<body>", note, 1))
 
 
 def link_latest(root: Path, folder: Path) -> None:

@@ -227,8 +227,6 @@ class HighestDrawn(Callback):
         self.kept.take_over(trainer)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
         assert isinstance(pl_module, GroupPolicyModule)
         policy = pl_module.policy
         assert isinstance(policy, SlatePolicy)

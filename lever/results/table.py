@@ -67,6 +67,8 @@ def compare(worlds: Sequence[WorldScores]) -> tuple[dict[str, float], str]:
         if one in by_name and other in by_name:
             diff = paired_interval(by_name[one], by_name[other], pictures, shared)
             metrics |= as_metrics(f"diff/{one}_vs_{other}", diff)
+    for name in worlds[0].validation:
+        metrics[name] = float(np.mean([one.validation[name] for one in worlds]))
     metrics["answerer_calls"] = float(np.mean([one.answerer_calls for one in worlds]))
     metrics["worlds"] = 1.0 if shared else float(len(worlds))
     return metrics, table(metrics, by_name)

@@ -30,6 +30,7 @@ class WorldScores:
         pictures: the picture of each test query, in the same order.
         expected: trained selector -> exact expected accuracy of a sampled slate, for each query.
         answerer_calls: prompts that the answerer was asked.
+        validation: `val/accuracy/<method>` of the pipeline's selectors on the validation queries.
         shared: all seeds have the same test queries; False for generated worlds.
     """
 
@@ -37,6 +38,7 @@ class WorldScores:
     pictures: tuple[int, ...]
     expected: dict[str, Floats] = field(default_factory=dict)
     answerer_calls: float = 0.0
+    validation: dict[str, float] = field(default_factory=dict)
     shared: bool = False
 
 
@@ -61,6 +63,7 @@ def _score(shop: Workshop, folder: Path) -> WorldScores:
         exact = choose.pair_rewards(data, answerer.answerer, data.test, shop.rule)
     scores: dict[str, Floats] = {}
     expected: dict[str, Floats] = {}
+    validation: dict[str, float] = {}
     if exact is not None:
         scores["oracle"] = np.nanmax(exact, axis=(1, 2))
         scores["random"] = np.nanmean(exact, axis=(1, 2))
@@ -70,6 +73,10 @@ def _score(shop: Workshop, folder: Path) -> WorldScores:
         slates[name] = choose.by_selector(policy, data.test)
         if exact is not None and not policy.stops:
             expected[name] = choose.expected_rewards(policy, data.test, exact)
+        if name in PIPELINE and data.val:
+            chosen = choose.by_selector(policy, data.val)
+            accuracy = choose.scores_of(data, answerer, chosen, shop.rule).mean()
+            validation[f"val/accuracy/{name}"] = float(accuracy)
         log.info("seed %d: %s is trained", shop.seed, name)
     for name, chosen in slates.items():
         scores.setdefault(name, choose.scores_of(data, answerer, chosen, shop.rule))
@@ -77,7 +84,8 @@ def _score(shop: Workshop, folder: Path) -> WorldScores:
     calls = float(answerer.calls)
     log.info("seed %d: %s", shop.seed, {name: round(v.mean(), 3) for name, v in scores.items()})
     pictures = tuple(data.question_of(one.query).image_id for one in data.test)
-    return WorldScores(scores, pictures, expected, calls, shared=data.world is None)
+    shared = data.world is None
+    return WorldScores(scores, pictures, expected, calls, validation, shared)
 
 
 def _rules(shop: Workshop) -> dict[str, Slates]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from core_rl.run.callbacks import validated
 from lever.learning.fit_selector import learn
 from lever.learning.stages import Workshop, reads
 from lever.model_config import PhaseData
@@ -27,7 +28,8 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         groups: the fields of `lever.settings.Settings`.
 
     Returns:
-        `before/accuracy` and `after/accuracy` of held-out queries, and `answerer_calls`.
+        `before/accuracy` and `after/accuracy` of held-out queries, `val/<name>` of the policy with
+        the best validation, and `answerer_calls`.
     """
     settings = Settings(**groups)
     return _train(folder, seed, settings, settings.learn.checkpoint)
@@ -74,7 +76,7 @@ def _learn(folder: Path, shop: Workshop, start: str | None) -> dict[str, float]:
             learn(policy, lessons, reward, settings, Path(scratch))
     else:
         learn(policy, lessons, reward, settings, folder)
-    metrics = {"queries": float(len(lessons.train))}
+    metrics = {"queries": float(len(lessons.train)), **validated(folder)}
     if not settings.learn.dry_run:
         before = choose.by_selector(shop.selector(start), data.test)
         after = choose.by_selector(policy, data.test)

@@ -11,6 +11,7 @@ import pandas as pd
 from core_rl.files import write_text
 from core_rl.hardware import is_main_process, prepare
 from core_rl.objective.rewards import WeightedReward
+from core_rl.run.callbacks import validated
 from omni_rl.config import Blank
 from omni_rl.data.record import Record
 from omni_rl.data.splits import load_splits
@@ -34,8 +35,8 @@ class SeedResult:
         after: the best one by held-out reward, or the last one without validation.
         beside: `majority` (no model), `blind` (the start without media) and `last` (the policy
             after the last step).
-        numbers: of the start and the run; `learn_cpu_seconds` is what controls get, too.  It and
-            `learn_steps` count the part before a resume.
+        numbers: of the start and the run; `val/<name>` of the kept policy; `learn_cpu_seconds` is
+            what controls get, too.  It and `learn_steps` count the part before a resume.
         records: the test records, for the report.
     """
 
@@ -83,6 +84,7 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     numbers |= {"learn_cpu_seconds": spent.seconds, "learn_steps": float(spent.steps)}
     beside["last"] = score_records(test, greedy_texts(policy, test), seed)
     training.keep_best()
+    numbers |= validated(folder)
     after = score_records(test, greedy_texts(policy, test), seed)
     _keep(after, folder / "after.csv")
     return SeedResult(before, after, beside, numbers, test)

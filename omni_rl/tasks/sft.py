@@ -8,6 +8,7 @@ from typing import Any
 
 from core_rl.config import PhaseKind
 from core_rl.files import write_text
+from core_rl.run.callbacks import validated
 from omni_rl.config import Blank
 from omni_rl.data.splits import load_splits, load_test
 from omni_rl.learning.fit_policy import Training
@@ -56,7 +57,7 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     metrics, text = before_after(before, after, settings.data_mix.general)
     log.info("held-out records, before and after\n%s", text)
     write_text(folder / "report.txt", text + "\n")
-    return metrics
+    return metrics | validated(folder)
 
 
 def check_settings(settings: Settings) -> None:

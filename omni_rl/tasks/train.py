@@ -36,7 +36,8 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
     Returns:
         `before/<metric>` and `after/<metric>` (held-out means over items and seeds),
-        `diff/<metric>` with `_low` and `_high`, the same of the baselines and controls.
+        `diff/<metric>` with `_low` and `_high`, the same of the baselines and controls; and
+        `val/<name>` of the kept policy on the records that chose it, the mean over seeds.
     """
     settings = one_launcher(Settings(**groups))
     check_settings(settings)

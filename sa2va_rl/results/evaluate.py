@@ -49,6 +49,19 @@ def evaluate_policy(
     return figures
 
 
+def validate_policy(policy: PromptPolicy, table: PromptTable) -> dict[str, float]:
+    """Measure a policy on validation pictures: figures that may choose between runs.
+
+    Returns:
+        `reward_net_score` and, with truths, the means of `tables.MEASURES`.
+    """
+    chosen_B = policy.choose(table.features_BD)
+    figures = {"reward_net_score": float(worth(table.score_BK, chosen_B).mean())}
+    for measure in MEASURES if table.has_truth else ():
+        figures[measure] = float(worth(table.measures_BK[measure], chosen_B).mean())
+    return figures
+
+
 def best_fixed(table: PromptTable) -> int:
     """Return the prompt with the best mean Dice, or the best mean score without true masks."""
     values_BK = table.dice_BK if table.has_truth else table.score_BK

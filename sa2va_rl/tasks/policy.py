@@ -17,7 +17,7 @@ from sa2va_rl.learning.policy_stages import (
     train_selector,
 )
 from sa2va_rl.learning.ppo import newest_checkpoint
-from sa2va_rl.results.evaluate import best_fixed, evaluate_policy, policy_report
+from sa2va_rl.results.evaluate import best_fixed, evaluate_policy, policy_report, validate_policy
 from sa2va_rl.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def _evaluate(
 ) -> dict[str, float]:
     fixed = best_fixed(inputs.measure(inputs.splits.train))
     held = inputs.measure(inputs.splits.test)
+    validation = validate_policy(learnt.policy, inputs.measure(inputs.splits.val))
     path = folder / "evaluation_results.json"
     figures = evaluate_policy(name, learnt.policy, held, fixed, path)
     text = policy_report(name, figures, learnt.policy.prompts)
@@ -74,6 +75,7 @@ def _evaluate(
     return (
         figures
         | ({} if inputs.judged is None else inputs.judged.test_figures)
+        | {f"val/{key}": value for key, value in validation.items()}
         | {
             "segmenter_calls": learnt.figures["segmenter_calls"],
             "cpu_seconds_learning": learnt.figures["cpu_seconds"],

@@ -20,7 +20,12 @@ from core_rl.run.run_folder import peak_rss_gib
 from sa2va_rl.compare_config import CompareConfig
 from sa2va_rl.config import CompareSizes
 from sa2va_rl.learning.policy_stages import learn_ppo, learn_selector, open_inputs
-from sa2va_rl.results.evaluate import best_fixed, evaluate_policy, policy_report
+from sa2va_rl.results.evaluate import (
+    best_fixed,
+    evaluate_policy,
+    policy_report,
+    validate_policy,
+)
 from sa2va_rl.results.seed_run import check_comparison
 from sa2va_rl.settings import Settings
 from sa2va_rl.tasks.compare import compare_methods
@@ -69,8 +74,12 @@ def run(
 
 
 def means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average each figure as `steps/<name>` over the seeds that have it."""
-    return {f"steps/{name}": float(value) for name, value in pd.DataFrame(found).mean().items()}
+    """Average each figure over the seeds that have it: `val/<name>`, others as `steps/<name>`."""
+    averaged = {str(name): float(value) for name, value in pd.DataFrame(found).mean().items()}
+    return {
+        name if name.startswith("val/") else f"steps/{name}": value
+        for name, value in averaged.items()
+    }
 
 
 def run_steps(settings: Settings, seeds: Sequence[int], folder: Path) -> list[dict[str, float]]:
@@ -89,7 +98,7 @@ def seed_steps(settings: Settings, seed: int, folder: Path) -> dict[str, float]:
 
     Returns:
         `reward_net/<metric>` on test pictures, `<policy>/<metric>` of `evaluate.evaluate_policy`,
-        `<policy>/segmenter_calls` and `<policy>/cpu_seconds`.
+        `<policy>/segmenter_calls` and `<policy>/cpu_seconds`, and `val/<policy>/<metric>`.
     """
     inputs = open_inputs(settings, seed)
     learnt = {
@@ -98,12 +107,15 @@ def seed_steps(settings: Settings, seed: int, folder: Path) -> dict[str, float]:
     }
     fixed = best_fixed(inputs.measure(inputs.splits.train))
     held = inputs.measure(inputs.splits.test)
+    validation = inputs.measure(inputs.splits.val)
     assert inputs.judged is not None
     figures = inputs.judged.test_figures
     for name, one in learnt.items():
         path = folder / "evaluation" / f"{name}.json"
         own = evaluate_policy(name, one.policy, held, fixed, path)
         figures |= {f"{name}/{key}": value for key, value in {**own, **one.figures}.items()}
+        chose = validate_policy(one.policy, validation)
+        figures |= {f"val/{name}/{key}": value for key, value in chose.items()}
     return figures | {"segmenter_calls": float(inputs.masks.calls)}
 
 

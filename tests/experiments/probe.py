@@ -34,7 +34,9 @@ def probe(
     if behaviour == "fit":
         return {"world_size": float(fit(hardware))}
     logging.getLogger(__name__).info("probe says hello")
-    return {"lr": trainer.lr, "draw": random.random()}
+    (folder / "report.txt").write_text("lr\n")
+    (folder / "report.html").write_text("<html><body>\n<h1>lr</h1></body></html>")
+    return {"lr": trainer.lr, "draw": random.random(), "val/reward": -trainer.lr}
 
 
 def fit(hardware: HardwareConfig) -> int:

@@ -125,7 +125,9 @@ def test_the_tripwire_trips(tmp_path: Path, tripwire: Path) -> None:
 
 
 def test_a_run_leaves_its_folder_and_latest(tmp_path: Path) -> None:
-    answer = run("+exp=probe", "trainer.lr=.5", "seed=3", "objective=lr", output=tmp_path / "out")
+    answer = run(
+        "+exp=probe", "trainer.lr=.5", "seed=3", "objective=val/reward", output=tmp_path / "out"
+    )
     assert (answer.code, answer.err) == (0, "")
     latest = tmp_path / "out" / "latest"
     assert latest.is_symlink()
@@ -149,6 +151,29 @@ def test_runs_that_start_at_once_share_an_output_folder(tmp_path: Path) -> None:
     assert sorted(seeds) == [0, 1, 2, 3]
     assert (output / "latest").resolve() in folders
     assert not list(output.glob(".latest*"))
+
+
+def test_the_test_set_does_not_choose_between_runs(tmp_path: Path, tripwire: Path) -> None:
+    output = tmp_path / "out"
+    answer = run("+exp=probe", "objective=lr", output=output, path=tripwire)
+    assert answer.code == 2
+    assert "objective='lr': expected a figure of the validation set" in answer.line
+    answer = run("+exp=probe", "objective=lr", "objective_on_test=true", output=output)
+    assert answer.code == 0, answer.err
+    latest = output / "latest"
+    assert json.loads((latest / "metrics.json").read_text())["objective_on_test"] == 1
+    for name in ("report.txt", "report.html"):
+        assert "chose between runs by lr, a figure of the test set" in (latest / name).read_text()
+    allowed = run("+exp=probe", "objective=val/reward", output=output)
+    assert allowed.code == 0, allowed.err
+    assert "objective_on_test" not in json.loads((latest / "metrics.json").read_text())
+    assert (latest / "report.txt").read_text() == "lr\n"
+
+
+def test_an_objective_that_is_not_there_is_named(tmp_path: Path) -> None:
+    answer = run("+exp=probe", "objective=val/lr", output=tmp_path / "out")
+    assert answer.code == 1
+    assert "objective='val/lr': expected one of" in answer.err
 
 
 def test_a_run_that_cannot_be_linked_keeps_its_metrics(tmp_path: Path) -> None:

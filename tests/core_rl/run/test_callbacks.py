@@ -18,7 +18,7 @@ from core_rl.config import LoggerConfig
 from core_rl.loop.module import Batch, GroupPolicyModule
 from core_rl.objective.curriculum import Phase
 from core_rl.objective.rewards import WeightedReward
-from core_rl.run.callbacks import TrainLog
+from core_rl.run.callbacks import TrainLog, validated
 from tests.core_rl.toy import (
     PathReward,
     Recorder,
@@ -198,7 +198,7 @@ def test_the_best_by_held_out_reward_stays_though_training_goes_on(tmp_path: Pat
     run(module, stream, tmp_path, held_out=[[0]], callbacks=[Validated()])
     _, metrics = saved(tmp_path / "checkpoints" / "best")
     best = max(reward for _, reward in rewards)
-    assert [step for step, _ in rewards] == list(range(4, 37, 4))
+    assert [step for step, _ in rewards] == list(range(0, 37, 4))  # the start, too
     assert metrics["val/reward"] == best == 8.0
     assert metrics["step"] == next(step for step, reward in rewards if reward == best)
     assert rewards[-1][1] < best
@@ -222,6 +222,15 @@ def test_a_resumed_run_keeps_the_best_so_far(same_folder: bool, tmp_path: Path) 
     assert saved(new / "checkpoints" / "best")[1]["step"] == 8
 
 
+def test_the_figures_of_the_best_can_be_read(tmp_path: Path) -> None:
+    trainer = settings(lr=0.3, val_every=1)
+    module = module_of(ToyPolicy(), REWARD, phases(rce(3)), trainer=trainer)
+    run(module, forever(group_of([[[2, 2], [1, 1]]], [[1.0, 0.0]])), tmp_path, held_out=[[0]])
+    _, metrics = saved(tmp_path / "checkpoints" / "best")
+    assert validated(tmp_path) == {name: metrics[name] for name in ("val/reward", "val/path")}
+    assert validated(tmp_path / "elsewhere") == {}
+
+
 def test_without_held_out_queries_nothing_is_best(tmp_path: Path) -> None:
     trainer = settings(val_every=1, checkpoint_every=1, keep_checkpoints=1)
     run(module_of(ToyPolicy(), REWARD, phases(grpo(2)), trainer=trainer), forever([0]), tmp_path)
@@ -231,9 +240,10 @@ def test_without_held_out_queries_nothing_is_best(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "best_step", "warned"),
     [
-        ([1.0, None, None], 1, True),  # down: its part is missing, not bad
-        ([None, -9.0, None], 2, True),  # the first choice was made without it
-        ([-9.0, -1.0, 1.0], 3, False),
+        ([0.5, 1.0, None, None], 1, True),  # down: its part is missing, not bad
+        ([None, None, -9.0, None], 2, True),  # the first choice was made without it
+        ([-9.5, -9.0, -1.0, 1.0], 3, False),
+        ([2.0, 1.0, 1.5, 1.0], 0, False),  # training never was better than the start
     ],
 )
 def test_what_is_compared_was_judged_by_the_same_functions(

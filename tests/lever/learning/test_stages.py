@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, Subset
 from lever.candidates.stored_sampler import StoredSampler
@@ -57,9 +58,9 @@ def test_what_a_stage_learns_from_is_part_of_its_name(tmp_path: Path) -> None:
         surer = replace(record.candidates[0], vqa_gt_prob=0.5)
         changed = {**records, query: replace(record, candidates=(surer, *record.candidates[1:]))}
         assert first.train_selector(Training("offline", OFFLINE, start, records=changed)) != made
-        assert (
-            first.train_selector(Training("offline", OFFLINE, other.sft(), records=records)) != made
-        )
+        weights = load_file(copied / "policy.safetensors")
+        save_file({name: 1.1 * one for name, one in weights.items()}, copied / "policy.safetensors")
+        assert first.train_selector(Training("offline", OFFLINE, copied, records=records)) != made
 
 
 def test_offline_grpo_asks_the_answerer_nothing_about_training_queries(shop: Workshop) -> None:
