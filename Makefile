@@ -20,7 +20,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quick full test lint doctor doctor-selftest bench tensorboard clean FORCE
+.PHONY: help env quick full test lint doctor doctor-selftest bench readme tensorboard clean FORCE
 
 ##@ Start
 
@@ -95,6 +95,9 @@ doctor-selftest: $(STAMP) ## plant each known fault, and show the doctor healthy
 
 bench: $(STAMP) ## speed, memory and cost against others, as ratios; into outputs/bench
 	set -e; for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name $(ARGS); done
+
+readme: $(STAMP) ## fill README's tables: ARGS='stage4=RUN lever=RUN sa2va=RUN'
+	$(BIN)/python -m benchmarks.readme $(ARGS)
 
 tensorboard: $(STAMP) ## curves of every run in outputs/, on PORT=6006
 	$(BIN)/tensorboard --logdir outputs --port $(PORT)

@@ -12,6 +12,7 @@ from core_rl.results.stats import (
     Floats,
     Interval,
     as_metrics,
+    is_mean,
     mean_interval,
     paired_interval,
     ratio_interval,
@@ -133,6 +134,12 @@ def test_metrics_hold_the_ends_the_seeds_and_the_detectable_difference() -> None
     ends = {"diff/accuracy_low", "diff/accuracy_high", "diff/accuracy_detectable"}
     assert ends < found.keys()
     assert as_metrics("a", mean_interval([[1.0, 1.0]])) == {"a": 1.0, "a_low": 1.0, "a_high": 1.0}
+
+
+def test_a_mean_is_told_from_what_stands_beside_it() -> None:
+    beside = ("_low", "_high", "_detectable", "_n", "/seed12")
+    assert is_mean("diff/accuracy") and is_mean("accuracy/source/seeds")
+    assert not any(is_mean(f"diff/accuracy{end}") for end in beside)
 
 
 @pytest.mark.parametrize(
