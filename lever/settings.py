@@ -1,11 +1,11 @@
-"""All settings of a run of this pipeline, in one value that can be handed around."""
+"""The settings of a run of this pipeline as one value."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from core_rl.config import RewardConfig
+from core_rl.config import HardwareConfig, PathsConfig, RewardConfig
 from core_rl.settings import LoopSettings
 from lever.config import LeverDataConfig
 from lever.generation_config import AnswererConfig, BeamConfig, RlDataConfig
@@ -13,20 +13,28 @@ from lever.model_config import ChooseConfig, LearnConfig, LeverModelConfig, Pipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(LoopSettings):
-    """What the configuration groups of a run say."""
+class DataSettings:
+    """The configuration groups of beam data and RL data."""
 
-    model: LeverModelConfig
     data_mix: LeverDataConfig
     answerer: AnswererConfig
     beams: BeamConfig
-    rl_data: RlDataConfig
-    learn: LearnConfig
-    choose: ChooseConfig
-    pipeline: PipelineConfig
-    reward: RewardConfig
+    hardware: HardwareConfig
+    paths: PathsConfig
+    model: LeverModelConfig = field(default_factory=LeverModelConfig)
+    rl_data: RlDataConfig = field(default_factory=RlDataConfig)
 
     @property
     def cache(self) -> Path:
         """Folder of answers, features, beam data, RL data and finished stages."""
         return Path(self.paths.cache) / "lever"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataSettings, LoopSettings):
+    """The configuration groups of a training or evaluation."""
+
+    learn: LearnConfig
+    choose: ChooseConfig
+    pipeline: PipelineConfig
+    reward: RewardConfig
