@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from core_rl.config import CurriculumConfig, require, require_least, require_positive
+from lever.generation_config import Split
 
 
 class SelectorKind(Enum):
@@ -160,20 +161,13 @@ class LearnConfig:
         )
 
 
-class ChooseFrom(Enum):
-    """The split that inference runs on."""
-
-    val = "val"
-    test = "test"
-
-
 @dataclass
 class ChooseConfig:
     """Inference: the selector, the numbers of demonstrations, and how answers are judged."""
 
     checkpoint: str | None = None  # null = the untrained selector
     shots: list[int] = field(default_factory=lambda: [1, 2, 3, 4])
-    split: ChooseFrom = ChooseFrom.test
+    split: Split = Split.test  # val or test
     simple_match: bool = False  # 1 for an exact match, .5 for a partial one; not the official rule
     results: str | None = None  # a results file in the official format to score; asks no answerer
     query: int | None = None  # +exp=lever_pick: id of the question; null = the first of the split
@@ -181,6 +175,8 @@ class ChooseConfig:
     def __post_init__(self) -> None:
         ok = len(self.shots) > 0 and all(1 <= shots <= 8 for shots in self.shots)
         require(ok, "choose.shots", self.shots, "at least one number, each from 1 to 8")
+        held_out = self.split is not Split.train
+        require(held_out, "choose.split", self.split.value, "val or test: held-out queries")
 
 
 @dataclass

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
@@ -48,53 +48,6 @@ class Shown:
 Show = Callable[[int], Shown]
 
 
-class Template(Protocol):
-    """The layout of a prompt."""
-
-    @property
-    def key(self) -> str:
-        """Name of the template and its settings, part of the key of an answer."""
-        ...
-
-    @property
-    def answer_prefix(self) -> str:
-        """Text between the prompt and the answer, scored with the answer."""
-        ...
-
-    def messages(self, shots: Sequence[Shown], query: Shown) -> list[dict[str, Any]] | None:
-        """Return the turns of a chat, pictures as `{"type": "image"}`; None for a plain text."""
-        ...
-
-    def text(self, shots: Sequence[Shown], query: Shown) -> str:
-        """Return the whole prompt as one text, `<image>` for a picture."""
-        ...
-
-    def cut(self, said: str) -> str:
-        """Extract the answer from a model's text."""
-        ...
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Prompts about the items of a data set.
-
-    Attributes:
-        template: their layout.
-        show: item id -> the parts of the item that are shown.
-    """
-
-    template: Template
-    show: Show
-
-    def shown(self, prompt: Prompted) -> tuple[list[Shown], Shown]:
-        """Look up the demonstrations and the query of a prompt."""
-        return [self.show(shot) for shot in prompt.shots], self.show(prompt.query)
-
-    def text(self, prompt: Prompted) -> str:
-        """Return a prompt as one text."""
-        return self.template.text(*self.shown(prompt))
-
-
 @dataclass(frozen=True)
 class ChatTemplate:
     """Demonstrations as turns of a chat.
@@ -102,6 +55,7 @@ class ChatTemplate:
     Args:
         system: system prompt; empty for none.
         instruction: text after every question.
+        answer_prefix: text between the prompt and the answer, scored with the answer.
     """
 
     system: str = ""
@@ -110,15 +64,18 @@ class ChatTemplate:
 
     @property
     def key(self) -> str:
+        """Name of the template and its settings, part of the key of an answer."""
         return f"chat|{self.system}|{self.instruction}"
 
     def messages(self, shots: Sequence[Shown], query: Shown) -> list[dict[str, Any]] | None:
+        """Return the turns of the chat, pictures as `{"type": "image"}`."""
         turns = [_turn("system", self.system)] if self.system else []
         for shot in shots:
             turns += [self._question(shot), _turn("assistant", shot.answer)]
         return [*turns, self._question(query)]
 
     def text(self, shots: Sequence[Shown], query: Shown) -> str:
+        """Return the whole prompt as one text, `<image>` for a picture."""
         lines = []
         for turn in self.messages(shots, query) or []:
             said = "".join(part.get("text", IMAGE) for part in turn["content"])
@@ -126,6 +83,7 @@ class ChatTemplate:
         return "\n".join([*lines, "assistant: "])
 
     def cut(self, said: str) -> str:
+        """Extract the answer from a model's text: its first line."""
         return said.strip().split("\n")[0].strip()
 
     def _question(self, item: Shown) -> dict[str, Any]:
@@ -153,6 +111,7 @@ class PlainTemplate:
         return f"plain|{self.join!r}|{self.answer_prefix!r}"
 
     def messages(self, shots: Sequence[Shown], query: Shown) -> list[dict[str, Any]] | None:
+        """Return None: the prompt is no chat."""
         return None
 
     def text(self, shots: Sequence[Shown], query: Shown) -> str:
@@ -167,8 +126,30 @@ class PlainTemplate:
         return _NEXT_QUESTION.split(said, maxsplit=1)[0].split(", ")[0].strip()
 
 
+Template = ChatTemplate | PlainTemplate
 FLAMINGO = PlainTemplate("<|endofchunk|>")
 IDEFICS = PlainTemplate("\n", answer_prefix=" ")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts about the items of a data set.
+
+    Attributes:
+        template: their layout.
+        show: item id -> the parts of the item that are shown.
+    """
+
+    template: Template
+    show: Show
+
+    def shown(self, prompt: Prompted) -> tuple[list[Shown], Shown]:
+        """Look up the demonstrations and the query of a prompt."""
+        return [self.show(shot) for shot in prompt.shots], self.show(prompt.query)
+
+    def text(self, prompt: Prompted) -> str:
+        """Return a prompt as one text."""
+        return self.template.text(*self.shown(prompt))
 
 
 def pictures_of(shots: Sequence[Shown], query: Shown) -> list[Image.Image]:

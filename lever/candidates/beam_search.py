@@ -145,8 +145,7 @@ def chosen_queries(
     Raises:
         ValueError: there are not that many.
     """
-    splits = {Split.train: data.train, Split.val: data.val, Split.test: data.test}
-    queries = splits[split]
+    queries = data.split(split)
     if sample_num is None:
         return queries
     if not 1 <= sample_num <= len(queries):

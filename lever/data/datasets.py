@@ -27,6 +27,7 @@ from lever.data.world import WORLD_VERSION, World, make_world, shifted_settings
 from lever.features.encoders import Seen, encode_pictures, encode_questions
 from lever.features.pictures import written
 from lever.features.slate_features import SlateQuery
+from lever.generation_config import Split
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,10 @@ class LeverData:
     def references(self) -> dict[int, str]:
         """The most frequent answer to each query; beams raise its probability."""
         return {query: most_common(said) for query, said in self.answers.items()}
+
+    def split(self, split: Split) -> tuple[SlateQuery, ...]:
+        """The queries of a split."""
+        return {Split.train: self.train, Split.val: self.val, Split.test: self.test}[split]
 
     @property
     def pools(self) -> dict[int, tuple[int, ...]]:

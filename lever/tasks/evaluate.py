@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.files import write_text
-from lever.data.datasets import LeverData, Prompted
-from lever.data.vqa_accuracy import Scores, check_coverage
+from lever.data.datasets import Prompted
+from lever.data.vqa_accuracy import Scores
 from lever.data.vqa_accuracy import evaluate as vqa_scores
 from lever.data.vqa_files import read_results, write_results
 from lever.features.slate_features import SlateQuery
 from lever.generation_config import Matching
 from lever.learning.stages import Workshop
-from lever.model_config import ChooseConfig, ChooseFrom
+from lever.model_config import ChooseConfig
 from lever.results import choose
 from lever.settings import Settings
 
@@ -58,7 +58,7 @@ def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     """
     settings = Settings(**groups)
     with Workshop.open(settings, seed) as shop:
-        one = _query(queries_of(shop.data, settings.choose.split), settings.choose.query)
+        one = _query(shop.data.split(settings.choose.split), settings.choose.query)
         policy = shop.selector(settings.choose.checkpoint)
         slates = choose.by_selector(policy, [one])
         [said] = choose.answered(shop.setup.answerer, slates).values()
@@ -68,11 +68,6 @@ def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     log.info("%s", text)
     write_text(folder / "prompt.txt", text + "\n")
     return {"accuracy": float(accuracy)}
-
-
-def queries_of(data: LeverData, split: ChooseFrom) -> tuple[SlateQuery, ...]:
-    """Return the queries of a split."""
-    return data.test if split is ChooseFrom.test else data.val
 
 
 def _query(queries: Sequence[SlateQuery], wanted: int | None) -> SlateQuery:
@@ -100,7 +95,7 @@ def _shown(
 
 
 def _score_selector(folder: Path, shop: Workshop, config: ChooseConfig) -> dict[str, float]:
-    queries = queries_of(shop.data, config.split)
+    queries = shop.data.split(config.split)
     policy = shop.selector(config.checkpoint)
     metrics: dict[str, float] = {}
     tables: dict[str, Scores] = {}
@@ -109,64 +104,39 @@ def _score_selector(folder: Path, shop: Workshop, config: ChooseConfig) -> dict[
         chosen = choose.by_selector(policy, queries, shots)
         elapsed = time.perf_counter() - began
         metrics[f"selector/{shots}/latency_ms"] = 1000 * elapsed / len(queries)
-        said = choose.answered(shop.setup.answerer, chosen)
         by_chance = choose.at_random(queries, shots, shop.seed)
-        others = choose.answered(shop.setup.answerer, by_chance)
-        tables[f"selector/{shots}"] = _scored(shop.data, queries, said, config)
-        tables[f"random/{shots}"] = _scored(shop.data, queries, others, config)
-        ids = {query: shop.data.question_of(query).question_id for query in said}
-        results = {ids[query]: text for query, text in said.items()}
-        write_results(folder / f"results_{shots}shots.json", results)
-    for name, scores in tables.items():
-        metrics |= _figures(name, scores)
-    text = by_type_table(tables)
-    log.info("accuracy in percent by answer type\n%s", text)
-    write_text(folder / "report.txt", text + "\n")
-    return metrics
+        for name, slates in (("selector", chosen), ("random", by_chance)):
+            said = choose.answered(shop.setup.answerer, slates)
+            asked = [shop.data.question_of(query) for query in slates]
+            results = {one.question_id: said[query] for one, query in zip(asked, said, strict=True)}
+            tables[f"{name}/{shots}"] = vqa_scores(asked, results, _rule(config))
+            if slates is chosen:
+                write_results(folder / f"results_{shots}shots.json", results)
+    return metrics | _reported(folder, tables)
 
 
 def _score_file(folder: Path, shop: Workshop, config: ChooseConfig) -> dict[str, float]:
     assert config.results is not None
-    queries = queries_of(shop.data, config.split)
-    by_question = {shop.data.question_of(one.query).question_id: one.query for one in queries}
-    said = read_results(config.results)
-    check_coverage(by_question, said)
-    answers = {by_question[key]: text for key, text in said.items()}
-    scores = _scored(shop.data, queries, answers, config)
-    text = by_type_table({"file": scores})
-    log.info("%s: accuracy in percent by answer type\n%s", config.results, text)
-    write_text(folder / "report.txt", text + "\n")
-    return _figures("file", scores)
-
-
-def _scored(
-    data: LeverData,
-    queries: Sequence[SlateQuery],
-    said: Mapping[int, str],
-    config: ChooseConfig,
-) -> Scores:
-    questions = [data.question_of(one.query) for one in queries]
-    predictions = {data.question_of(query).question_id: text for query, text in said.items()}
-    return vqa_scores(questions, predictions, _rule(config))
+    asked = [shop.data.question_of(one.query) for one in shop.data.split(config.split)]
+    scores = vqa_scores(asked, read_results(config.results), _rule(config))
+    return _reported(folder, {"file": scores})
 
 
 def _rule(config: ChooseConfig) -> Matching:
     return Matching.simple if config.simple_match else Matching.official
 
 
-def _figures(name: str, scores: Scores) -> dict[str, float]:
-    by_type = {f"{name}/{kind}": value for kind, value in scores.by_answer_type.items()}
-    return {f"{name}/overall": scores.overall, **by_type}
-
-
-def by_type_table(tables: Mapping[str, Scores]) -> str:
-    """Return a table with a line for each method and a column for each answer type."""
+def _reported(folder: Path, tables: Mapping[str, Scores]) -> dict[str, float]:
+    """Write a table with a line for each method and a column for each answer type."""
     kinds = sorted({kind for scores in tables.values() for kind in scores.by_answer_type})
+    metrics: dict[str, float] = {}
     lines = [f"{'method/shots':<14}" + "".join(f"{kind:>9}" for kind in ["overall", *kinds])]
     for name, scores in tables.items():
-        values = [
-            scores.overall,
-            *(scores.by_answer_type.get(kind, float("nan")) for kind in kinds),
-        ]
+        found = {"overall": scores.overall, **scores.by_answer_type}
+        values = [found.get(kind, float("nan")) for kind in ["overall", *kinds]]
         lines.append(f"{name:<14}" + "".join(f"{value:>9.2f}" for value in values))
-    return "\n".join(lines)
+        metrics |= {f"{name}/{kind}": value for kind, value in found.items()}
+    text = "\n".join(lines)
+    log.info("accuracy in percent by answer type\n%s", text)
+    write_text(folder / "report.txt", text + "\n")
+    return metrics

@@ -18,15 +18,6 @@ def test_all_pairs_at_once_equal_one_by_one(query: int) -> None:
             assert answers[i, j] == (-1 if i == j else slow)
 
 
-def test_all_pairs_of_a_full_pool_equal_the_dense_logits() -> None:
-    world, reader = default_world(), KernelReader(default_world())
-    for query in world.test[:3]:
-        pool = world.pool_of(query)
-        first, last = np.nonzero(~np.eye(len(pool), dtype=bool))
-        dense = reader.logits(query, np.stack([pool[first], pool[last]], axis=1)).argmax(axis=1)
-        assert np.array_equal(reader.pair_answers(query)[first, last], dense)
-
-
 def test_rewards_are_the_accuracy_of_the_answers() -> None:
     world, reader = small_world(), KernelReader(small_world())
     answers, rewards = reader.pair_answers(70), reader.pair_rewards(70)
