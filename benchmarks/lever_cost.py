@@ -121,7 +121,7 @@ def answering(queries: int, folder: Path) -> dict[str, dict[str, float]]:
     beam_file = folder / "beams.json"
 
     def all_beams(answerer: Answerer, where: str) -> None:
-        generate_beams(data, answerer, BeamConfig(), folder / where, 0, beam_file)
+        generate_beams(data, answerer, BeamConfig(output=str(beam_file)), folder / where, 0)
 
     rows = {
         "beam data, one call a candidate": timed(

@@ -45,14 +45,7 @@ class Setup:
 def build_answerer(
     config: AnswererConfig, data: LeverData, paths: PathsConfig, hardware: HardwareConfig
 ) -> Setup:
-    """Build the answerer.
-
-    Args:
-        config: of the answerer.
-        data: of the questions and demonstrations.
-        paths: of the cache, unless `answerer.cache` names it.
-        hardware: that a model runs on.
-    """
+    """Build the answerer for a data set; its cache is in `paths` unless `answerer.cache` is set."""
     prompts = Prompts(template_of(config), show_of(data))
     generation: dict[str, float] = {}
     batch_size, key = config.batch_size, prompts.template.key

@@ -43,13 +43,7 @@ Inputs = dict[str, Any]
 
 
 class PicturesOnly(Qwen2_5_VLProcessor):
-    """Qwen2.5-VL's processor without the part for videos, which needs torchvision.
-
-    Args:
-        image_processor: of the checkpoint.
-        tokenizer: of the checkpoint.
-        chat_template: of the checkpoint.
-    """
+    """Qwen2.5-VL's processor without the part for videos, which needs torchvision."""
 
     def __init__(
         self,

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core_rl.files import write_json
 from core_rl.fingerprint import fingerprint
 from lever.answerers.protocol import Answerer
-from lever.candidates.beams import META, VERSION, Beam, BeamRecord, beam_entry
+from lever.candidates.beams import VERSION, Beam, BeamRecord, beam_entry, write_records
 from lever.candidates.shards import Json, fill_shard
 from lever.data.datasets import LeverData, Prompted
 from lever.features.slate_features import SlateQuery
@@ -33,12 +32,6 @@ def search_beams(
 
     Each step extends every set by every unused candidate of the pool and keeps the best
     `beam_size`.
-
-    Args:
-        answerer: scores the answer.
-        query: with its pool.
-        answer: the reference.
-        config: `beam_size`, `few_shot` and `construct_order`.
 
     Raises:
         ValueError: the pool is smaller than a set, or a score is not finite.
@@ -72,7 +65,6 @@ def generate_beams(
     config: BeamConfig,
     folder: Path,
     seed: int,
-    output: Path | None = None,
 ) -> Path | None:
     """Make the beam file of a data set, or one shard of it.
 
@@ -80,9 +72,8 @@ def generate_beams(
         data: with the queries.
         answerer: scores answers; should have a cache.
         config: of the beams.
-        folder: gets a subfolder with the shards, and the file if `output` is None.
+        folder: gets a subfolder with the shards, and the file unless `config.output` names it.
         seed: of the sample of `sample_num` queries.
-        output: the file.
 
     Returns:
         The file, for `lever.candidates.beams.read_beams`; None while other shards are missing.
@@ -101,16 +92,15 @@ def generate_beams(
     records = fill_shard(shards, list(by_id), config.start, config.end, make)
     if records is None:
         return None
-    path = output or shards / beam_file_name(data, config, len(queries))
+    path = Path(config.output or shards / beam_file_name(data, config, len(queries)))
     meta = {
-        "version": VERSION,
         "answerer": answerer.fingerprint,
         "data": data.fingerprint,
         "key": key,
         "score": "log P(answer | query, shots) - log P(answer | query), nats a token",
         "construct_order": config.construct_order.value,
     }
-    write_json(path, {META: meta, **{str(query): entry for query, entry in records.items()}})
+    write_records(path, VERSION, records, meta)
     return path
 
 

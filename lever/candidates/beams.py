@@ -76,14 +76,12 @@ def read_beams(
     return [_record(query, row, pools or {}) for query, row in rows]
 
 
-def write_beams(
-    path: str | Path, records: Iterable[BeamRecord], meta: Mapping[str, Any] | None = None
+def write_records(
+    path: Path, version: int, entries: Mapping[int, Any], meta: Mapping[str, Any]
 ) -> None:
-    """Write a beam file in one step; `meta` may say how it was made."""
-    document: dict[str, Any] = {META: {**(meta or {}), "version": VERSION}}
-    for record in records:
-        document[str(record.query)] = beam_entry(record)
-    write_json(Path(path), document)
+    """Write a file that holds an entry for each query; `meta` says how it was made."""
+    head = {META: {"version": version, **meta}}
+    write_json(path, head | {str(query): entry for query, entry in entries.items()})
 
 
 def beam_entry(record: BeamRecord) -> dict[str, Any]:
@@ -130,12 +128,9 @@ def check_embedded(records: Iterable[BeamRecord], embedded: Collection[int]) -> 
 
 
 def records_of(path: Path, what: str, version: int) -> Iterator[tuple[int, Row]]:
-    """Read a file that holds a record for each query.
+    """Read a file that holds a record for each query; `what` is its kind, for messages.
 
-    Args:
-        path: the file.
-        what: its kind, for the message.
-        version: that `_meta` may name; published files name none.
+    Published files name no version.
 
     Raises:
         FileNotFoundError: the file is missing.

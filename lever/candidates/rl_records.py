@@ -18,14 +18,13 @@ pool is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from core_rl.files import write_json
-from lever.candidates.beams import META, POOL, pointers, read_pool, records_of
+from lever.candidates.beams import POOL, pointers, read_pool, records_of
 from lever.data.strict_json import Row
 from lever.generation_config import Matching
 
@@ -118,16 +117,6 @@ def read_candidates(
     """
     rows = records_of(Path(path), "an RL data JSON file", VERSION)
     return [_record(query, row, pools or {}, global_pointers) for query, row in rows]
-
-
-def write_candidates(
-    path: str | Path, records: Iterable[CandidateRecord], meta: Mapping[str, Any] | None = None
-) -> None:
-    """Write RL data in one step; `meta` may say how it was made."""
-    document: dict[str, Any] = {META: {**(meta or {}), "version": VERSION}}
-    for record in records:
-        document[str(record.query)] = candidate_entry(record)
-    write_json(Path(path), document)
 
 
 def candidate_entry(record: CandidateRecord) -> dict[str, Any]:

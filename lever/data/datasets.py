@@ -117,11 +117,7 @@ class LeverData:
         return self.question_of(item).answers
 
     def prompted(self, query: int, demos: Sequence[int] = ()) -> Prompted:
-        """Put demonstrations before a query.
-
-        Args:
-            query: id of a query of any split.
-            demos: ids from its pool, in prompt order.
+        """Put demonstrations, ids from its pool in prompt order, before a query of any split.
 
         Raises:
             ValueError: no such query, or a demonstration is repeated or outside the pool.

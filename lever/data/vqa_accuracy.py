@@ -84,10 +84,7 @@ class Scores:
 def check_answers(where: str, answers: Sequence[str], rule: Matching) -> None:
     """Raise ValueError if the official rule could not give 1 even to a unanimous answer.
 
-    Args:
-        where: the question, for the message.
-        answers: of its annotators.
-        rule: that is to judge; the simple match takes any number of answers.
+    The simple match takes any number of answers.  `where` is the question, for the message.
     """
     if rule is Matching.official and len(answers) < LEAST_ANNOTATORS:
         raise ValueError(
@@ -150,11 +147,8 @@ def evaluate(
 ) -> Scores:
     """Score predictions, in total and by answer type and question type.
 
-    Args:
-        questions: with their answers.
-        predictions: question id -> answer; must cover exactly the questions, as in the official
-            program.
-        rule: the official rule or the simple match.
+    Predictions, question id -> answer, must cover exactly the questions, as in the official
+    program.
 
     Raises:
         ValueError: there are no questions, two share an id, or the predictions have other ids.
@@ -165,7 +159,13 @@ def evaluate(
             f"{len(questions)} questions with {len(by_id)} different ids: expected at least one "
             "question and an id of its own for each"
         )
-    check_coverage(by_id, predictions)
+    missing, unknown = sorted(by_id.keys() - predictions), sorted(predictions.keys() - by_id)
+    if missing or unknown:
+        raise ValueError(
+            f"predictions must cover exactly the {len(by_id)} questions asked: "
+            f"{len(missing)} without an answer (first {missing[:3]}), "
+            f"{len(unknown)} of questions not asked (first {unknown[:3]})"
+        )
     for key, item in by_id.items():
         check_answers(f"question {key}", item.answers, rule)
     match = MATCHERS[rule]
@@ -175,24 +175,11 @@ def evaluate(
     for key, item in by_id.items():
         by_answer[item.answer_type].append(accuracy[key])
         by_question[item.question_type].append(accuracy[key])
-    return Scores(
-        accuracy,
-        _percent(list(accuracy.values())),
-        {name: _percent(values) for name, values in by_answer.items()},
-        {name: _percent(values) for name, values in by_question.items()},
+    grouped = (
+        {name: _percent(values) for name, values in found.items()}
+        for found in (by_answer, by_question)
     )
-
-
-def check_coverage(expected: Mapping[int, object], predictions: Mapping[int, str]) -> None:
-    """Raise ValueError unless there is a prediction for each question and for no other."""
-    missing = sorted(set(expected) - set(predictions))
-    unknown = sorted(set(predictions) - set(expected))
-    if missing or unknown:
-        raise ValueError(
-            f"predictions must cover exactly the {len(expected)} questions asked: "
-            f"{len(missing)} without an answer (first {missing[:3]}), "
-            f"{len(unknown)} of questions not asked (first {unknown[:3]})"
-        )
+    return Scores(accuracy, _percent(list(accuracy.values())), *grouped)
 
 
 @lru_cache(maxsize=1 << 16)  # a question's answers are normalised again for each slate

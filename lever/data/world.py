@@ -171,11 +171,7 @@ def _embed(
 ) -> tuple[Embeddings, Embeddings]:
     """Embed pictures and questions: parts of set lengths side by side, rotated, with noise.
 
-    Args:
-        settings: lengths of the parts.
-        rng: of codes, rotations and noise.
-        facts: entity, kind and attribute of each item.
-        nuisance: scene and wording of each item.
+    `facts` are entity, kind and attribute of each item, `nuisance` its scene and wording.
     """
     (entity, kind, attribute), (scene, wording) = facts, nuisance
     topics = _codes(rng, settings.topics, TOPIC_D)
@@ -229,11 +225,7 @@ def _annotate(
     other_name = (name[:, None] + 1) % settings.names
     anything = rng.integers(settings.answers, size=shape)
     return np.select(
-        [
-            roll < agree,
-            error < settings.err_value,
-            error < settings.err_value + settings.err_name,
-        ],
+        [roll < agree, error < settings.err_value, error < settings.err_value + settings.err_name],
         [
             name[:, None] * settings.values + value,
             name[:, None] * settings.values + other_value,

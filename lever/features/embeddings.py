@@ -20,12 +20,9 @@ ROWS, IDS = "rows", "ids"
 
 
 def cached_rows(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
-    """Read rows from the cache, or make and store them.
+    """Read rows [N, D] from the cache, or make and store them.
 
-    Args:
-        folder: of the cache.
-        key: fingerprint of everything the rows depend on; it names the file.
-        make: returns rows [N, D].
+    `key` is a fingerprint of everything that the rows depend on; it names the file.
 
     Raises:
         ValueError: the file exists and cannot be read.

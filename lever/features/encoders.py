@@ -74,13 +74,7 @@ def encode_questions(config: TextEncoderConfig, seen: Seen, cache: Path) -> Tens
 def encode_pictures(
     config: ImageEncoderConfig, text: TextEncoderConfig, seen: Seen, cache: Path
 ) -> Tensor:
-    """Embed the pictures, [N, D].
-
-    Args:
-        config: which encoder.
-        text: the text encoder, for tags.
-        seen: the items.
-        cache: folder of embeddings.
+    """Embed the pictures, [N, D]; tags are embedded by the text encoder.
 
     Raises:
         FileNotFoundError: a picture is missing, or nothing can be loaded from
@@ -112,10 +106,8 @@ def encode_pictures(
 def tfidf(texts: Sequence[str], bank: Sequence[str], dims: int) -> Tensor:
     """Latent semantic analysis: TF-IDF of words and pairs of words, and a truncated SVD.
 
-    Args:
-        texts: to embed.
-        bank: texts to fit on.
-        dims: largest number of columns; fewer if the bank's words span fewer dimensions.
+    It is fitted on the bank.  There are at most `dims` columns, fewer if the bank's words span
+    fewer dimensions.
 
     Returns:
         Rows [texts, D] of unit length; zeros for a text without a known word.
@@ -151,10 +143,8 @@ def picture_statistics(paths: Sequence[Path]) -> Tensor:
 class HFTexts:
     """Sentence encoder: mean of the last hidden states over the tokens of a text.
 
-    Args:
-        path: local folder or hub id of an encoder that `AutoModel` can load.
-        max_length: tokens; longer texts are cut.
-        batch_size: texts a forward pass.
+    `path` is a local folder or hub id of an encoder that `AutoModel` can load; texts of more than
+    `max_length` tokens are cut.
 
     Raises:
         FileNotFoundError: nothing can be loaded from `path`.

@@ -107,10 +107,7 @@ def mean_features(
 ) -> FeatureTable:
     """Mean of the two unit vectors, scaled to unit length, as published.
 
-    Args:
-        image_ND: embeddings of pictures.
-        text_ND: embeddings of questions, in the same space.
-        encoding: whether picture and question are used.
+    Both embeddings must be in one space.
 
     Raises:
         ValueError: the two differ in width.

@@ -166,11 +166,7 @@ def _figure_of(folder: Path) -> Path:
 class LowestKL(Callback):
     """Keep the policy of the pass with the lowest mean KL: the published rule.
 
-    It prefers the policy that has changed least.
-
-    Args:
-        every: optimiser steps of a pass.
-        kept: stores the policy.
+    It prefers the policy that has changed least.  A pass has `every` optimiser steps.
     """
 
     def __init__(self, every: int, kept: Kept) -> None:
@@ -211,11 +207,6 @@ class HighestDrawn(Callback):
     """Keep the policy whose sampled slates have the highest reward on held-out queries.
 
     Logs `lever/val_drawn` (see `drawn_reward`) with each validation.
-
-    Args:
-        val: held-out queries.
-        draws: slates a query.
-        kept: stores the policy.
     """
 
     def __init__(self, val: Sequence[SlateQuery], draws: int, kept: Kept) -> None:

@@ -83,8 +83,8 @@ def learn(
         lessons: the training data.
         reward: judges stored, fresh and held-out slates.
         settings: of the run.
-        folder: for checkpoints, samples and logs; the result is in `checkpoints/final`.
-        callbacks: further callbacks.
+        folder: for samples, logs and checkpoints, the result as `checkpoints/final`.
+        callbacks: further ones.
 
     Raises:
         ValueError: a phase reads data that `lessons` lack for a query.

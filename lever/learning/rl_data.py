@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from core_rl.files import write_json
 from core_rl.fingerprint import fingerprint
 from core_rl.types import Actions
 from lever.answerers.protocol import Answerer
 from lever.candidates.beam_search import chosen_queries
-from lever.candidates.beams import META, BeamRecord, pointers
+from lever.candidates.beams import BeamRecord, pointers, write_records
 from lever.candidates.rl_records import (
     EVAL_NAMES,
     VERSION,
@@ -79,16 +78,13 @@ class RlDataJob:
         return {one.query: one for one in chosen}
 
 
-def generate_rl_data(
-    job: RlDataJob, key: str, folder: Path, output: Path | None = None
-) -> Path | None:
+def generate_rl_data(job: RlDataJob, key: str, folder: Path) -> Path | None:
     """Make the RL data file of a data set, or one shard of it.
 
     Args:
         job: the inputs.
         key: digest of what the records depend on; see `rl_data_key`.
-        folder: gets a subfolder with the shards, and the file if `output` is None.
-        output: the file.
+        folder: gets a subfolder with the shards, and the file unless the settings name it.
 
     Returns:
         The file, for `lever.candidates.rl_records.read_candidates`; None while other shards are
@@ -111,9 +107,8 @@ def generate_rl_data(
     records = fill_shard(shards, list(queries), config.start, config.end, make)
     if records is None:
         return None
-    path = output or shards / f"rl-data-{job.data.name}.json"
+    path = Path(config.output_path or shards / f"rl-data-{job.data.name}.json")
     meta = {
-        "version": VERSION,
         "key": key,
         "vqa_model": job.answerer.fingerprint,
         "data": job.data.fingerprint,
@@ -121,7 +116,7 @@ def generate_rl_data(
         "eval": EVAL_NAMES[config.matching],
         "task_gen_args": dict(job.generation),
     }
-    write_json(path, {META: meta, **{str(query): entry for query, entry in records.items()}})
+    write_records(path, VERSION, records, meta)
     return path
 
 

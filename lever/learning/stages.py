@@ -167,7 +167,7 @@ class Workshop:
         Raises:
             ValueError: the file does not fit the data.
         """
-        config = replace(self.settings.beams, split=split, start=0, end=None)
+        config = replace(self.settings.beams, split=split, start=0, end=None, output=None)
         data = self.taught
         if split is not Split.train:  # `sample_num` applies to the training queries only
             data, config = self.data, replace(config, sample_num=None)
@@ -300,7 +300,7 @@ class Workshop:
         """
         given = self.settings.learn.rl_data
         if given is None:
-            config = replace(self.settings.rl_data, start=0, end=None)
+            config = replace(self.settings.rl_data, start=0, end=None, output_path=None)
             takes_beams = config.num_beams > 0 and config.beams_from is BeamsFrom.data
             job = RlDataJob(
                 self.taught,

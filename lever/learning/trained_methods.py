@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,7 @@ from lever.config import DataKind
 from lever.features.slate_features import FeatureTable
 from lever.learning.rl_data import listed
 from lever.learning.stages import JUDGED, Training, Workshop
-from lever.model_config import (
-    FeatureConfig,
-    FeatureKind,
-    LeverModelConfig,
-    PhaseData,
-    SelectorKind,
-)
+from lever.model_config import FeatureConfig, FeatureKind, LeverModelConfig, PhaseData, SelectorKind
 from lever.policy.slate_policy import SlatePolicy
 from lever.rewards.judges import build_judge
 
@@ -66,7 +61,12 @@ def offline_equal(shop: Workshop) -> SlatePolicy:
     judged = json.loads((_refresh(shop).parents[1] / JUDGED).read_text(encoding="utf-8"))
     counts = Counter(query for query, _ in judged)
     records = draws_of(shop, shop.rce(), counts)
-    curriculum = _on(PhaseData.stored, shop.settings.pipeline.refresh)
+    stored = PhaseData.stored.value
+    phases = [
+        replace(phase, data=stored, subset=Subset.all) if phase.kind is PhaseKind.grpo else phase
+        for phase in shop.settings.pipeline.refresh.phases
+    ]
+    curriculum = CurriculumConfig(phases)
     return _trained(shop, Training("offline_equal", curriculum, shop.rce(), records=records))
 
 
@@ -89,37 +89,33 @@ def knows_latents(shop: Workshop) -> SlatePolicy:
     return _other(shop, LeverModelConfig("knows_latents"), FeatureTable(latent_rows(shop)))
 
 
-def metric_pca(shop: Workshop) -> SlatePolicy:
-    """The metric on principal components, without the bank's answers."""
-    features = FeatureConfig(kind=FeatureKind.pca)
-    return _other(shop, LeverModelConfig("metric_pca", features=features))
-
-
-def pointer(shop: Workshop) -> SlatePolicy:
-    """The large cross-attention pointer, on the same features."""
-    return _other(shop, LeverModelConfig("pointer", SelectorKind.pointer, lr=LARGE_LR))
-
-
-def pointer_mean(shop: Workshop) -> SlatePolicy:
-    """The large pointer on the mean of the two embeddings, as published."""
-    features = FeatureConfig(kind=FeatureKind.mean)
-    model = LeverModelConfig("pointer_mean", SelectorKind.pointer, features=features, lr=LARGE_LR)
-    return _other(shop, model)
-
-
-def gpt2(shop: Workshop) -> SlatePolicy:
-    """The autoregressive transformer over demonstration ids, on the same features."""
-    return _other(shop, LeverModelConfig("gpt2", SelectorKind.gpt2, lr=LARGE_LR, layers=2))
-
-
-def mlp(shop: Workshop) -> SlatePolicy:
-    """The two towers, on the same features."""
-    model = LeverModelConfig("mlp", SelectorKind.mlp, lr=LARGE_LR, cosine_temperature=0.5)
-    return _other(shop, model)
+def _other(
+    shop: Workshop, model: LeverModelConfig, features: FeatureTable | None = None
+) -> SlatePolicy:
+    """Train another selector by the same stages: supervision, RCE, GRPO."""
+    pipeline = shop.settings.pipeline
+    model = replace(model, shots=shop.settings.model.shots)
+    start: Path | None = None
+    stages = {"sft": pipeline.sft, "rce": pipeline.rce, "grpo": pipeline.refresh}
+    for stage, curriculum in stages.items():
+        job = Training(f"{model.name}_{stage}", curriculum, start, model, features)
+        start = shop.train_selector(job)
+    return shop.selector(start, model, features)
 
 
 MOST_DRAWS = 1024  # of a query's slates that are drawn once
 LARGE_LR = 1e-3  # for selectors with weight matrices; they diverge at the metric's .03
+
+# Other selectors, trained by the same stages.  They see the features of the run unless said.
+_PCA, _MEAN = (FeatureConfig(kind=kind) for kind in (FeatureKind.pca, FeatureKind.mean))
+_POINTER = SelectorKind.pointer
+OTHERS = (
+    LeverModelConfig("metric_pca", features=_PCA),  # without the bank's answers
+    LeverModelConfig("pointer", _POINTER, lr=LARGE_LR),
+    LeverModelConfig("pointer_mean", _POINTER, features=_MEAN, lr=LARGE_LR),  # as published
+    LeverModelConfig("gpt2", SelectorKind.gpt2, lr=LARGE_LR, layers=2),
+    LeverModelConfig("mlp", SelectorKind.mlp, lr=LARGE_LR, cosine_temperature=0.5),
+)
 
 PIPELINE: Mapping[str, Arm] = {"sft": sft, "rce": rce, "offline": offline, "grpo": grpo}
 ARMS: Mapping[str, Arm] = {
@@ -127,11 +123,7 @@ ARMS: Mapping[str, Arm] = {
     "shuffled": shuffled,
     "rce_longer": rce_longer,
     "knows_latents": knows_latents,
-    "metric_pca": metric_pca,
-    "pointer": pointer,
-    "pointer_mean": pointer_mean,
-    "gpt2": gpt2,
-    "mlp": mlp,
+    **{model.name: partial(_other, model=model) for model in OTHERS},
 }
 
 
@@ -144,7 +136,7 @@ def check_arms(names: Sequence[str], kind: DataKind) -> None:
     unknown = sorted(set(names) - set(ARMS))
     if unknown:
         raise ValueError(f"pipeline.arms={unknown}: expected names among {sorted(ARMS)}")
-    if knows_latents.__name__ in names and kind is not DataKind.synthetic:
+    if "knows_latents" in names and kind is not DataKind.synthetic:
         raise ValueError(
             f"pipeline.arms={list(names)}: knows_latents needs the facts behind generated "
             f"questions, which data_mix.kind={kind.value} does not have: leave it out"
@@ -176,18 +168,6 @@ def _trained(shop: Workshop, job: Training) -> SlatePolicy:
 
 def _refresh(shop: Workshop) -> Path:
     return shop.train_selector(Training("grpo", shop.settings.pipeline.refresh, shop.rce()))
-
-
-def _on(data: PhaseData, curriculum: CurriculumConfig) -> CurriculumConfig:
-    """Replace the data of the GRPO phases."""
-    return CurriculumConfig(
-        [
-            replace(phase, data=data.value, subset=Subset.all)
-            if phase.kind is PhaseKind.grpo
-            else phase
-            for phase in curriculum.phases
-        ]
-    )
 
 
 def draws_of(
@@ -229,17 +209,3 @@ def draws_of(
         )
         records[one.query] = CandidateRecord(one.query, one.pool, candidates, tuple(times.values()))
     return records
-
-
-def _other(
-    shop: Workshop, model: LeverModelConfig, features: FeatureTable | None = None
-) -> SlatePolicy:
-    """Train another selector by the same stages: supervision, RCE, GRPO."""
-    pipeline = shop.settings.pipeline
-    model = replace(model, shots=shop.settings.model.shots)
-    start: Path | None = None
-    stages = {"sft": pipeline.sft, "rce": pipeline.rce, "grpo": pipeline.refresh}
-    for stage, curriculum in stages.items():
-        job = Training(f"{model.name}_{stage}", curriculum, start, model, features)
-        start = shop.train_selector(job)
-    return shop.selector(start, model, features)

@@ -29,11 +29,7 @@ def by_selector(
 ) -> Slates:
     """Take the most probable next demonstration at each step.
 
-    Args:
-        policy: the selector.
-        queries: with their pools.
-        shots: demonstrations; None = as many as in training.  Further steps use the parameters of
-            the last.
+    `shots` may differ from that of the training; further steps use the parameters of the last.
     """
     frozen = policy.frozen_copy()
     frozen.shots = policy.shots if shots is None else shots
@@ -86,11 +82,7 @@ def at_random(queries: Sequence[SlateQuery], shots: int, seed: int) -> Slates:
 
 
 def best_constant(
-    data: LeverData,
-    answerer: Answerer,
-    shots: int,
-    seed: int,
-    rule: Matching = Matching.official,
+    data: LeverData, answerer: Answerer, shots: int, seed: int, rule: Matching = Matching.official
 ) -> tuple[int, ...]:
     """Return the random slate of the bank that is best for the first 100 training queries."""
     rng = np.random.default_rng([seed, 32])
@@ -134,12 +126,8 @@ def pair_rewards(
 ) -> Floats | None:
     """Return the accuracy of all ordered pairs of each pool, [queries, K, K]; NaN on the diagonal.
 
-    Args:
-        data: with the annotators' answers.
-        answerer: without its cache; the result is None for a model, which is too slow for this.
-        queries: with their pools.
-        rule: how answers are judged; the result is None for the generated world with another rule
-            than the official one.
+    None for a model, which is too slow for this, and for the generated world with another rule
+    than the official one.  `answerer` is one without a cache.
     """
     if isinstance(answerer, KernelICLAnswerer) and rule is Matching.official:
         return np.stack([answerer.reader.pair_rewards(one.query) for one in queries])

@@ -33,14 +33,9 @@ WANTED_GAP = 0.7  # share of the way from the nearest questions to the oracle
 def write_report(
     folder: Path, name: str, metrics: Mapping[str, float], trained: Sequence[str], table: str
 ) -> None:
-    """Write `report.html` and `report.png`.
+    """Write `report.html` and `report.png` from the output of `lever.results.table.compare`.
 
-    Args:
-        folder: of the run.
-        name: of selector and data.
-        metrics: of `lever.results.table.compare`.
-        trained: names of the trained methods.
-        table: the table as text.
+    `name` is that of selector and data, `trained` has the names of the trained methods.
     """
     with style():
         figure = overview(metrics, trained)

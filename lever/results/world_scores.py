@@ -45,10 +45,7 @@ class WorldScores:
 def score_world(settings: Settings, seed: int, folder: Path) -> WorldScores:
     """Run the pipeline and all other methods on the world of a seed.
 
-    Args:
-        settings: of the run.
-        seed: of the world and of all sampling.
-        folder: for `choices.json`, the slates of every method.
+    `folder` gets `choices.json`, the slates of every method.
     """
     prepare(settings.hardware, seed)
     with Workshop.open(settings, seed) as shop:

@@ -34,10 +34,8 @@ def beams(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
     settings = DataSettings(**groups)
     data = load_data(settings.data_mix, settings.paths, seed)
     setup = build_answerer(settings.answerer, data, settings.paths, settings.hardware)
-    config = settings.beams
-    output = Path(config.output) if config.output else None
     with closing(setup.answerer):
-        path = generate_beams(data, setup.answerer, config, settings.cache, seed, output)
+        path = generate_beams(data, setup.answerer, settings.beams, settings.cache, seed)
     calls = {"answerer_calls": float(setup.answerer.calls)}
     if path is None:
         log.info("this shard is done; the last shard writes the file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -38,7 +39,6 @@ def rl_data(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         `answerer_calls` of this run and, for the whole file, the figures of `rl_data_figures`.
     """
     settings = DataSettings(**groups)
-    config = settings.rl_data
     data = load_data(settings.data_mix, settings.paths, seed)
     setup = build_answerer(settings.answerer, data, settings.paths, settings.hardware)
     with closing(setup.answerer):
@@ -47,13 +47,12 @@ def rl_data(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
             setup.answerer,
             _selector(settings, data, seed),
             _beams(settings, data, setup, seed),
-            config,
+            settings.rl_data,
             seed,
             setup.generation,
             setup.prompts.text,
         )
-        output = Path(config.output_path) if config.output_path else None
-        path = generate_rl_data(job, rl_data_key(job), settings.cache, output)
+        path = generate_rl_data(job, rl_data_key(job), settings.cache)
     calls = {"answerer_calls": float(setup.answerer.calls)}
     if path is None:
         log.info("this shard is done; the last shard writes the file")
@@ -110,7 +109,8 @@ def _beams(
         return {}
     path = Path(config.beam_data) if config.beam_data else None
     if path is None:
-        path = generate_beams(data, setup.answerer, settings.beams, settings.cache, seed)
+        to_cache = replace(settings.beams, output=None)
+        path = generate_beams(data, setup.answerer, to_cache, settings.cache, seed)
     if path is None:
         raise ValueError(
             "beams.start and beams.end: the beam data are not complete; run the missing shards "

@@ -10,10 +10,11 @@ import pytest
 from lever.candidates.beams import (
     Beam,
     BeamRecord,
+    beam_entry,
     check_embedded,
     pointers,
     read_beams,
-    write_beams,
+    write_records,
 )
 
 
@@ -39,7 +40,8 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         BeamRecord(3, (Beam((1,), 0.0),)),
     ]
     path = tmp_path / "new" / "beams.json"
-    write_beams(path, records, {"scorer": "infoscore"})
+    entries = {one.query: beam_entry(one) for one in records}
+    write_records(path, 1, entries, {"scorer": "infoscore"})
     assert read_beams(path) == records
     assert json.loads(path.read_text())["_meta"] == {"scorer": "infoscore", "version": 1}
     assert [file.name for file in path.parent.iterdir()] == ["beams.json"]

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from lever.candidates.beams import write_records
 from lever.candidates.rl_records import (
     Candidate,
     CandidateRecord,
     GenMethod,
+    candidate_entry,
     read_candidates,
-    write_candidates,
 )
 
 POOL = (30, 10, 40, 20)
@@ -59,7 +60,7 @@ def test_what_is_written_comes_back_with_global_ids_beside_it(tmp_path: Path) ->
         ),
     )
     path = tmp_path / "rl.json"
-    write_candidates(path, [record], {"answerer": "kernel"})
+    write_records(path, 5, {9: candidate_entry(record)}, {"answerer": "kernel"})
     assert read_candidates(path) == [record]
     written = json.loads(path.read_text())
     assert written["_meta"] == {"answerer": "kernel", "version": 5}
