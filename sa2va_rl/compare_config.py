@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from core_rl.config import require
-from sa2va_rl.config import require_at_least
+from core_rl.config import require, require_least, require_positive
 
 RECIPES = 4080  # number of different recipes in `postprocess.CHOICES`
 
@@ -23,7 +22,7 @@ class PostprocessConfig:
 
     def __post_init__(self) -> None:
         sizes = ("recipes", "first_pictures", "first_kept", "second_pictures", "second_kept")
-        require_at_least(1, self, "compare.postprocess", *sizes)
+        require_least("compare.postprocess", self, 1, *sizes)
         few = f"at most {RECIPES}, the number of different recipes"
         require(self.recipes <= RECIPES, "compare.postprocess.recipes", self.recipes, few)
 
@@ -48,13 +47,11 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         counts = ("labelled", "start_steps", "steps", "batch_size", "look_every", "look_pictures")
-        require_at_least(1, self, "compare.finetune", *counts, "patience")
+        require_least("compare.finetune", self, 1, *counts, "patience")
         fits = self.width >= 4 and self.width % 4 == 0
         require(fits, "compare.finetune.width", self.width, "a multiple of 4")
-        for name in ("start_lr", "lr", "grad_clip"):
-            value = getattr(self, name)
-            require(value > 0, f"compare.finetune.{name}", value, "above 0")
-        require_at_least(0, self, "compare.finetune", "anchor")
+        require_positive("compare.finetune", self, "start_lr", "lr", "grad_clip")
+        require_least("compare.finetune", self, 0, "anchor")
 
 
 @dataclass
@@ -76,4 +73,4 @@ class CompareConfig:
             self.sizes,
             "numbers of training pictures, each at least 2",
         )
-        require_at_least(1, self, "compare", "pulls", "shown")
+        require_least("compare", self, 1, "pulls", "shown")

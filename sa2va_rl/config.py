@@ -6,21 +6,10 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from core_rl.config import OnBadRecord, require
+from core_rl.config import OnBadRecord, require, require_least, require_positive, require_share
 
 # A file name up to its last number is the film; the number is the frame.
 FILM = r"(.*?)[-_ .]*\d*$"
-
-
-def require_at_least(least: float, config: object, group: str, *names: str) -> None:
-    """Check fields of a configuration against a common lower bound.
-
-    Raises:
-        ValueError: one is below it; the message names `group` and the field.
-    """
-    for name in names:
-        value = getattr(config, name)
-        require(value >= least, f"{group}.{name}", value, f"{least:g} or more")
 
 
 class RewardMode(Enum):
@@ -44,9 +33,9 @@ class EnvConfig:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.dice_share <= 1, "ppo.env.dice_share", self.dice_share, "from 0 to 1")
-        require_at_least(1, self, "ppo.env", "max_steps")
-        require(self.scale > 0, "ppo.env.scale", self.scale, "above 0")
+        require_share("ppo.env", self, "dice_share")
+        require_least("ppo.env", self, 1, "max_steps")
+        require_positive("ppo.env", self, "scale")
 
 
 QUALITIES = ("dice", "iou", "precision", "recall")
@@ -62,8 +51,8 @@ class RewardNetConfig:
     label: dict[str, float] = field(default_factory=lambda: {"dice": 1.0})
 
     def __post_init__(self) -> None:
-        require_at_least(32, self, "reward_net", "side")
-        require_at_least(4, self, "reward_net", "width")
+        require_least("reward_net", self, 32, "side")
+        require_least("reward_net", self, 4, "width")
         known = set(self.label) <= set(QUALITIES) and all(w >= 0 for w in self.label.values())
         require(
             known and abs(sum(self.label.values()) - 1) < 1e-6,
@@ -135,8 +124,8 @@ class Sa2VADataConfig:
                 "a number of pictures to generate",
             )
             require(size is None or size >= 1, f"data_mix.{name}", size, "null or at least 1")
-        require_at_least(0, self, "data_mix", "shifted")
-        require_at_least(64, self, "data_mix", "side")
+        require_least("data_mix", self, 0, "shifted")
+        require_least("data_mix", self, 64, "side")
         rest, fields = re.subn(r"\{(?:stem|number)\}", "", self.mask_name)
         require(
             fields > 0 and not set(rest) & set("{}"),
@@ -194,8 +183,8 @@ class Sa2VAModelConfig:
             self.threshold,
             "null or between 0 and 1",
         )
-        require(self.lr > 0, "model.lr", self.lr, "above 0")
-        require_at_least(1, self, "model", "batch_size")
+        require_positive("model", self, "lr")
+        require_least("model", self, 1, "batch_size")
 
 
 @dataclass
@@ -209,9 +198,9 @@ class RewardFitConfig:
     weight_decay: float = 1e-2
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "reward_fit.lr", self.lr, "above 0")
-        require_at_least(1, self, "reward_fit", "epochs", "batch_size")
-        require_at_least(0, self, "reward_fit", "weight_decay")
+        require_positive("reward_fit", self, "lr")
+        require_least("reward_fit", self, 1, "epochs", "batch_size")
+        require_least("reward_fit", self, 0, "weight_decay")
 
 
 @dataclass
@@ -240,20 +229,17 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         counts = ("total_steps", "envs", "n_steps", "n_epochs", "checkpoint_every")
-        require_at_least(1, self, "ppo", *counts)
+        require_least("ppo", self, 1, *counts)
         require(
             2 <= self.batch_size <= self.n_steps * self.envs,
             "ppo.batch_size",
             self.batch_size,
             f"from 2 to n_steps * envs = {self.n_steps * self.envs}",
         )
-        require(self.lr > 0, "ppo.lr", self.lr, "above 0")
+        require_positive("ppo", self, "lr", "max_grad_norm")
         require(0 < self.clip < 1, "ppo.clip", self.clip, "between 0 and 1")
-        for name in ("gamma", "gae_lambda"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"ppo.{name}", value, "from 0 to 1")
-        require_at_least(0, self, "ppo", "entropy", "value", "weight_decay")
-        require(self.max_grad_norm > 0, "ppo.max_grad_norm", self.max_grad_norm, "above 0")
+        require_share("ppo", self, "gamma", "gae_lambda")
+        require_least("ppo", self, 0, "entropy", "value", "weight_decay")
         require(all(w >= 1 for w in self.hidden), "ppo.hidden", self.hidden, "widths of 1 or more")
 
 
@@ -269,7 +255,7 @@ class SelectorConfig:
         require(
             all(w >= 1 for w in self.hidden), "selector.hidden", self.hidden, "widths of 1 or more"
         )
-        require(0 <= self.dice_share <= 1, "selector.dice_share", self.dice_share, "from 0 to 1")
+        require_share("selector", self, "dice_share")
 
 
 @dataclass
@@ -301,4 +287,4 @@ class CompareSizes:
     test: int = 200
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "compare_sizes", "train", "val", "test")
+        require_least("compare_sizes", self, 1, "train", "val", "test")

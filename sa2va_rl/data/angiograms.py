@@ -1,13 +1,13 @@
-"""Generated angiograms with exact masks: the embedded data of the prompt choice.
+"""Generated angiograms with exact masks: the embedded data of this pipeline.
 
-A patient is a branching tree with hidden traits (width of the vessels, noise, clutter); frames of a
-patient share both and differ in place, contrast and noise.  Which prompt segments a frame best
-depends on the traits, by construction: the data shows whether a policy finds that out, not how well
+A patient is a branching tree with hidden traits (vessel width, noise, clutter); the frames of a
+patient share tree and traits and differ in position, contrast and noise.  By construction the best
+prompt of a frame depends on the traits: the data show whether a policy learns this, not how well
 real angiograms can be segmented.
 
-The ranges were tuned on patients 0 to 79 of seed 0, by the gap between the best fixed prompt and
-the best prompt of each picture and by how far the traits themselves tell that prompt.  They were
-frozen before any policy was trained; report on patients of other seeds.
+The trait ranges were tuned on patients 0 to 79 of seed 0, by the gap between the best fixed prompt
+and each picture's best prompt, and by how well the traits predict that prompt.  They were frozen
+before any policy was trained; results are reported on patients of other seeds.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from sa2va_rl.data.files import Sample
 Floats = NDArray[np.float64]
 Range = tuple[float, float]
 
-STEP = 1.5  # pixels between two points of a branch: below half a vessel's width
-THINNEST = 0.85  # half width, in pixels, below which nothing is drawn
-POINTS = 26  # of a branch, before it is scaled by the branch's length
+STEP = 1.5  # pixels between two points of a branch, less than a vessel's half width
+THINNEST = 0.85  # smallest half width of a branch, in pixels
+POINTS = 26  # points of the stem at 160 px
 
 
 @dataclass(frozen=True)
 class AngiogramSettings:
-    """Ranges that traits are drawn from; uniform, or log-uniform where the name says so.
+    """Ranges of the traits; uniform, or log-uniform for names with `log`.
 
     Attributes:
         side: of the square picture, in pixels.
         root_radius: half width of the stem in pixels, for each width class.
-        taper: radius of a child branch over its parent's.
-        log_contrast: share of light that the stem takes away, at most.
-        log_noise: standard deviation of the pixel noise, of white.
-        clutter: strength of ribs and wires that are no vessels, 0 to 1.
+        taper: radius of a child branch divided by its parent's.
+        log_contrast: largest share of light that the stem absorbs.
+        log_noise: standard deviation of the pixel noise, as a share of white.
+        clutter: strength of ribs and wires, which are no vessels, 0 to 1.
     """
 
     side: int = 160
@@ -50,7 +50,7 @@ class AngiogramSettings:
 
 
 DEFAULT = AngiogramSettings()
-# A second range, never trained on: paler, noisier, more cluttered, widths between the classes.
+# The shifted test set: paler, noisier, more clutter, widths between the classes.
 SHIFTED = AngiogramSettings(
     root_radius=((1.7, 2.5), (3.7, 4.9)),
     log_contrast=(0.1, 0.4),
@@ -61,7 +61,7 @@ SHIFTED = AngiogramSettings(
 
 @dataclass(frozen=True)
 class Traits:
-    """What a patient was drawn with; a policy never sees it."""
+    """The hidden traits of a patient."""
 
     width: int
     root_radius: float
@@ -85,10 +85,10 @@ def draw_samples(
     """Draw every frame of a range of patients.
 
     Args:
-        settings: `DEFAULT`, `SHIFTED` or ranges of one's own.
-        groups: numbers of the patients; a number and a seed always give the same pictures.
-        frames: pictures a patient.
-        seed: of the whole data set.
+        settings: `DEFAULT`, `SHIFTED` or other ranges.
+        groups: numbers of the patients; number and seed determine the pictures.
+        frames: pictures of each patient.
+        seed: of the data set.
     """
     return [
         draw_sample(settings, group, frame, seed) for group in groups for frame in range(frames)
@@ -101,7 +101,7 @@ def draw_sample(settings: AngiogramSettings, group: int, frame: int = 0, seed: i
     traits = draw_traits(settings, patient)
     tree = draw_tree(settings.side, traits.root_radius, settings.taper, patient)
     rng = np.random.default_rng([seed, group, frame + 1])
-    # The heart moves and the contrast agent comes and goes between frames.
+    # Between frames the heart moves and the contrast agent spreads.
     moved = Points(tree.y_N + rng.normal(0, 2), tree.x_N + rng.normal(0, 2), tree.radius_N)
     contrast = traits.contrast * rng.uniform(0.85, 1.0)
     mask_HW, depth_HW = rasterise(moved, settings.side)
@@ -119,7 +119,7 @@ def draw_sample(settings: AngiogramSettings, group: int, frame: int = 0, seed: i
 
 
 def draw_traits(settings: AngiogramSettings, rng: np.random.Generator) -> Traits:
-    """Draw a patient's traits, independently of each other."""
+    """Draw a patient's traits independently of each other."""
     width = int(rng.integers(len(settings.root_radius)))
     return Traits(
         width=width,
@@ -133,8 +133,8 @@ def draw_traits(settings: AngiogramSettings, rng: np.random.Generator) -> Traits
 def draw_tree(side: int, root_radius: float, taper: Range, rng: np.random.Generator) -> Points:
     """Grow a tree level by level, all branches of a level at once.
 
-    Every branch wanders (a random walk of its heading) and ends in two thinner ones; branches
-    thinner than `THINNEST` end.
+    The heading of a branch is a random walk.  A branch ends in two thinner ones, until they are
+    thinner than `THINNEST`.
     """
     unit = side / 160
     y_B, x_B = np.array([rng.uniform(0.02, 0.2) * side]), np.array([rng.uniform(0.3, 0.7) * side])
@@ -166,8 +166,8 @@ def rasterise(points: Points, side: int) -> tuple[NDArray[np.bool_], Floats]:
     """Draw discs.
 
     Returns:
-        The mask HW: pixels whose centre is in a disc.  And the depth HW in pixels: half the way
-        that light travels inside the vessel, of the deepest one, over the root of its radius.
+        The mask HW, pixels whose centre is in a disc.  And the depth HW: half the path of light
+        through the deepest disc, divided by the square root of its radius.
     """
     reach = int(np.ceil(points.radius_N.max()))
     offset = np.arange(-reach, reach + 1)
@@ -188,7 +188,7 @@ def rasterise(points: Points, side: int) -> tuple[NDArray[np.bool_], Floats]:
 
 
 def background(side: int, clutter: float, rng: np.random.Generator) -> Floats:
-    """Draw what is behind the vessels: soft shades, ribs, and thin wires as clutter."""
+    """Draw the background: soft shades, and ribs and thin wires as clutter."""
     unit = side / 160
     soft_HW = ndimage.zoom(rng.normal(0, 1, (6, 6)), side / 6, order=3, mode="nearest")
     soft_HW = 0.6 + 0.07 * soft_HW[:side, :side]

@@ -1,8 +1,8 @@
-"""What a policy sees of a picture: 16 statistics, gradients, bands, ridges, and its progress.
+"""The features of a picture that a policy sees: statistics, gradients, bands and ridges.
 
-Computed from pixels alone: no function here takes a mask, true or found, so nothing of the truth
-can reach a policy.  Bands tell noise from structure and thin lines from wide ones; ridges tell how
-far dark lines of each width stand out.  Both are what prompts differ in.
+They are computed from pixels alone: no function here takes a mask, so the true mask cannot reach a
+policy.  Bands distinguish noise from structure and thin lines from wide ones; ridges measure how
+clearly dark lines of each width stand out.  Prompts differ in both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATISTICS = (
     *("mean", "std", "min", "max", "p5", "p25", "median", "p75", "p95", "range"),
     *("skewness", "kurtosis", "entropy", "dark_share", "bright_share", "colourfulness"),
 )
-# Differences of Gaussians: what is between two of these sizes, in pixels.
+# A band is the difference of two successive Gaussian smoothings of these sizes, in pixels.
 SIGMAS = (0.0, 0.7, 1.4, 2.8, 5.6, 11.2)
 GRADIENTS = ("gradient_mean", "gradient_std", "gradient_p90", "gradient_p99")
 BANDS = tuple(
@@ -33,7 +33,7 @@ BANDS = tuple(
     for index in range(len(SIGMAS) - 1)
     for kind in ("energy", "spread", "skewness")
 )
-# Widths at which dark lines are looked for, in pixels, and how far the clearest share stands out.
+# Widths of the dark lines in pixels, and the quantiles of their ridge measure.
 RIDGE_SIGMAS = (1.0, 1.8, 3.2, 5.6)
 RIDGE_QUANTILES = (0.9, 0.97, 0.995)
 RIDGES = tuple(
@@ -42,14 +42,12 @@ RIDGES = tuple(
     for kind in ("spread", *(f"p{100 * quantile:g}" for quantile in RIDGE_QUANTILES))
 )
 FEATURES = (*STATISTICS, *GRADIENTS, *BANDS, *RIDGES)
-CLIP = 5.0  # standard deviations beyond which a feature says no more
-
-
+CLIP = 5.0  # standardised features are clipped to +-CLIP
 FEATURES_VERSION = 1  # raise when a feature changes
 
 
 def features_of(image_HWC: NDArray[np.uint8]) -> Floats:
-    """Describe a picture by `FEATURES`, in that order; not yet standardised.
+    """Compute `FEATURES` of a picture, in that order, not standardised.
 
     Args:
         image_HWC: RGB, 0 to 255.
@@ -64,7 +62,7 @@ def features_of(image_HWC: NDArray[np.uint8]) -> Floats:
 
 
 def _statistics(grey_HW: Floats) -> list[float]:
-    """All of `STATISTICS` but the last, which needs colour."""
+    """Return all of `STATISTICS` but the last, which needs colour."""
     mean, std = float(grey_HW.mean()), float(grey_HW.std())
     p5, p25, p50, p75, p95 = (float(v) for v in np.quantile(grey_HW, (0.05, 0.25, 0.5, 0.75, 0.95)))
     share_K = np.histogram(grey_HW, bins=64, range=(0, 1))[0] / grey_HW.size
@@ -80,7 +78,7 @@ def _statistics(grey_HW: Floats) -> list[float]:
 
 
 def _gradients(grey_HW: Floats) -> list[float]:
-    """Logarithms of gradient sizes after a light smoothing."""
+    """Return logarithms of gradient sizes after a light smoothing."""
     smooth_HW = ndimage.gaussian_filter(grey_HW, 1.0)
     size_HW = np.hypot(*np.gradient(smooth_HW))
     numbers = (size_HW.mean(), size_HW.std(), *np.quantile(size_HW, (0.9, 0.99)))
@@ -88,10 +86,10 @@ def _gradients(grey_HW: Floats) -> list[float]:
 
 
 def _bands(grey_HW: Floats) -> list[float]:
-    """Energy, robust spread and skewness of each band.
+    """Return energy, robust spread and skewness of each band.
 
-    Noise makes energy and spread equal; lines, which are few, raise energy alone; dark lines make
-    the band of their width skew to the dark.
+    Noise raises energy and spread alike, a few lines raise energy alone, and dark lines make the
+    band of their width negatively skewed.
     """
     smooth = [ndimage.gaussian_filter(grey_HW, sigma) if sigma else grey_HW for sigma in SIGMAS]
     numbers = []
@@ -106,10 +104,10 @@ def _bands(grey_HW: Floats) -> list[float]:
 
 
 def _ridges(grey_HW: Floats) -> list[float]:
-    """Usual size of the ridge measure at each width, and how far its largest values exceed it.
+    """Return the robust spread of the ridge measure at each width, and its upper quantiles.
 
-    The measure is that of `vesselness`: the Hessian's largest eigenvalue less half the size of the
-    other.  Excess is in robust standard deviations, as a logarithm.
+    The measure is that of `segmenters.vesselness`: the largest eigenvalue of the Hessian minus half
+    the size of the other.  Quantiles are log(1 + robust standard deviations above the median).
     """
     numbers = []
     for sigma in RIDGE_SIGMAS:
@@ -136,7 +134,7 @@ class Standardiser:
 
     Attributes:
         mean_D: of `FEATURES`.
-        std_D: likewise; 1 for a feature that never changed.
+        std_D: of `FEATURES`; 1 for a constant feature.
     """
 
     mean_D: Floats
@@ -144,7 +142,7 @@ class Standardiser:
 
     @classmethod
     def fit(cls, features_ND: Sequence[Floats] | Floats) -> Standardiser:
-        """Measure the training pictures, and those alone."""
+        """Fit to the features ND of the training pictures."""
         stacked_ND = np.asarray(features_ND, dtype=np.float64)
         if stacked_ND.ndim != 2 or not stacked_ND.size:
             raise ValueError(
@@ -155,11 +153,11 @@ class Standardiser:
         return cls(stacked_ND.mean(axis=0).astype(np.float32), std_D.astype(np.float32))
 
     def __call__(self, features_D: Floats) -> Floats:
-        """Standardise, within +-`CLIP`."""
+        """Standardise and clip to +-`CLIP`."""
         return np.clip((features_D - self.mean_D) / self.std_D, -CLIP, CLIP).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Write names and numbers as JSON, to lie beside a policy."""
+        """Write names and numbers as JSON."""
         columns = {"mean": self.mean_D.tolist(), "std": self.std_D.tolist()}
         write_json(path, {"features": list(FEATURES), **columns})
 
@@ -169,17 +167,17 @@ class Standardiser:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it was written for other features.
+            ValueError: the file is of other features.
         """
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored.get("features") != list(FEATURES):
             raise ValueError(
                 f"{path} is of {len(stored.get('features', []))} features that are not today's "
-                f"{len(FEATURES)}: train the policy anew"
+                f"{len(FEATURES)}: train a new policy"
             )
         return cls(*(np.asarray(stored[name], dtype=np.float32) for name in ("mean", "std")))
 
 
 def observation(features_D: Floats, progress: float) -> Floats:
-    """Append the share of an episode's steps that are done to standardised features."""
+    """Append the share of the episode's steps that are done to standardised features."""
     return np.append(features_D, np.float32(progress)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The pictures that a configuration names: training, validation and test, by patient."""
+"""The pictures of a configuration, split by patient or film into training, validation and test."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from sa2va_rl.data.files import (
 
 log = logging.getLogger(__name__)
 
-# Seeds of generated pictures start here: the generator's ranges were tuned on those of seed 0.
+# Seeds of generated pictures start here, because the generator was tuned on those of seed 0.
 FIRST_SEED = 1000
-# Patients of the splits; a smaller split is the beginning of a larger one, so masks are shared.
+# First patients of the splits; a smaller split is the start of a larger one, so masks are shared.
 VAL_PATIENTS, TEST_PATIENTS, SHIFTED_PATIENTS = 100_000, 200_000, 300_000
 
 
 def load_splits(config: Sa2VADataConfig, seed: int) -> Splits:
-    """Draw or read the pictures of a run.
+    """Generate or read the pictures of a run.
 
     Args:
         config: the `data_mix` group.
-        seed: of the run: of the patients, or of how files are dealt out.
+        seed: of the generated patients, or of the split of files.
 
     Raises:
         FileNotFoundError: a file or folder is missing.
-        ValueError: one that cannot be used; the message names it.
+        ValueError: a file that cannot be used; the message names it.
     """
     if config.source is Source.generated:
         return _generated(config, seed)
@@ -50,9 +50,9 @@ def load_splits(config: Sa2VADataConfig, seed: int) -> Splits:
 
 
 def smaller(splits: Splits, source: Source, size: int) -> Splits:
-    """Keep at most `size` pictures to learn from and as many to choose by; test stays whole.
+    """Keep at most `size` training and `size` validation pictures, and all test pictures.
 
-    Generated pictures are patients in no order: the beginning, so that masks are shared.
+    Of generated pictures the first ones are kept, so that tables of several sizes share masks.
     """
     if source is Source.generated:
         return Splits(splits.train[:size], splits.val[:size], splits.test)
@@ -60,14 +60,14 @@ def smaller(splits: Splits, source: Source, size: int) -> Splits:
 
 
 def at_most(samples: Sequence[Sample], size: int | None) -> tuple[Sample, ...]:
-    """Keep `size` pictures of a split, evenly over it: its first may be frames of one film."""
+    """Keep `size` pictures at even distances, because the first may be frames of one film."""
     if size is None or len(samples) <= size:
         return tuple(samples)
     return tuple(samples[place] for place in _evenly(len(samples), size))
 
 
 def places_of(samples: Sequence[Sample], size: int) -> list[int]:
-    """Choose places of `size` pictures: the first, or as `at_most` where films have several."""
+    """Return indices of `size` pictures: the first, or as `at_most` if films have several."""
     size = min(size, len(samples))
     if len({sample.group for sample in samples}) == len(samples):
         return list(range(size))
@@ -79,21 +79,21 @@ def _evenly(count: int, size: int) -> list[int]:
 
 
 def load_shifted(config: Sa2VADataConfig, seed: int) -> tuple[Sample, ...]:
-    """Draw test pictures of the range that nothing is trained on; none for files."""
+    """Generate the shifted test set; files have none."""
     if config.source is not Source.generated:
         return ()
     return _drawn(config, seed, SHIFTED_PATIENTS, config.shifted, shifted=True)
 
 
 def load_bare(config: Sa2VADataConfig) -> tuple[Sample, ...]:
-    """Read the pictures without masks that policies learn from, too."""
+    """Read the pictures of `data_mix.bare`, which have no masks."""
     if config.bare is None:
         return ()
     return tuple(read_folders(Path(config.bare), None, config))
 
 
 def without_films_of(bare: Sequence[Sample], held_out: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Leave out pictures of patients or films that are held out, whatever folder they lie in."""
+    """Leave out pictures whose patient or film is held out, in whatever folder they are."""
     films = {film_of(sample.group) for sample in held_out}
     kept = tuple(sample for sample in bare if film_of(sample.group) not in films)
     if len(kept) < len(bare):

@@ -122,7 +122,7 @@ def test_a_standardiser_comes_back_from_its_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.std_D, stored.std_D)
     text = (tmp_path / "features.json").read_text()
     (tmp_path / "features.json").write_text(text.replace("entropy", "disorder"))
-    with pytest.raises(ValueError, match="train the policy anew"):
+    with pytest.raises(ValueError, match="train a new policy"):
         Standardiser.load(tmp_path / "features.json")
 
 
