@@ -1,7 +1,7 @@
-"""Reading containers with PyAV: which frames, what size, which samples.  `media` is the door.
+"""Decoding of video, sound and picture files; `omni_rl.data.media` is what others use.
 
-A file that ends too early is an error, not a shorter clip: the demuxer flags the packet that was
-cut, or delivers fewer packets than the container's index lists.
+A file that ends too early is an error, not a shorter clip: the demuxer marks a packet that is cut,
+or returns fewer packets than the container's index lists.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from omni_rl.config import MediaConfig
 log = logging.getLogger(__name__)
 
 SIZE_FACTOR = 28  # pixels on a side of one visual token: two merged patches of 14
-MAX_ASPECT = 200  # beyond it Qwen's processor refuses a frame
-SMALL_PIXELS = 256 * 256  # below it, starting decoder threads costs more than they save
+MAX_ASPECT = 200  # Qwen's processor refuses frames beyond it
+SMALL_PIXELS = 256 * 256  # below it, decoder threads cost more than they save
 
 
 def smart_resize(
@@ -126,7 +126,7 @@ def read_image(path: Path, config: MediaConfig) -> np.ndarray:
 
 
 def check_container(path: Path, kind: str) -> None:
-    """Read every packet of a file and decode none.
+    """Read every packet of a file without decoding.
 
     Raises:
         ValueError: the file is damaged, cut short, or holds no `kind` (video or audio).
@@ -140,7 +140,7 @@ def check_container(path: Path, kind: str) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
-    """Open a container; whatever FFmpeg dislikes becomes a ValueError that names the file."""
+    """Open a container; errors of FFmpeg become a ValueError that names the file."""
     try:
         with av.open(str(path)) as container:
             yield container
@@ -152,9 +152,9 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 
 
 def _whole(container: InputContainer, path: Path) -> Iterator[av.Packet]:
-    """Yield every packet and make sure that none is missing from the file's end."""
+    """Yield every packet, and raise if any is missing at the end of the file."""
     counts = dict.fromkeys((stream.index for stream in container.streams), 0)
-    # The index of some formats grows while reading, so what the header promised is kept.
+    # The index of some formats grows while reading, so the header's numbers are taken first.
     promised = {stream.index: len(stream.index_entries) for stream in container.streams}
     for packet in container.demux():
         if packet.size:
@@ -171,7 +171,7 @@ def _whole(container: InputContainer, path: Path) -> Iterator[av.Packet]:
 
 
 def _frame_times(container: InputContainer, path: Path) -> np.ndarray:
-    """Return the times (N,) in seconds of the video's frames, in the order they are shown."""
+    """Return the times of the video's frames (N,) in seconds, in order of display."""
     video = container.streams.video[0]
     ticks = [
         packet.dts if packet.pts is None else packet.pts  # AVI stores decoding times only
@@ -217,7 +217,7 @@ class _FrameTaker:
         self._wanted = frozenset(indices)
         self._path = path
         self._config = config
-        self._reformat = VideoReformatter()  # kept, or swscale plans anew for every frame
+        self._reformat = VideoReformatter()  # one for all frames: swscale plans once
         self._kept: dict[int, np.ndarray] = {}
         self._seen = 0
 
@@ -233,11 +233,11 @@ class _FrameTaker:
         resized = self._reformat.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1
         )
-        # Phones store a portrait clip lying down and note by how much to turn it.
+        # Phones store a portrait clip in landscape, with the angle to rotate it by.
         return np.rot90(resized.to_ndarray(), k=round(frame.rotation / 90) % 4)
 
     def stacked(self) -> np.ndarray:
-        """Return frames_THWC; frames that the decoder dropped are replaced by their neighbour."""
+        """Return frames_THWC; a frame that the decoder dropped is replaced by the nearest."""
         if not self._kept:
             raise ValueError(f"{self._path}: no frame could be decoded; copy the file again")
         missing = sum(index not in self._kept for index in self._indices)
@@ -250,7 +250,7 @@ class _FrameTaker:
 
 
 class _SoundTaker:
-    """Gathers the first sound track of a container as one mono waveform."""
+    """Collects the first sound track of a container as one mono waveform."""
 
     def __init__(self, container: InputContainer, config: MediaConfig) -> None:
         # Channels are averaged here, as Qwen's reader does: FFmpeg's own mix to mono adds 3 dB.
@@ -265,7 +265,7 @@ class _SoundTaker:
         self._chunks += [part.to_ndarray().mean(0) for part in self._resampler.resample(frame)]
 
     def waveform(self) -> np.ndarray | None:
-        """Return waveform_S without the padding of the last codec frame; None if nothing came."""
+        """Return waveform_S without the padding of the last codec frame; None without samples."""
         if self._chunks:
             self.take(None)
         if not self._chunks:

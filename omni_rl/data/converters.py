@@ -1,7 +1,7 @@
-"""Raw data sets as they are published, turned into files of our records.
+"""Conversion of published data sets to files of records.
 
-Social-IQ 2.0: one question a line with `qid, q, vid_name, a0..a3, answer_idx`.  Its `ts` (which
-seconds the question is about) is left out: the whole clip is shown, as the published training does.
+Social-IQ 2.0: one question a line with `qid, q, vid_name, a0..a3, answer_idx`.  Its `ts` (the
+seconds that the question is about) is not used: as in the published training the whole clip is.
 EMER: HumanOmniV2's file (already in the record format, labels under `clean_list`), or R1-Omni's
 conversations.  Video-R1: both files; the reasoning under `process` becomes part of the solution.
 """
@@ -23,7 +23,11 @@ from omni_rl.data.record_files import Reading, collect, read_entries, write_reco
 log = logging.getLogger(__name__)
 
 LETTERS = "ABCD"
-SOCIAL_IQ_FOLDERS = ("", "video", "videos")  # where its clips are looked for in the media folder
+SOCIAL_IQ_FOLDERS = (
+    "",
+    "video",
+    "videos",
+)  # inside the media folder, of its clips
 CATEGORIES = {
     **{word: word.capitalize() for word in ("why", "how", "what", "when")},
     **dict.fromkeys(("who", "whose", "whom", "which"), "Who/Which"),
@@ -45,7 +49,7 @@ def convert(
     out: str | Path,
     on_bad_record: OnBadRecord = OnBadRecord.error,
 ) -> Reading:
-    """Convert a raw file to a file of records; `out` is written only when all went well.
+    """Convert a raw file to a file of records; an error leaves `out` unwritten.
 
     Args:
         kind: social_iq, emer or video_r1.

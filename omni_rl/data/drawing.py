@@ -1,7 +1,7 @@
-"""Pictures and voices of the generated clips: a stand-in for real video, not a model of it.
+"""Pictures and voices of the generated clips, which stand in for real video.
 
-Figures are a few flat shapes and a voice is one modulated tone, so that a thinker of about a
-million parameters can learn to perceive them on a CPU.  Everything random comes from the generator
+A figure is a few flat shapes and a voice is one modulated tone, so that a thinker of about a
+million parameters can learn to perceive them on a CPU.  All randomness comes from the generator
 passed in.
 """
 
@@ -53,7 +53,7 @@ class Settings:
     hiss: tuple[float, float] = (0.002, 0.02)
 
 
-# Frozen before the first policy was trained; SHIFTED is read by the shifted test alone.
+# Fixed before the first policy was trained; SHIFTED is for `data_mix.shifted` only.
 DEFAULT = Settings()
 SHIFTED = Settings(
     wall=(95.0, 150.0),
@@ -67,7 +67,7 @@ SHIFTED = Settings(
 
 @dataclass(frozen=True)
 class Look:
-    """The nuisance of one clip: what varies without changing its facts."""
+    """What varies between clips without changing their facts."""
 
     wall: float
     noise: float
@@ -77,7 +77,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator, settings: Settings) -> Look:
-    """Draw the nuisance of one clip."""
+    """Draw the look of one clip."""
     dx, dy = rng.uniform(-settings.shift, settings.shift, size=2)
     return Look(
         wall=rng.uniform(*settings.wall),
@@ -116,7 +116,7 @@ def _figure(
     gesture: str,
     swing: float,
 ) -> None:
-    """Draw a standing person; `foot` is where it stands, `swing` in [-1, 1] moves the arm."""
+    """Draw a standing person at `foot`; `swing` in [-1, 1] moves the arm."""
     x, y = foot
     bow = gesture == "bows"
     hip = (x, y - 26 * scale)
@@ -143,7 +143,7 @@ def _face(
     expression: str,
     strength: float,
 ) -> None:
-    """Draw a face from close by; `strength` in [0, 1] is how far the expression has come."""
+    """Draw a close-up of a face; `strength` in [0, 1] is that of the expression."""
     x, y = centre
     radius = 36 * scale
     pen.rectangle([x - 50 * scale, y + 30 * scale, x + 50 * scale, SIZE], fill=clothes)

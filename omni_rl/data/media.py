@@ -1,7 +1,7 @@
-"""Clips, pictures and sound as arrays: decoded with PyAV, and written as H.264 + AAC mp4 files.
+"""Reading of clips, pictures and sounds as arrays, and writing of clips as H.264 + AAC mp4 files.
 
 Frames are taken evenly over the whole clip at `MediaConfig.fps`, as Qwen's reader does, and resized
-straight from the decoder's YUV planes.  Sizes follow Qwen's `smart_resize`; pixel values come from
+from the decoder's YUV planes.  Sizes are those of Qwen's `smart_resize`.  Pixel values are those of
 swscale's bicubic filter and may differ from torchvision's by a few levels.
 """
 
@@ -48,7 +48,7 @@ class Clip:
 
 
 def load_clip(path: str | Path, config: MediaConfig) -> Clip:
-    """Decode a video and its sound track; repeated calls answer from memory.
+    """Decode a video and its sound track; clips are kept in memory.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -78,11 +78,11 @@ def load_image(path: str | Path, config: MediaConfig) -> np.ndarray:
 
 
 def check_media(path: str | Path, kind: str) -> None:
-    """Look through a file without decoding it, to find damage before a run depends on it.
+    """Find damage of a file without decoding it.
 
     Args:
         path: the file.
-        kind: video, audio or image: what the file must hold.
+        kind: video, audio or image.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -112,7 +112,7 @@ def write_clip(
         frames_THWC: uint8 RGB, H and W even.
         fps: frames a second.
         waveform_S: float mono in [-1, 1]; None writes no sound track.
-        sample_rate: of `waveform_S`, in Hz; one that AAC knows (8000, 16000, 22050, 44100, ...).
+        sample_rate: of `waveform_S`, in Hz, among those of AAC (8000, 16000, 22050, 44100, ...).
 
     Raises:
         FileNotFoundError: the folder is missing.
@@ -159,7 +159,7 @@ def _check_writable(
     if waveform_S.ndim != 1 or len(waveform_S) == 0:
         raise ValueError(f"{path}: waveform of shape {waveform_S.shape}; expected (S,) with S > 0")
     peak = float(np.abs(waveform_S).max())
-    if not peak <= 1.0:  # so written, NaN is caught too
+    if not peak <= 1.0:  # also true of NaN
         raise ValueError(f"{path}: waveform peaks at {peak}; expected values in [-1, 1]")
     rates = av.Codec("aac", "w").audio_rates or []
     if sample_rate not in rates:
@@ -169,10 +169,10 @@ def _check_writable(
 def _encode(
     path: Path, frames_THWC: np.ndarray, fps: float, waveform_S: np.ndarray | None, sample_rate: int
 ) -> None:
-    # bitexact leaves version strings out and one thread fixes the slicing, so bytes repeat.
+    # Without version strings (bitexact) and with one thread, the bytes are always the same.
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         rate = Fraction(fps).limit_denominator(1001)
-        # x264's macroblock tree gives other bytes from call to call on noisy frames.
+        # With x264's macroblock tree the bytes of noisy frames differ from call to call.
         settings = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
         video = container.add_stream("libx264", rate, settings)
         video.height, video.width = frames_THWC.shape[1:3]
@@ -180,7 +180,7 @@ def _encode(
         video.codec_context.thread_count = 1
         video.codec_context.flags |= Flags.bitexact
         sound = _add_sound(container, sample_rate) if waveform_S is not None else None
-        reformatter = VideoReformatter()  # kept, or swscale plans anew for every frame
+        reformatter = VideoReformatter()  # one for all frames: swscale plans once
         for frame_HWC in frames_THWC:
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
             container.mux(video.encode(reformatter.reformat(rgb, format="yuv420p", threads=1)))
@@ -194,7 +194,7 @@ def _encode(
 
 
 def _add_sound(container: OutputContainer, sample_rate: int) -> av.AudioStream:
-    # The fast search takes a third of the default's time and is more exact on tones and voices.
+    # The fast search takes a third of the time and is more exact on tones and voices.
     sound = container.add_stream("aac", sample_rate, {"aac_coder": "fast"}, layout="mono")
     sound.codec_context.flags |= Flags.bitexact
     return sound
@@ -228,7 +228,7 @@ _cache = _Cache(CACHE_BYTES)
 
 
 def _cached(decode: Callable[[Path, MediaConfig], T], path: Path, config: MediaConfig) -> T:
-    """Answer from memory unless the file or a setting changed."""
+    """Return a value from memory, or decode it if the file or a setting changed."""
     _require_file(path)
     stat = path.stat()
     key = (decode, str(path), stat.st_mtime_ns, stat.st_size, astuple(config))

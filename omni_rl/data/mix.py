@@ -1,4 +1,4 @@
-"""Named sources mixed by exact shares: seeded, counted and logged."""
+"""Mixing of named sources by exact shares, from a seed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 def counts_for(ratios: Mapping[str, float], total: int) -> dict[str, int]:
-    """Split `total` by shares, exactly: every count is within 1 of its share and they add up.
+    """Split `total` by shares; every count is within 1 of its share, and their sum is `total`.
 
-    Largest remainders get what rounding down leaves (Hamilton's method); of equal remainders the
-    earlier name wins.
+    Shares are rounded down, and the rest goes to the largest remainders (Hamilton's method), among
+    equal ones to the earlier name.
 
     Args:
         ratios: share of each source, 0 or more, summing to 1.
-        total: how many items there shall be, at least 1.
+        total: number of items, at least 1.
 
     Raises:
         ValueError: no shares, a negative one, a sum other than 1, or a total below 1.
@@ -34,7 +34,7 @@ def counts_for(ratios: Mapping[str, float], total: int) -> dict[str, int]:
     whole = sum(ratios.values())
     if abs(whole - 1.0) > 1e-6:
         raise ValueError(f"ratios={dict(ratios)} sum to {whole:g}, not 1{_scaled(ratios, whole)}")
-    # Shares as they are written: 0.3 of 1500 is 450, though the float is a little less than 0.3.
+    # Decimal shares: 0.3 of 1500 is 450, though the float is a little less than 0.3.
     shares = {name: Fraction(repr(float(ratio))) for name, ratio in ratios.items()}
     exact = {name: share * total / sum(shares.values()) for name, share in shares.items()}
     counts = {name: math.floor(value) for name, value in exact.items()}
@@ -47,8 +47,8 @@ def counts_for(ratios: Mapping[str, float], total: int) -> dict[str, int]:
 def draw(items: Sequence[T], count: int, rng: random.Random, replacement: bool = False) -> list[T]:
     """Draw `count` items.
 
-    Without replacement the items are shuffled and taken in turn; when they run out they are
-    shuffled anew, so that no item is taken twice before each was taken once.
+    Without replacement the items are taken in shuffled order, and shuffled again after the last, so
+    that no item is taken twice before each was taken once.
 
     Raises:
         ValueError: there is nothing to draw from.
@@ -72,15 +72,15 @@ def mix(
 ) -> list[T]:
     """Draw `total` items from named sources by their shares, in a shuffled order.
 
-    What is drawn of a source depends on the seed, its name and its items alone: with another ratio
-    the same items come first.
+    The draw from a source depends only on the seed, its name and its items: with another ratio the
+    same items come first.
 
     Args:
         sources: the items of each source.
         ratios: a share for each source, summing to 1; a source with share 0 may be empty.
-        total: how many items there shall be.
+        total: number of items.
         seed: of the draw and of the order.
-        replacement: draw independently, instead of each item once before any comes again.
+        replacement: draw independently, instead of each item once before any is repeated.
 
     Raises:
         ValueError: names that differ, shares that do not sum to 1, or an empty source.
@@ -109,7 +109,7 @@ def mix(
 
 
 def _scaled(ratios: Mapping[str, float], whole: float) -> str:
-    """Say what the shares would be if they kept their proportions."""
+    """Return the shares in the same proportions with a sum of 1, as text."""
     if whole <= 0:
         return ""
     scaled = {name: round(ratio / whole, 4) for name, ratio in ratios.items()}

@@ -1,4 +1,4 @@
-"""One record of the HumanOmniV2 format: its fields, what makes it usable, and its JSON."""
+"""One record of the HumanOmniV2 format: its fields, its checks and its JSON."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Record:
 
     @property
     def where(self) -> str:
-        """How messages name the record."""
+        """Name of the record in messages."""
         return f"{self.origin} (record {self.id!r})"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One JSON object of a file, or why there is none."""
+    """One JSON object of a file, or the fault in its place."""
 
     origin: str
     raw: dict[str, Any]
@@ -79,7 +79,7 @@ class Entry:
 
 
 def parse_record(entry: Entry, data_root: Path, source: str) -> Record:
-    """Turn a JSON object into a record; `check_record` says whether it can be used.
+    """Convert a JSON object to a record; `check_record` checks that it can be used.
 
     Raises:
         ValueError: a key is missing or holds another type.
@@ -113,11 +113,11 @@ def parse_record(entry: Entry, data_root: Path, source: str) -> Record:
 
 
 def check_record(record: Record) -> None:
-    """Raise unless the record can be asked and its answer judged.
+    """Check that a record can be asked and its answer be judged.
 
     Raises:
         FileNotFoundError: a media file is missing.
-        ValueError: the question, its type, its options or its answer are of no use.
+        ValueError: its question, type, options or answer cannot be used.
     """
     if not record.problem:
         raise ValueError(f"{record.where}: problem is empty; write the question or drop the record")
@@ -150,9 +150,9 @@ def media_of(record: Record) -> dict[str, tuple[Path, ...]]:
 
 
 def record_json(record: Record, data_root: Path) -> dict[str, Any]:
-    """Return the JSON object that reads back as `record` (but for `source` and `origin`).
+    """Return the JSON object of a record (without `source` and `origin`).
 
-    Media inside `data_root` are named relative to it.
+    Paths inside `data_root` are relative to it.
     """
     media = {
         kind: [_stored(path, data_root) for path in paths]
@@ -203,7 +203,7 @@ def _check_choice(record: Record) -> None:
 
 
 def _lettered(record: Record) -> Record:
-    """Give bare options the letters of their places, and answers in their words those letters."""
+    """Put letters before options without one, and in place of answers that are whole options."""
     letters = {
         option: _option_letter(option, index)
         for index, option in enumerate(record.options)
@@ -228,13 +228,13 @@ def _lettered(record: Record) -> Record:
 
 
 def _option_letter(option: str, index: int) -> str:
-    """Return the letter an option begins with, or the one of its place in the list."""
+    """Return the letter that an option begins with, or that of its place in the list."""
     named = _NAMED.match(option.strip())
     return named.group(1) if named else chr(ord("A") + index)
 
 
 def _inside_tags(text: str) -> str:
-    """Return what stands inside `<answer>`, or a bare answer as it is."""
+    """Return the text inside `<answer>`, or the whole text without that tag."""
     tagged = _ANSWER.search(text)
     if tagged:
         return tagged.group(1).strip()
@@ -242,7 +242,7 @@ def _inside_tags(text: str) -> str:
 
 
 def _text(entry: Entry, key: str) -> str:
-    """Return a field as text; numbers are accepted, since answers often are."""
+    """Return a field as text; numbers are accepted, because answers often are numbers."""
     value = entry.raw.get(key)
     if value is None:
         return ""
@@ -282,7 +282,7 @@ def _media(entry: Entry, data_root: Path) -> dict[str, tuple[Path, ...]]:
     else:
         named = {kind: raw[kind] for kind in MODALITIES if raw.get(kind)}
     found = {kind: _paths(entry, named.get(kind), data_root) for kind in MODALITIES}
-    # Benchmark files name the clip twice, and only `video` may fit the folder at hand.
+    # Benchmark files have a second name of the clip, `video`; in some folders only that one exists.
     if place and raw.get("video") and not all(path.is_file() for path in found["video"]):
         found["video"] = _paths(entry, raw["video"], data_root)
     return found

@@ -1,11 +1,11 @@
-"""Questions about clips: the HumanOmniV2 record format, read strictly and written whole.
+"""Files of records in the HumanOmniV2 format.
 
-One JSON object a record, in a list (`.json`) or one a line (`.jsonl`).  IntentBench's `qa.json` and
-Video-R1's files have the same keys.  Ours add `facts` (what is true in a generated clip) and
+A file is a JSON list (`.json`) or has one JSON object a line (`.jsonl`).  IntentBench's `qa.json`
+and Video-R1's files have the same keys.  Ours add `facts` (what is true in a generated clip) and
 `category`.
 
-A record that cannot be used is an error that names file, record and cure, or a counted skip.  The
-published reader trains on another record in its place, without a word; this one does not.
+A record that cannot be used is an error that names file, record and cure, or it is skipped and
+counted.  The published reader silently trains on another record instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reading:
 
 
 def read_records(path: str | Path, data_root: str | Path | None, source: str) -> list[Record]:
-    """Read a file whose every record must be good; see `read_file`."""
+    """Read a file in which every record must be usable; see `read_file`."""
     return read_file(path, data_root, source).records
 
 
@@ -60,8 +60,8 @@ def read_file(
         data_root: what media paths are relative to; None for the file's own folder.
         source: name given to the records; empty for the file's stem.
         on_bad_record: whether a record that cannot be used raises or is skipped and counted.
-        select: given the number of records in the file, the indices to keep.  Only these are
-            checked, so half a data set can be used with half of its media on disk.
+        select: returns the indices to keep, of that many records.  Only these are checked, so that
+            a part of a data set needs only its own media.
 
     Raises:
         FileNotFoundError: the file, or the media of a record, is missing.
@@ -112,7 +112,7 @@ def collect(
 def keep_decodable(
     records: Iterable[Record], on_bad_record: OnBadRecord = OnBadRecord.error
 ) -> Reading:
-    """Look through all media for damage before a run depends on them; decodes nothing.
+    """Keep the records whose media are undamaged; nothing is decoded.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -135,7 +135,7 @@ def keep_decodable(
 def write_records(
     path: str | Path, records: Iterable[Record], data_root: str | Path | None = None
 ) -> None:
-    """Write records as `.json` or `.jsonl`; the file appears whole or the old one stays.
+    """Write records as `.json` or `.jsonl`; an error leaves the old file.
 
     Args:
         path: the file; its folder must exist.
@@ -165,7 +165,7 @@ def write_records(
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Yield the JSON objects of a file; a line that is none carries its `fault`.
+    """Yield the JSON objects of a file; for a line without one an `Entry` with its `fault`.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,13 +1,12 @@
 """Generated clips with known facts: the embedded data of Stage 4.
 
 Three sources stand in for Social-IQ (two figures, multiple choice), EMER (a face and a voice,
-labels) and Video-R1 (objects to count).  They are written as real H.264 + AAC files and read back
-like any other.  The data is made up: it shows that the machinery learns, not how well a model knows
-people.
+labels) and Video-R1 (objects to count).  They are H.264 + AAC files and are read like any other.
+They show that training works, not how well a model knows people.
 
-A scene is one draw of facts, place, size, light, movement and noise, and no two splits share one.
-Facts are independent of each other in every split, so that none can be guessed from the rest: with
-combinations held out, a small model first learns which never occur and then fails on just those.
+A scene is one draw of facts, place, size, light, movement and noise; splits share no scene.  In
+every split the facts are independent of each other, so that none can be guessed from the others.
+With combinations held out, a small model learns which never occur and fails on these.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Question:
 
     Attributes:
         slot: the fact that answers it (emotion questions also need the voice).
-        habit: share of warm-start targets that answer it from habit, whatever the clip shows.
+        habit: share of warm-start targets with the habitual answer, whatever the clip shows.
     """
 
     text: str
@@ -61,8 +60,8 @@ class Question:
     habit: float
 
 
-# Half of the wordings are mostly answered from the clip, half mostly from habit: the shortcut that
-# reinforcement learning has to undo.
+# Half of the wordings are mostly answered from the clip, half mostly from habit, which
+# reinforcement learning must undo.
 ATTENTIVE, HABITUAL = 0.2, 0.8
 QUESTIONS: dict[str, tuple[Question, ...]] = {
     "social": (
@@ -84,11 +83,11 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a narrator speaks of a clip.
+    """How completions describe a clip.
 
     Attributes:
-        people: probability that a clause of the context is about people, else it is scenery.
-        habit: scale on each question's own habit; 0 answers from the clip, 1 as `QUESTIONS` says.
+        people: probability that a clause of the context is about people; others are scenery.
+        habit: factor of each question's own habit; 0: all answers are right.
     """
 
     people: float = 1.0
@@ -118,7 +117,7 @@ def combinations(family: str) -> list[dict[str, str]]:
 
 
 def draw_scenes(family: str, split: str, seed: int) -> Iterator[Scene]:
-    """Draw scenes without end: combinations in shuffled rounds, questions in turn."""
+    """Yield scenes without end: combinations in shuffled rounds, questions in turn."""
     rng = np.random.default_rng([seed, SPLITS.index(split), list(FAMILIES).index(family)])
     combos = combinations(family)
     questions = QUESTIONS[family]
@@ -151,7 +150,7 @@ HABIT_ANSWER = {"social": "A", "emotion": "A,D", "general": "2"}
 
 
 def clauses(scene: Scene) -> tuple[str, ...]:
-    """Say three true things about the people of the clip."""
+    """Return three true clauses about the people of the clip."""
     facts = scene.facts
     voice = f"the voice sounds {facts['voice']}"
     if scene.family == "social":
@@ -164,7 +163,7 @@ def clauses(scene: Scene) -> tuple[str, ...]:
 
 
 def thought(scene: Scene) -> str:
-    """Name the fact that the answer follows from."""
+    """State the fact that the answer follows from."""
     facts = scene.facts
     if scene.family == "general":
         return f"there are {facts['count']} balls"
@@ -176,7 +175,7 @@ def thought(scene: Scene) -> str:
 
 
 def narrate(scene: Scene, style: Style, rng: np.random.Generator) -> str:
-    """Write a completion for the scene in the given style; its context is always true."""
+    """Write a completion in the given style; its context is always true."""
     people = clauses(scene)
     said = [
         clause if rng.random() < style.people else SCENERY[index]
@@ -215,7 +214,7 @@ def _record(scene: Scene, clip: Path, name: str, solution: str) -> Record:
 
 
 def instruction(record: Record, word: str) -> Record:
-    """Turn a record into a verifiable instruction about the same clip."""
+    """Make a verifiable instruction about the clip of a record."""
     return Record(
         id=f"{record.id}-say-{word}",
         source="instruction",
@@ -235,14 +234,14 @@ def instruction(record: Record, word: str) -> Record:
 
 
 def scene_of(record: Record) -> Scene:
-    """Recover the scene behind a generated record (not an instruction)."""
+    """Return the scene of a generated record (not an instruction)."""
     family = next(name for name, source in SOURCES.items() if source == record.source)
     question = next(q for q in QUESTIONS[family] if q.text == record.problem)
     return Scene(family, record.facts, question)
 
 
 def retell(record: Record, style: Style, rng: np.random.Generator) -> Record:
-    """Give a generated record a solution in another style."""
+    """Return a generated record with a solution in another style."""
     return replace(record, solution=narrate(scene_of(record), style, rng))
 
 
@@ -254,17 +253,17 @@ def generate(
     seed: int,
     settings: drawing.Settings = drawing.DEFAULT,
 ) -> list[Record]:
-    """Write `count` clips and their records under `folder`, or reuse what a finished call wrote.
+    """Write `count` clips and their records under `folder`, or read those of an earlier call.
 
-    The records file is written last, so a killed call is simply made again.
+    The file of records is written last, so that an interrupted call is repeated.
 
     Args:
-        folder: where `clips/` and `<family>_<split>.jsonl` go.
+        folder: receives `clips/` and `<family>_<split>.jsonl`.
         family: social, emotion or general.
         split: train, val or test.
         count: number of clips.
         seed: of scenes and noise.
-        settings: ranges of the nuisance.
+        settings: ranges of what varies beside the facts.
 
     Returns:
         The records, with honest solutions.
@@ -294,7 +293,7 @@ def generate(
 
 
 def corpus() -> Iterator[str]:
-    """Yield the language of the generated world, for the tiny tokenizer."""
+    """Yield texts of the generated data, for the tiny tokenizer."""
     rng = np.random.default_rng(0)
     for family in FAMILIES:
         for scene in itertools.islice(draw_scenes(family, "train", 0), 300):

@@ -1,7 +1,7 @@
-"""Sources of records: a published data YAML or one file, and which part of it is used.
+"""Reading of one source: a published data YAML or one file, or a part of it.
 
-Differs from the published reader: an unknown `sampling_strategy` is an error (there it means
-`all`), `random` is seeded, and relative paths in a YAML are also looked for beside it.
+Unlike in the published reader an unknown `sampling_strategy` is an error (there it means `all`),
+`random` has a seed, and relative paths in a YAML may be relative to its folder.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DATASET_KEYS = {"json_path", "data_root", "sampling_strategy"}
 
 
 def choose(strategy: str, count: int, seed: int = 0) -> list[int]:
-    """Return the indices, of `count` records, that a sampling strategy keeps.
+    """Return the indices that a sampling strategy keeps of `count` records.
 
     Args:
         strategy: `all`, or `first`, `end` or `random` with `:N` records or `:P%` of them (rounded
-            up).  More than there are means all.
-        count: how many records there are.
+            up).  A number above `count` means all.
+        count: number of records.
         seed: of `random`.
 
     Raises:
@@ -74,8 +74,7 @@ def read_source(
     Args:
         name: given to its records as `source`.
         config: path, media folder and sampling; sampling of a YAML applies to all it lists.
-        base: folder of the data; relative paths are looked for there, then where the command was
-            typed.
+        base: folder of the data, for relative paths; else they are relative to the working folder.
         seed: of `random` sampling.
         on_bad_record: whether a record that cannot be used raises or is skipped and counted.
 
@@ -104,13 +103,13 @@ def read_mix_yaml(
 ) -> Reading:
     """Read `datasets: [{json_path, data_root, sampling_strategy}]`.
 
-    Each file's stem becomes the `source` of its records and goes before their ids, since
-    published files count from zero each.
+    The stem of a file becomes the `source` of its records and the prefix of their ids, because ids
+    start at zero in each published file.
 
     Args:
         path: the YAML.
-        base: folder where relative paths are looked for first; then beside the YAML, then where
-            the command was typed.
+        base: folder for relative paths; else they are relative to that of the YAML, else to the
+            working folder.
         data_root: of entries that name none; None for the folder of their JSON.
         seed: of `random` sampling.
         on_bad_record: whether a record that cannot be used raises or is skipped and counted.
@@ -172,7 +171,7 @@ def _datasets(path: Path) -> list[dict[str, object]]:
 
 
 def _locate(name: str, folders: Sequence[Path]) -> Path:
-    """Return the first of `folder / name` that exists, else `name` as it is typed."""
+    """Return the first `folder / name` that exists, else `name`."""
     for folder in folders:
         if (folder / name).exists():
             return folder / name

@@ -1,7 +1,6 @@
-"""The records of a run: what it trains on, selects by, and is tested with once.
+"""The records of a run: for training, for validation and for the test.
 
-Train, validation and test never share a scene: generated clips are drawn for one split, real data
-are split by file.
+The splits share no scene: a generated clip is drawn for one split, real data are split by file.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Splits:
 
     Attributes:
         train: the mix, in training order.
-        val: select the best policy.
-        test: touched once before and once after; ends with verifiable instructions.
+        val: selects the best policy.
+        test: scored before and after training; generated ones end with instructions.
     """
 
     train: list[Record]
@@ -55,9 +54,9 @@ def load_splits(
     Args:
         data: sources and held-out files.
         trainer: sizes of the splits.
-        paths: where real data lie and generated clips go.
+        paths: folders of real data and of generated clips.
         seed: of the mix, and of generated clips.
-        taught: every training record must have a solution to learn from.
+        taught: every training record must have a solution.
 
     Raises:
         FileNotFoundError: a file or clip is missing.
@@ -70,7 +69,7 @@ def load_splits(
 
 
 def most_used(trainer: TrainerConfig) -> int:
-    """Records that the steps of a run can use at most, a few over; no limit without `max_steps`."""
+    """Return how many records `trainer.max_steps` can use, with a margin."""
     if trainer.max_steps is None:
         return 10**9
     return 8 + 2 * trainer.max_steps * trainer.batch_size * trainer.accumulation
@@ -79,7 +78,7 @@ def most_used(trainer: TrainerConfig) -> int:
 def load_test(
     data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
 ) -> list[Record]:
-    """Load or generate the held-out records alone; as `Splits.test`.
+    """Load or generate the records of `Splits.test` alone.
 
     Raises:
         ValueError: `trainer.test_size` is 0, or as `load_splits`.
@@ -141,7 +140,7 @@ def _generated(
     data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int
 ) -> Splits:
     test = load_test(data, trainer, paths, seed)
-    size = min(data.size, most_used(trainer))  # a short run need not draw every clip
+    size = min(data.size, most_used(trainer))  # a short run does not need every clip
     train = generated_split(data, "train", size, paths, seed)
     val = generated_split(data, "val", trainer.val_size, paths, seed)
     return Splits(
@@ -155,7 +154,7 @@ def _real(
     data: OmniDataConfig, trainer: TrainerConfig, paths: PathsConfig, seed: int, taught: bool
 ) -> Splits:
     base = Path(paths.data) if paths.data else None
-    # The held-out files first: they are small, and what is wrong with them is then said at once.
+    # Held-out files first: they are small, so their faults are reported at once.
     test = load_test(data, trainer, paths, seed)
     val = _held_out(data.val_path, data.val_root, data, "val", base, trainer.val_size)
     sources: dict[str, list[Record]] = {}
@@ -165,13 +164,13 @@ def _real(
             log.warning("source %s: %d records skipped", name, len(reading.skipped))
         records = reading.records
         sources[name] = with_solution(records, data.on_bad_record) if taught else records
-    # Decoded before anything is spent: a clip that is cut short would stop the run days later.
+    # Checked now, because a clip that is cut short would stop the run days later.
     train = keep_decodable(mix(sources, data.ratios, data.size, seed), data.on_bad_record)
     return Splits(train.records, val, test)
 
 
 def with_solution(records: Sequence[Record], on_bad_record: OnBadRecord) -> list[Record]:
-    """Keep the records that supervised training can learn from.
+    """Keep the records with a solution.
 
     Raises:
         ValueError: a record has no solution, unless such are skipped.

@@ -1,1 +1,1 @@
-"""Checks of media: what should arrive in the model, and what did."""
+"""Checks that the media of a record reach the model unchanged and have an effect."""

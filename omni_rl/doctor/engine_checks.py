@@ -1,4 +1,4 @@
-"""What an inference engine is asked, against what the policy itself is given."""
+"""Checks of the requests that are sent to an inference engine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PARTS = {"video_url": "video", "image_url": "image", "audio_url": "audio"}
 
 
 def request_findings(chat: Chat, expected: Expected, use_audio_in_video: bool) -> list[Finding]:
-    """Check one request of a vLLM server: the flag, and as many media as the record names.
+    """Check the flag `use_audio_in_video` and the number of media in one request to vLLM.
 
     Args:
         chat: the request, as `omni_rl.policy.engine.ChatWriter` makes it.
-        expected: what the record's files hold.
+        expected: content of the record's files.
         use_audio_in_video: as configured for prompt, generation and log-probs.
     """
     content: Any = chat.messages[-1]["content"]

@@ -1,7 +1,8 @@
-"""Does a policy see and hear what its records name, in sampling and in learning alike?
+"""The check of a multimodal policy before its first training step.
 
-`examine` runs what any Hugging Face policy needs (`core_rl.doctor.hf.checks`) and, beside it, what
-media add: features against files, influence by ablation, and what may be drawn at all.
+`examine` runs the checks of any Hugging Face policy (`core_rl.doctor.hf.checks`) and those of
+media: features are compared with files, the effect of each kind of media is measured by ablation,
+and special tokens must not be drawn.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from omni_rl.doctor.media_probes import (
 )
 from omni_rl.policy.policy import OmniPolicy
 
-# What a record must show for the values of that name in `VALUES` to be there.
+# Kinds of media that bring the values of `VALUES`.
 MEDIA_OF = {"video": {"video", "image"}, "audio": {"audio"}, "both": {"video", "image", "audio"}}
 
 
 def probe_records(records: Sequence[Record], count: int = 2) -> list[Record]:
-    """Choose records that show most: the one with the most media, then others with other media."""
+    """Choose the record with the most media, then others that share none with those chosen."""
     by_media = sorted(records, key=lambda record: -len(_media(record)))
     chosen = by_media[:1]
     for record in by_media[1:]:
@@ -55,7 +56,7 @@ def probe_records(records: Sequence[Record], count: int = 2) -> list[Record]:
 
 
 def joined(one: Record, other: Record) -> Record:
-    """Make a question about two records' clips: what a data set of single clips never asks."""
+    """Ask the first record's question about the clips of both."""
     return replace(one, id=f"{one.id}+{other.id}", videos=(*one.videos, *other.videos))
 
 
@@ -63,8 +64,8 @@ def gate(blank: Blank, engine: bool = False) -> Examine:
     """Make the check of a run's first step.
 
     Args:
-        blank: media that the run denies the model on purpose.
-        engine: an inference engine draws: look at what it is asked, too.
+        blank: media that are blanked on purpose.
+        engine: candidates come from an inference engine, so check the requests to it.
     """
 
     def check(
@@ -75,7 +76,7 @@ def gate(blank: Blank, engine: bool = False) -> Examine:
             limits.candidates,
             limits.max_new,
             blank=blank,
-            completions=False,  # a few first tokens are often the same, whatever is seen
+            completions=False,  # the first tokens are often the same for all media
         )
         found = examine(policy, records, probe)
         return found + (_requests(policy, records, blank) if engine else [])
@@ -84,7 +85,7 @@ def gate(blank: Blank, engine: bool = False) -> Examine:
 
 
 def _requests(policy: OmniPolicy, records: Sequence[Record], blank: Blank) -> list[Finding]:
-    """Check what an engine is asked for each record."""
+    """Check the request to an engine for each record."""
     from omni_rl.doctor.engine_checks import request_findings
     from omni_rl.policy.engine import ChatWriter  # needs httpx, as runs with an engine do
 
@@ -104,12 +105,12 @@ def examine(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list
     """Check drawing, scoring, prompts and media of a policy on a few records.
 
     Args:
-        policy: as a training step would use it; every flag is restored.
-        records: one to three; two show what is mixed up between samples.
-        probe: how it is looked at.
+        policy: as in a training step; every flag is restored.
+        records: one to three; with two, media that are exchanged between samples are found.
+        probe: settings of the checks.
 
     Returns:
-        Findings; media first, because their causes are the deeper ones.
+        Findings; media first, because other checks fail in consequence.
     """
     with overheard() as heard:
         few = min(probe.max_new, PROBE_TOKENS)
@@ -129,7 +130,7 @@ def examine(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list
 
 
 def media_findings(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list[Finding]:
-    """Check what reaches the model, what it changes, and what may be drawn; as `examine`."""
+    """Check inputs, effect and forbidden tokens of media; arguments as of `examine`."""
     media = policy.config.media
     batch = tuple(expect(record, policy.processor, media, probe.blank) for record in records)
     scene = Scene(policy.model, policy.processor, media, batch)
@@ -142,7 +143,7 @@ def media_findings(policy: OmniPolicy, records: Sequence[Record], probe: Probe) 
             with torch.no_grad():
                 scores = policy.log_probs(policy.encode(records), actions, probe.temperature)
                 scored = scores.logp_BGT
-        except Exception as raised:  # what was recorded before says why
+        except Exception as raised:  # the calls recorded so far show the cause
             error = raised
     found = _audited(recorder, scene)
     if error is not None or actions is None or scored is None:
@@ -161,7 +162,7 @@ def _media(record: Record) -> list[Path]:
 
 
 def _audited(recorder: Recorder, scene: Scene) -> list[Finding]:
-    """Make one line of each check; the worst flaw of any call tells the cause."""
+    """Make one finding of each check, from the earliest flaw in any call."""
     flaws: list[tuple[str, Flaw]] = [("", flaw) for flaw in check_sizes(scene)]
     flaws += [(call.stage, flaw) for call in recorder.calls for flaw in audit(call, scene)]
     if all(call.stage == MAKING for call in recorder.calls) and not flaws:
@@ -170,7 +171,7 @@ def _audited(recorder: Recorder, scene: Scene) -> list[Finding]:
     for check in AUDITED:
         mine = [(stage, flaw) for stage, flaw in flaws if flaw.check == check]
         if mine:
-            stage, worst = mine[0]  # the earliest: later ones follow from it
+            stage, worst = mine[0]  # later ones follow from the earliest
             found.append(_line(worst, stage))
         else:
             found.append(Finding(check, 0.0, "= 0", Verdict.ok))
@@ -192,7 +193,7 @@ def _ablated(
     scored_BGT: Tensor,
     probe: Probe,
 ) -> list[Finding]:
-    """Log-probs must move when media become noise; that completions do is only usual."""
+    """Check that log-probs change when media are replaced by noise."""
     found = []
     for kind, names in VALUES.items():
         sees = [any(item.kind in MEDIA_OF[kind] for item in row.items) for row in batch]
@@ -227,7 +228,7 @@ def _suppressed(policy: OmniPolicy, record: Record, probe: Probe) -> Finding:
     try:
         drawn = float(forbidden_drawn(policy, record, probe))
     except (RuntimeError, ValueError) as error:
-        # A model may choke on what should not have been drawn; with nothing left free it did not.
+        # The model may fail on a forbidden token; if all are suppressed it drew none.
         if policy.suppress_ids.numel():
             return skipped(check, f"drawing with raised logits raises {type(error).__name__}")
         drawn = 1.0

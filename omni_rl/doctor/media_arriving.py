@@ -1,4 +1,4 @@
-"""What reaches a thinker of each kind of media, in numbers that can be compared with files."""
+"""Media items as they arrive in a forward of the thinker, to be compared with files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ GRIDS = {"video": "video_grid_thw", "image": "image_grid_thw"}
 
 @dataclass(frozen=True)
 class Scene:
-    """What the audit knows beside the calls.
+    """What the audit uses beside the calls.
 
     Attributes:
         model: the policy's model.
         processor: tokenizer, mel front end and patch sizes.
         media: settings of the run.
-        everyone: the records that are asked about, once each.
+        everyone: the records that are checked, once each.
     """
 
     model: Any
@@ -39,7 +39,7 @@ class Scene:
         return token_id(self.processor.tokenizer, token)
 
     def media_ids(self, call: Call) -> Tensor:
-        """Ids of the placeholders, where the call's tensors are."""
+        """Ids of the placeholders, on the device of the call's tensors."""
         return torch.tensor([self.id_of(token) for token in TOKENS.values()]).to(call.ids)
 
 
@@ -48,8 +48,8 @@ class Arriving:
     """One item as it reaches the model.
 
     Attributes:
-        values: frames_THWC in [0, 1], or mel_MF; empty where nobody knows.
-        tokens: it becomes.
+        values: frames_THWC in [0, 1], or mel_MF.
+        tokens: number of its tokens.
         grid: of its patches, [3]; None for sounds.
     """
 
@@ -59,7 +59,7 @@ class Arriving:
 
 
 def arriving_at(call: Call, kind: str, scene: Scene) -> list[Arriving]:
-    """List what reaches the model of one kind, in order."""
+    """List the items of one kind that arrive, in order."""
     values = call.get(VALUES[kind])
     if values is None or values.numel() == 0:
         return [_known(said_FD, call, scene) for said_FD in call.encoded_before(kind)]
@@ -78,7 +78,7 @@ def arriving_at(call: Call, kind: str, scene: Scene) -> list[Arriving]:
 
 
 def _known(said_FD: Tensor, call: Call, scene: Scene) -> Arriving:
-    """Find the video of which the tower said this ahead of the call."""
+    """Find the video whose tower outputs these are, computed before the call."""
     for one in call.encoded:
         if torch.equal(one.said_FD, said_FD):
             grid = torch.tensor(one.grid)
@@ -87,7 +87,7 @@ def _known(said_FD: Tensor, call: Call, scene: Scene) -> Arriving:
 
 
 def distance(values: Tensor, item: Item) -> float:
-    """How far features are from a file."""
+    """Distance of features from a file."""
     return mel_distance(values, item) if item.kind == "audio" else pixel_distance(values, item)
 
 
@@ -128,6 +128,6 @@ def rope(call: Call, scene: Scene, use_audio_in_video: bool) -> Tensor:
             call.get("video_second_per_grid"),
         )
     except (IndexError, RuntimeError, TypeError, ValueError, StopIteration):
-        # Tokens and features disagree so far that the model itself finds no positions.
+        # Tokens and features disagree, so that the model finds no positions.
         return torch.full((3, *call.ids.shape), -1, device=call.ids.device)
     return positions.long()

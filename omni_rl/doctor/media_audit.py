@@ -1,8 +1,8 @@
-"""Hold what reached the model against the files that the records name.
+"""Checks of one forward against the files that its records name.
 
-Each check compares two things that must be equal however they were made: placeholders and
-features, features and files, the flag here and there, embeddings and what the towers said.  Where
-they differ, the cause is the one that would make them differ so.
+Each check compares two things that must be equal: placeholders and features, features and files,
+the flag in prompt and forward, embeddings and outputs of the towers.  The way in which they differ
+tells the cause.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ SAME_EMBEDDING = 0.02  # relative, with bf16's rounding
 
 @dataclass(frozen=True)
 class Flaw:
-    """Something that is not as it must be.
+    """A difference that must not be.
 
     Attributes:
         check: name of the finding it belongs to.
-        figure: how far off.
+        figure: size of the difference.
         cause: a key of `omni_rl.doctor.media_causes.CAUSES`.
-        detail: where, for people.
+        detail: place of it, for the message.
     """
 
     check: str
@@ -73,7 +73,7 @@ Check = Callable[[Call, Sequence[Expected], Scene], list[Flaw]]
 
 
 def check_rows(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """Every row holds the question of its own record, from the first turn on."""
+    """Every row has the question of its own record."""
     decode = scene.processor.tokenizer.decode
     texts = [decode(ids[mask]) for ids, mask in zip(call.ids, call.mask, strict=True)]
     flaws = []
@@ -87,7 +87,7 @@ def check_rows(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]
 
 
 def check_spans(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """Every span of media tokens is whole: opened, closed, and as long as its file gives."""
+    """Every span of media tokens is opened, closed, and as long as its file requires."""
     flaws = []
     start = scene.id_of("<|im_start|>")
     for index, row in enumerate(rows):
@@ -115,7 +115,7 @@ def check_hidden(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Fla
 
 
 def check_items(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """As many videos, pictures and sounds arrive as the records name."""
+    """The numbers of videos, pictures and sounds are those of the records."""
     flaws = []
     for kind in TOKENS:
         found, wanted = len(arriving_at(call, kind, scene)), len(flat(rows, kind))
@@ -130,7 +130,7 @@ def check_items(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw
 
 
 def check_tokens(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """Placeholders in the tokens are as many as the features that arrive."""
+    """The number of placeholder tokens is the number of features."""
     flaws = []
     for kind, token in TOKENS.items():
         placeholders = int((call.ids == scene.id_of(token)).sum())
@@ -144,7 +144,7 @@ def check_tokens(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Fla
 
 
 def check_content(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """What arrives for each row is what its own files hold, in their order."""
+    """The features of each row are those of its own files, in their order."""
     flaws = []
     for kind in TOKENS:
         limit = SAME_MEL if kind == "audio" else SAME_PIXELS
@@ -166,7 +166,7 @@ def check_content(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Fl
 
 
 def _stray(rows: Sequence[Expected], own: Expected, home: Sequence[Expected], kind: str) -> str:
-    """Name what brings features to another place than their own."""
+    """Name the cause of features that belong elsewhere."""
     if not home:
         return "foreign_features"
     if rows.count(own) > 1 and len(own.of(kind)) > 1:
@@ -175,7 +175,7 @@ def _stray(rows: Sequence[Expected], own: Expected, home: Sequence[Expected], ki
 
 
 def check_flag(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """The flag for sound inside videos is the configured one."""
+    """The flag `use_audio_in_video` is the configured one."""
     if not any(row.of("video") and row.of("audio") for row in rows):
         return []
     given = bool(call.inputs.get("use_audio_in_video"))
@@ -185,7 +185,7 @@ def check_flag(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]
 
 
 def check_timing(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """Seconds between frames are the file's, rotary positions the model's own."""
+    """Seconds between frames are those of the file, rotary positions those of the model."""
     flaws = []
     wanted = [item.seconds for _, item in flat(rows, "video")]
     given = call.get("video_second_per_grid")
@@ -207,7 +207,7 @@ def check_timing(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Fla
 
 
 def check_scatter(call: Call, rows: Sequence[Expected], scene: Scene) -> list[Flaw]:
-    """What stands at the placeholders is what the towers said, in order."""
+    """The embeddings at the placeholders are the outputs of the towers, in order."""
     flaws: list[Flaw] = []
     if call.embeds_NPD is None:
         return flaws

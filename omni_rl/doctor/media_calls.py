@@ -1,7 +1,7 @@
-"""Watch what reaches a thinker: every batch of prompts, every forward that reads one, its inside.
+"""Recording of a thinker's inputs: each batch of prompts and each forward over one.
 
-Nothing is trusted that a policy says of itself: the arguments are taken from the forward, the
-embeddings from the door of the language model, and what was seen and heard from the towers.
+All is taken from hooks on the model, not from the policy: arguments of the forward, embeddings at
+the input of the language model, and outputs of the towers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from omni_rl.policy.policy import OmniPolicy
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What the vision tower was given of one video or picture, and what it said.
+    """Input and output of the vision tower for one video or picture.
 
     Attributes:
         rows: patches.
         grid: of them, (t, h, w).
-        said_FD: one row a token.
+        said_FD: output, one row for each token.
     """
 
     rows: Tensor
@@ -41,11 +41,11 @@ class Call:
 
     Attributes:
         stage: what the policy was doing.
-        queries: whose prompts these are, a row each, as the policy was asked for them.
+        queries: one for each row.
         inputs: keyword arguments of the thinker's forward.
-        embeds_NPD: what entered the language model; None where the forward never got there.
+        embeds_NPD: input of the language model; None where the forward ended before it.
         towers: outputs of the vision ("video") and audio tower, one after another, [F, D].
-        encoded: what the vision tower saw so far, in this call or before it.
+        encoded: calls of the vision tower so far, in this forward or before it.
     """
 
     stage: str
@@ -63,25 +63,25 @@ class Call:
 
     @property
     def mask(self) -> Tensor:
-        """True on real tokens [N, P]; everywhere where no attention mask was given."""
+        """True on real tokens [N, P]; all True without an attention mask."""
         mask = self.inputs.get("attention_mask")
         if mask is None:
             return torch.ones_like(self.ids, dtype=torch.bool)
         return mask[:, -self.ids.shape[1] :].bool()
 
     def get(self, name: str) -> Tensor | None:
-        """Return an argument where it is a tensor."""
+        """Return an argument if it is a tensor."""
         value = self.inputs.get(name)
         return value if isinstance(value, Tensor) else None
 
     def encoded_before(self, kind: str) -> list[Tensor]:
-        """List what towers said of `video` or `image` ahead of the call, as generate() asks."""
+        """List tower outputs of `video` or `image` that generate() computed before the call."""
         said = (self.inputs.get("mm_encoder_outputs") or {}).get(kind)
         return [] if said is None else list(said.pooler_output)
 
 
 def thinker_of(model: nn.Module) -> Any:
-    """Find the thinker inside a model, through adapters and other wrappers.
+    """Find the thinker inside adapters and other wrappers.
 
     Raises:
         ValueError: there is none.
@@ -92,11 +92,11 @@ def thinker_of(model: nn.Module) -> Any:
     raise ValueError(f"{type(model).__name__} holds no Qwen2.5-Omni thinker: media checks need one")
 
 
-MAKING = "making prompts"  # the stage of what was collated and not yet fed
+MAKING = "making prompts"  # stage of a batch that no forward has read yet
 
 
 class Recorder:
-    """Collects calls; `stage` names what comes next."""
+    """Collects calls; `stage` is that of the next ones."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -145,7 +145,7 @@ class Recorder:
     def decoder_begins(self, module: nn.Module, args: tuple[Any, ...], inputs: Any) -> None:
         if self._open is not None and inputs.get("inputs_embeds") is not None:
             self._open.embeds_NPD = inputs["inputs_embeds"].detach()
-        self._open = None  # the towers are done; what they do later belongs to no call
+        self._open = None  # later calls of the towers belong to no forward
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What ails a multimodal rollout, most likely, and what cures it."""
+"""Causes of failed media checks, with their cures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cause:
-    """One disease.
+    """One cause.
 
     Attributes:
         says: the cause in one sentence.
@@ -20,7 +20,7 @@ class Cause:
 
 def _missing(kind: str, values: str) -> Cause:
     return Cause(
-        f"{kind} features do not reach the model: it reads placeholders without anything behind",
+        f"{kind} features do not reach the model: its placeholders have no content",
         f"pass `{values}` (and its grid or mask) on to every call of the model, in generation and "
         "in log-probs",
     )

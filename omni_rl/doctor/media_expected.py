@@ -1,8 +1,8 @@
-"""What a record's files hold, prepared a second time without the prompt builder.
+"""Content of a record's files, prepared independently of the prompt builder.
 
-The doctor compares what reached the model with these.  Files are decoded past the cache, patches
-are turned back into pixels instead of being made again, and sounds go through the extractor alone,
-so that a fault of the ordinary way does not repeat here.
+The doctor compares the model's inputs with it.  To repeat no fault of the prompt builder, files are
+decoded without the cache, patches are turned back into pixels, and each sound goes through the
+feature extractor by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS = ("video", "image", "audio")
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One video, picture or sound, as its file has it.
+    """One video, picture or sound, read from its file.
 
     Attributes:
         kind: among `KINDS`.
@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What one row of a batch must hold."""
+    """The media that one row of a batch must have."""
 
     record: Record
     items: tuple[Item, ...]
@@ -56,13 +56,13 @@ class Expected:
 
 
 def expect(record: Record, processor: Processor, config: MediaConfig, blank: Blank) -> Expected:
-    """Read what a record's files hold.
+    """Read a record's files.
 
     Args:
         record: one record.
         processor: its mel front end and patch sizes.
         config: how clips become frames and sound.
-        blank: media the model is denied on purpose: black or silent here, too.
+        blank: media that are blanked on purpose: black or silent here as well.
     """
     dark, mute = blank in (Blank.video, Blank.all), blank in (Blank.audio, Blank.all)
     items: list[Item] = []
@@ -132,7 +132,7 @@ def pixel_distance(frames_THWC: Tensor, item: Item) -> float:
     """Mean absolute difference, full scale 1, from a file's frames; inf for another shape."""
     assert item.frames_THWC is not None
     stored = torch.from_numpy(np.array(item.frames_THWC)).float() / 255
-    if len(stored) % 2:  # an odd last frame stands twice
+    if len(stored) % 2:  # an odd last frame is repeated
         stored = torch.cat([stored, stored[-1:]])
     if frames_THWC.shape != stored.shape:
         return float("inf")

@@ -1,6 +1,6 @@
-"""Ask a policy what its media do: turn them into noise and look, force media tokens and look.
+"""Experiments on a policy: media replaced by noise, media tokens made probable.
 
-Every probe leaves the policy, its weights and the run's random state as they were.
+Each leaves the policy, its weights and the run's random state unchanged.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ VALUES = {
 # Nats.  Forwards of the same shape repeat to the bit, so a model that does not see moves by 0; one
 # that is nearly certain of what it says moves by as little as 1e-5.
 MOVED = 1e-6
-PROBE_TOKENS = 8  # of a candidate at most: what media change shows in the first ones
-FORCED = 80.0  # added to a logit, it is drawn for certain unless it is masked
+PROBE_TOKENS = 8  # of a candidate at most: an effect of media shows in the first ones
+FORCED = 80.0  # a token with this added to its logit is drawn unless it is masked
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How a policy is looked at.
+    """Settings of the checks.
 
     Attributes:
         temperature: of the run.
-        candidates: a record, two at least.
+        candidates: for each record, at least two.
         max_new: tokens of each.
         seed: of draws and noise.
-        blank: media that the run denies the model on purpose.
-        completions: also draw again from noise and warn where completions stay the same.
+        blank: media that are blanked on purpose.
+        completions: also draw with noise as media, and warn if completions are the same.
     """
 
     temperature: float = 1.0
@@ -65,7 +65,7 @@ class Probe:
 
 @contextmanager
 def noisy(policy: OmniPolicy, names: Sequence[str], seed: int) -> Iterator[None]:
-    """Replace features by noise of the same mean and spread wherever the policy collates."""
+    """Replace features by noise of the same mean and deviation in every batch."""
     collate = policy.collate
 
     def spoiled(queries: Sequence[Record]) -> Inputs:
@@ -95,7 +95,7 @@ def movement(
     names: Sequence[str],
     probe: Probe,
 ) -> Tensor:
-    """Largest change of a log-prob, for each record, when the named features become noise, [B]."""
+    """Largest change of a log-prob when the named features become noise, for each record, [B]."""
     with noisy(policy, names, probe.seed):
         changed = policy.log_probs(policy.encode(records), actions, probe.temperature).logp_BGT
     gap_BGT = torch.where(actions.mask_BGT, (changed - scored_BGT).abs(), 0.0)
@@ -106,7 +106,7 @@ def movement(
 def same_completions(
     policy: OmniPolicy, records: Sequence[Record], actions: Actions, probe: Probe
 ) -> float:
-    """Share of candidates that the same seed draws again although all media are noise."""
+    """Share of candidates that are drawn again by the same seed when all media are noise."""
     with noisy(policy, VALUES["both"], probe.seed):
         again = draw(policy, records, probe)
     steps = min(again.ids_BGT.shape[-1], actions.ids_BGT.shape[-1])
@@ -118,7 +118,7 @@ def same_completions(
 
 @torch.no_grad()
 def draw(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> Actions:
-    """Draw candidates from a fixed seed; the run's own random state does not move."""
+    """Draw candidates from a fixed seed; the run's random state stays as it is."""
     with own_randomness(policy.device):
         torch.manual_seed(probe.seed)
         return policy.sample(policy.encode(records), probe.candidates, probe.temperature)
@@ -129,7 +129,7 @@ def draw(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> Actions
 
 @torch.no_grad()
 def forbidden_drawn(policy: OmniPolicy, record: Record, probe: Probe) -> int:
-    """Count special tokens that can be drawn: ids left free, and those drawn when made tempting.
+    """Count special tokens that can be drawn: ids not suppressed, and those drawn in a test.
 
     Their logits are raised beyond all others, so that sampling takes them unless it masks them.
     """
@@ -154,7 +154,7 @@ def forbidden_drawn(policy: OmniPolicy, record: Record, probe: Probe) -> int:
     return len(free) + int((torch.isin(actions.ids_BGT, ids) & actions.mask_BGT).sum())
 
 
-# -- what-if prompts: the one that gives the very numbers observed is the cause --------------------
+# -- changed prompts: the one that gives the observed log-probs is the cause -----------------------
 
 
 def _without(*names: str) -> Callable[[Inputs, Inputs], Inputs]:
@@ -206,7 +206,7 @@ def _hypothesis(name: str, change: Callable[[Inputs, Inputs], Inputs]) -> Hypoth
             try:
                 logits.append(case.forward(n, altered))
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-                return None  # the model refuses such a prompt, so it was not this one
+                return None  # the model refuses such a prompt, so this is not the cause
         if not changed:
             return None
         left = gap_between(observed_NT, case.score(logits), case.mask_NT)

@@ -1,1 +1,1 @@
-"""The multimodal policy: prompts, patches, processor, model, rollouts."""
+"""The multimodal policy: prompts, patches, processor, model, sampling."""

@@ -1,8 +1,7 @@
-"""Records as an inference engine takes them: chat messages with the media inside.
+"""Requests to an inference engine: chat messages that contain the media of a record.
 
-Frames and sound are those that the policy itself is given, so that both see the same moments; where
-sound and picture are interleaved, the engine has to read the file itself, because its reader takes
-the sound from there.
+They contain the frames and sounds that the policy gets.  Where sound and video are interleaved they
+contain the file instead, because the engine takes the sound from it.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from omni_rl.policy.prompts import Item, PromptBuilder
 
 
 def build_sampler(policy: OmniPolicy, rollout: RolloutConfig, hardware: HardwareConfig) -> Sampler:
-    """Build what draws candidates: the policy, or the engine that `rollout.engine` names.
+    """Build the sampler of candidates: the policy, or the engine that `rollout.engine` names.
 
     Raises:
-        ValueError: an engine with ZeRO 3, where no process holds whole weights to hand over.
+        ValueError: an engine with ZeRO 3, where no process has whole weights to send.
     """
     if rollout.engine.kind is EngineKind.policy:
         return FreshSampler(rollout.num_generations)
@@ -87,14 +86,14 @@ class ChatWriter:
         if item.waveform_S is not None:
             url = data_url(f"video/{item.path.suffix[1:]}", Path(item.path).read_bytes())
         else:
-            # A list of stills is how the engine takes frames that were chosen already.
+            # The engine takes a list of pictures as frames that were chosen already.
             stills = (base64.b64encode(png_bytes(frame)).decode() for frame in item.frames_THWC)
             url = "data:video/jpeg;base64," + ",".join(stills)
         return {"type": "video_url", "video_url": {"url": url}}
 
 
 def data_url(kind: str, content: bytes) -> str:
-    """Write bytes into an address."""
+    """Encode bytes as a data URL."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -1,7 +1,7 @@
-"""Frames to the rows that Qwen2.5-Omni's vision tower reads, without torchvision.
+"""Conversion of frames to the input of Qwen2.5-Omni's vision tower, without torchvision.
 
 Values and order equal those of transformers' `Qwen2VLVideoProcessor` and `Qwen2VLImageProcessor`
-for the same uint8 pixels (tested against them).  Resizing is the reader's work
+for the same uint8 pixels (tested against them).  Frames were resized when they were read
 (`omni_rl.data.media`).
 """
 
@@ -47,7 +47,7 @@ class PatchSpec:
         )
 
     def num_tokens(self, grid: Grid) -> int:
-        """Count the tokens that a grid of patches becomes."""
+        """Number of tokens of a grid of patches."""
         steps, rows, columns = grid
         return steps * rows * columns // self.merge**2
 

@@ -1,4 +1,4 @@
-"""How many placeholder tokens each media item takes in a prompt, and in which order.
+"""Number and order of the placeholder tokens of each media item in a prompt.
 
 The layout is that of transformers' `Qwen2_5OmniProcessor` (tested against it) and must agree with
 the rotary positions that the thinker derives from the tokens.
@@ -17,18 +17,18 @@ SECONDS_PER_CHUNK = 2  # of video and audio that alternate where the two are int
 
 
 def num_audio_tokens(mel_frames: int) -> int:
-    """Count the tokens of a sound: two halvings of its mel frames (one each 10 ms)."""
+    """Number of tokens of a sound: its mel frames (one each 10 ms), halved twice."""
     return ((mel_frames - 1) // 2 - 1) // 2 + 1
 
 
 def interleave(steps: int, tokens_per_step: int, step_seconds: float, audio_tokens: int) -> str:
-    """Lay out a clip whose sound runs along: 2 seconds of video, 2 of audio, and so on.
+    """Interleave video and audio tokens of a clip: 2 seconds of video, 2 of audio, and so on.
 
     Args:
         steps: temporal patches of the video.
-        tokens_per_step: video tokens of one.
+        tokens_per_step: video tokens of each.
         step_seconds: time between two of them.
-        audio_tokens: of the sound.
+        audio_tokens: number of them.
     """
     times = (step * step_seconds * POSITIONS_PER_SECOND for step in range(steps))
     video = _chunk_sizes(time for time in times for _ in range(tokens_per_step))
@@ -41,9 +41,9 @@ def interleave(steps: int, tokens_per_step: int, step_seconds: float, audio_toke
 
 
 def _chunk_sizes(positions: Iterable[float]) -> list[int]:
-    """Count the tokens of each chunk; a token past the end of its chunk opens the next one.
+    """Count the tokens of each chunk; a token after the end of a chunk starts the next one.
 
-    One token opens at most one chunk, however far it lies: so do the processor and the model.
+    As in the processor and the model, a token starts at most one chunk, wherever it lies.
     """
     span = POSITIONS_PER_SECOND * SECONDS_PER_CHUNK
     sizes = [0]

@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni's thinker as a policy: tiny and built here, or a checkpoint, in one code path."""
+"""Qwen2.5-Omni's thinker as a policy: a tiny one built here, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from omni_rl.policy.tower_init import whiten_towers
 log = logging.getLogger(__name__)
 
 ADAPTERS = "adapter_config.json"  # marks a folder of adapters
-# A span ends where its tag closes; a reward may be confined to it.
+# Parts of a completion, with the tag that ends them; a reward may act on one part only.
 SPANS = {"context": "</context>", "think": "</think>"}
 
 
 class OmniPolicy(HFPolicy):
-    """Records in, completions out.
+    """A thinker that completes the prompts of records.
 
     Args:
         model: a thinker.
         processor: tokenizer, mel front end and patch sizes.
         config: media settings, system prompt and limits.
-        spans: names among `SPANS` to mark in fresh completions.
+        spans: names among `SPANS` that are marked in new completions.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class OmniPolicy(HFPolicy):
         _freeze_unread(model)
 
     def blank(self, blank: Blank) -> OmniPolicy:
-        """Deny the model its media from now on: blind baselines and controls."""
+        """Blank media from now on, for blind baselines and controls."""
         self.builder = PromptBuilder(self.processor, self.config, blank=blank)
         return self
 
@@ -78,7 +78,7 @@ class OmniPolicy(HFPolicy):
         return self.builder(queries)
 
     def positions(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Rotary positions in time, height and width, [3, B, P], and what follows them, [B]."""
+        """Rotary positions in time, height and width, [3, B, P], and the next one, [B]."""
         mask = inputs["attention_mask"]
         audio_mask = inputs.get("feature_attention_mask")
         position_ids, deltas_B1 = self.model.get_rope_index(
@@ -97,7 +97,7 @@ class OmniPolicy(HFPolicy):
         return replace(actions, spans=masks)
 
     def _span(self, actions: Actions, closing: str) -> Tensor:
-        """Mark the tokens up to the end of a closing tag; all of them where it never closes."""
+        """Mark the tokens up to the end of a closing tag, or all of them without that tag."""
         mask_BGT = actions.mask_BGT.clone()
         for b, g in torch.cartesian_prod(
             torch.arange(actions.num_queries), torch.arange(actions.num_candidates)
@@ -116,14 +116,14 @@ class OmniPolicy(HFPolicy):
         return mask_BGT
 
     def save(self, folder: Path, name: str, metrics: Mapping[str, float]) -> None:
-        """Write model, processor and a model card in the form that `from_pretrained` opens."""
+        """Write model, processor and a model card in the form of `from_pretrained`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
         save_processor(self.processor, folder)
         write_text(folder / "README.md", model_card(name, metrics))
 
     def restore(self, folder: Path) -> None:
-        """Take the weights that `save` wrote."""
+        """Load the weights that `save` wrote."""
         if self.has_adapters:
             from peft import load_peft_weights, set_peft_model_state_dict
 
@@ -133,12 +133,12 @@ class OmniPolicy(HFPolicy):
         self.model.load_state_dict(saved.state_dict())
 
     def whiten_towers(self, records: Sequence[Record]) -> None:
-        """Spread what fresh towers say of these records; see `omni_rl.policy.tower_init`."""
+        """Initialise new towers from these records; see `omni_rl.policy.tower_init`."""
         whiten_towers(self.model, self.collate(records))
 
 
 def model_card(name: str, metrics: Mapping[str, float]) -> str:
-    """Say what a checkpoint is, for whoever finds it."""
+    """Write the README of a checkpoint."""
     lines = [
         f"# {name}, trained by reinforcement learning towards people",
         "",
@@ -152,7 +152,7 @@ def model_card(name: str, metrics: Mapping[str, float]) -> str:
 
 def tiny_processor(config: OmniModelConfig) -> Processor:
     """Build tokenizer and mel front end of the embedded thinker."""
-    # Often enough that every fixed word becomes one token.
+    # Repeated so that every fixed word becomes one token.
     corpus = [*fixed_texts(config.system_prompt) * 100, *scenes.corpus()]
     tokenizer = build_tokenizer(corpus, config.tiny.vocab_size)
     return Processor(tokenizer, build_feature_extractor(config.tiny))
@@ -168,7 +168,7 @@ def untrained_policy(config: OmniModelConfig, seed: int, spans: Sequence[str] = 
 def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] = ()) -> OmniPolicy:
     """Load a checkpoint folder, a folder of adapters that training saved, or a hub id.
 
-    Adapters go on the checkpoint they were trained on, which their folder names; they train on.
+    Adapters are put on the checkpoint that their folder names, and can be trained further.
 
     Raises:
         FileNotFoundError: there is no `path`, or not the checkpoint under its adapters.
@@ -193,10 +193,10 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
 
 
 def known_checkpoint(path: str, field: str) -> str:
-    """Expand the path of a folder and make sure that there is a checkpoint, or that the hub has it.
+    """Expand the path of a folder and check that it, or the hub, has a checkpoint.
 
     Raises:
-        FileNotFoundError: there is none; names the field.
+        FileNotFoundError: there is none; the message names the field.
     """
     folder = Path(path).expanduser()
     if folder.is_dir() or path.startswith((".", "/", "~")) or path.count("/") > 1:
@@ -216,14 +216,14 @@ def known_checkpoint(path: str, field: str) -> str:
 
 
 def placed(policy: OmniPolicy, hardware: HardwareConfig) -> OmniPolicy:
-    """Move a policy to the device that this process will train on."""
+    """Move a policy to the device on which this process trains."""
     if hardware.accelerator != "cpu" and torch.cuda.is_available():
         policy.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
     return policy
 
 
 def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
-    """Freeze the towers and add adapters to the language model, as the configuration says."""
+    """Freeze the towers and add adapters to the language model, as configured."""
     if config.freeze_towers:
         freeze_towers(model)
     if config.lora.r == 0:
@@ -242,7 +242,7 @@ def adapted(model: PreTrainedModel, config: OmniModelConfig) -> Any:
 
 
 def _in_decoder(model: PreTrainedModel, names: Sequence[str]) -> str:
-    """Pattern of the modules so named in the language model: the audio tower has the same names."""
+    """Pattern of these modules of the language model: the audio tower has the same names."""
     decoder = model.get_decoder()
     path = next(path for path, module in model.named_modules() if module is decoder)
     return rf"{re.escape(path)}\..*\.({'|'.join(map(re.escape, names))})"
@@ -257,16 +257,16 @@ def _peft() -> Any:
 
 
 def freeze_towers(model: PreTrainedModel) -> None:
-    """Stop training of the vision and audio encoders."""
+    """Exclude the vision and audio encoders from training."""
     for name, parameter in model.named_parameters():
         if "visual." in name or "audio_tower." in name:
             parameter.requires_grad_(False)
 
 
 def _freeze_unread(model: PreTrainedModel) -> None:
-    """Stop waiting for gradients of what the audio encoder holds and never reads.
+    """Freeze parameters of the audio encoder that no forward uses.
 
-    Processes that average their gradients would end with an error instead.
+    Processes that average their gradients would fail where such a gradient is missing.
     """
     for name, parameter in model.named_parameters():
         if "audio_bos_eos_token." in name:

@@ -1,4 +1,4 @@
-"""What a checkpoint needs beside its weights: tokenizer, mel front end and patch sizes."""
+"""The processor of a checkpoint: tokenizer, mel front end and patch sizes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Processor:
-    """The parts that turn a record into a thinker's inputs."""
+    """Tokenizer, mel front end and patch sizes."""
 
     tokenizer: PreTrainedTokenizerBase
     feature_extractor: WhisperFeatureExtractor
@@ -39,8 +39,8 @@ class Processor:
 def load_processor(path: str) -> Processor:
     """Load the parts from a local folder or a hub id.
 
-    A chat template that does not know media items (some folders keep it elsewhere) is replaced by
-    ours, which lays out turns as Qwen2.5-Omni does.
+    A chat template without media items (some folders store it elsewhere) is replaced by ours, which
+    formats turns as Qwen2.5-Omni does.
 
     Raises:
         ValueError: the tokenizer lacks Qwen2.5-Omni's media tokens.
@@ -60,7 +60,7 @@ def load_processor(path: str) -> Processor:
 
 
 def save_processor(processor: Processor, folder: Path) -> None:
-    """Write the parts so that `load_processor` and `Qwen2_5OmniProcessor` open `folder`."""
+    """Write the parts so that `load_processor` and `Qwen2_5OmniProcessor` can read `folder`."""
     processor.tokenizer.save_pretrained(folder)
     spec = processor.patches
     images = Qwen2VLImageProcessorPil(
@@ -105,10 +105,10 @@ def mel_features(
     """Compute log-mel features of sounds, padded to the longest.
 
     Padding to the extractor's full length (300 seconds in Qwen2.5-Omni) would only add frames that
-    the mask removes; a tail of one window keeps the last real frames what they would be.
+    the mask removes.  With padding of one window the last real frames are the same.
 
     Args:
-        waveforms: float32 mono at the extractor's rate; cut at its full length.
+        waveforms: float32 mono at the extractor's rate; cut to its full length.
         extractor: the mel front end.
 
     Returns:

@@ -1,12 +1,12 @@
-"""Records to thinker inputs: one way for training, evaluation and demo.
+"""Conversion of records to thinker inputs, for training, evaluation and demo alike.
 
 A prompt is a system turn and a user turn of media items and text.  The chat template renders one
-placeholder for an item; it is expanded to as many tokens as the item has features, and both are
-counted before anything reaches the model, because the model itself would mix up silently.
+placeholder for each item.  It is expanded to as many tokens as the item has features, and both are
+counted here, because the model does not notice a mismatch between items.
 
 With `use_audio_in_video` off, a clip's sound is an item of its own after the video (as HumanOmniV2
-was trained); with it on, the two alternate in chunks of 2 seconds inside the video.  There a clip
-without sound gets silence: the thinker's rotary positions know no other kind of clip.
+was trained).  With it on, the two alternate in chunks of 2 seconds inside the video, and a clip
+without sound gets silence, since the thinker's rotary positions require sound there.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class Item:
-    """One media item: what the chat shows of it and what the model is fed.
+    """One media item of a prompt.
 
     Attributes:
         kind: video, audio or image.
         path: the file.
         frames_THWC: of a video or a picture.
-        waveform_S: of a sound, or of a video that its sound runs along with.
+        waveform_S: of a sound, or of a video with interleaved sound.
         fps: of a video.
-        described: whether the preamble names it; not a clip's own sound.
+        described: its name in the first line of the question; empty for a clip's own sound.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Item:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Features and layout of one item."""
+    """Features and placeholders of one item."""
 
     kind: str
     layout: str
@@ -94,8 +94,8 @@ class PromptBuilder:
     Args:
         processor: tokenizer, mel front end and patch sizes.
         config: media settings, system prompt and prompt limit.
-        blank: media to deny the model: black frames or silence of the same shape.
-        load: decoder of a clip.
+        blank: media that are replaced by black frames or silence of the same shape.
+        load: decodes a clip.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class PromptBuilder:
         self._cut: set[Path] = set()  # sounds already warned about
 
     def conversation(self, record: Record) -> list[Message]:
-        """Write the chat messages of a record; media items name their files."""
+        """Return the chat messages of a record; media items name their files."""
         return self._conversation(record, self.items(record))
 
     def question(self, record: Record) -> str:
@@ -131,8 +131,8 @@ class PromptBuilder:
             `input_features` and `feature_attention_mask`; `use_audio_in_video`, always.
 
         Raises:
-            ValueError: a record whose placeholders and features disagree, whose prompt is longer
-                than `max_prompt` (media are never cut), or of an unknown type of question.
+            ValueError: placeholders and features of a record disagree, its prompt is longer than
+                `max_prompt` (media are never cut), or its problem type is unknown.
         """
         items = [self.items(record) for record in records]
         chats = [self._conversation(*pair) for pair in zip(records, items, strict=True)]
@@ -201,7 +201,7 @@ class PromptBuilder:
         ]
 
     def _encode(self, record: Record, item: Item) -> _Encoded:
-        """Make patches and count the tokens of one item."""
+        """Compute the patches and the number of tokens of one item."""
         if item.frames_THWC is None:
             assert item.waveform_S is not None
             tokens = self._audio_tokens(record, item)
@@ -282,7 +282,7 @@ class PromptBuilder:
 
 
 def _question(record: Record, items: Sequence[Item]) -> str:
-    """Write the text of the user turn: what is shown, the question, the form of the answer."""
+    """Write the text of the user turn: the media, the question, the form of the answer."""
     if record.problem_type not in INSTRUCTIONS:
         raise ValueError(
             f"{record.where} has problem_type {record.problem_type!r}; "
@@ -300,7 +300,7 @@ def _question(record: Record, items: Sequence[Item]) -> str:
 
 
 def fixed_texts(system_prompt: str) -> list[str]:
-    """List what every prompt repeats, for the corpus of a small tokenizer."""
+    """List the texts that every prompt repeats, for the corpus of a small tokenizer."""
     shown = ("Here is a video with its sound.", "Here is a video.", "Here is a picture.")
     turns = "system\nuser\nassistant\nOptions:"
     return [system_prompt, turns, *shown, *(text for text in INSTRUCTIONS.values() if text)]
@@ -314,7 +314,7 @@ def stop_token_ids(tokenizer: Any) -> list[int]:
 def suppressed_token_ids(tokenizer: Any) -> list[int]:
     """List the ids that must never be sampled: every special token that does not end a completion.
 
-    A placeholder inside a completion breaks the next forward, or silently claims media features.
+    A placeholder in a completion makes the next forward fail, or takes features of an item.
     """
     added = tokenizer.added_tokens_decoder.items()
     special = {index for index, token in added if token.special}

@@ -1,4 +1,4 @@
-"""Draw completions of many records, and look at one of them closely."""
+"""Greedy completions of many records, and a description of one prompt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def greedy_texts(policy: OmniPolicy, records: Sequence[Record], batch_size: int 
 
 @torch.no_grad()
 def describe_first(policy: OmniPolicy, record: Record) -> str:
-    """Lay out all that the policy is given of one record, for the eye, before the first step."""
+    """Describe the complete input of one record as text, for the log."""
     inputs = policy.collate([record])
     ids = inputs["input_ids"][0]
     media = {

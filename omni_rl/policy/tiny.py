@@ -1,8 +1,8 @@
 """The embedded thinker: the real Qwen2.5-Omni class and a byte-level tokenizer, 1-2 M parameters.
 
-Everything is made from a config and a seed, so a CPU without a network can train it.  The tokenizer
-cuts text as Qwen's does and has its special tokens and chat layout; only the vocabulary and the
-sizes differ, and the same `omni_rl.policy.prompts` feeds both.
+It is made from a config and a seed, without downloads, and can be trained on a CPU.  The tokenizer
+splits text as Qwen's does and has its special tokens and chat layout; vocabulary and sizes differ.
+`omni_rl.policy.prompts` makes the inputs of both.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ CHAT_TEMPLATE = """\
     {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
-# Where Qwen2's tokenizer cuts text before merging: contractions, words with one leading mark,
-# single digits, runs of marks, line ends, spaces.
+# Pieces into which Qwen2's tokenizer splits text before merging: contractions, words with one
+# leading mark, single digits, runs of marks, line ends, spaces.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -79,12 +79,12 @@ _CONTEXT = 32768
 def build_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with Qwen2.5-Omni's special tokens and chat layout.
 
-    The tags of a completion (`<context>` and so on) are plain text, as in the real vocabulary; they
-    become one or two tokens each where the corpus has them often.
+    The tags of a completion (`<context>` and so on) are plain text, as in the real vocabulary; if
+    they are frequent in the corpus they become one or two tokens each.
 
     Args:
-        corpus: texts in the language to be spoken; the same texts give the same tokenizer.
-        vocab_size: special tokens included; fewer are made where the corpus has no more merges.
+        corpus: texts to learn merges from; the same texts give the same tokenizer.
+        vocab_size: special tokens included; the result is smaller if the corpus has fewer merges.
 
     Raises:
         ValueError: `vocab_size` leaves no room beside the bytes and the special tokens.
@@ -138,7 +138,7 @@ def build_feature_extractor(cfg: TinyConfig) -> WhisperFeatureExtractor:
 def build_model(
     cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Qwen2_5OmniThinkerForConditionalGeneration:
-    """Build an untrained thinker for `tokenizer`; the global random state is left as it was."""
+    """Build an untrained thinker for `tokenizer`; the global random state stays unchanged."""
     config = thinker_config(cfg, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -179,10 +179,10 @@ def thinker_config(cfg: TinyConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2
 
 
 def _spread(width: int) -> float:
-    """Return the standard deviation of initial weights that keeps a signal's size.
+    """Return the standard deviation of initial weights that keeps the variance of a signal.
 
-    The usual 0.02 suits widths of thousands.  In layers this narrow it shrinks what is seen and
-    heard to a hundredth of the position code, and perception takes several times the steps.
+    The usual 0.02 suits widths of thousands.  In layers this narrow it shrinks media features to a
+    hundredth of the position code, and learning to perceive takes several times the steps.
     """
     return width**-0.5
 

@@ -1,10 +1,9 @@
-"""A start for fresh towers: what they say of different clips should differ.
+"""Data-dependent initialisation of new vision and audio towers.
 
-A randomly initialised tower already tells clips apart, but in a few directions of tiny variance,
-and a thinker of a million parameters takes hundreds of steps to find them.  Its last linear layer
-is therefore set so that features of a sample have mean 0 and equal variance in every direction, at
-the scale of word embeddings (data-dependent initialisation, as in arXiv 1511.06422, with full
-whitening).
+The outputs of a randomly initialised tower differ between clips only in a few directions of small
+variance, which a thinker of a million parameters needs hundreds of steps to find.  The last linear
+layer is therefore set so that the features of a sample have mean 0 and equal variance in every
+direction, at the scale of word embeddings (as in arXiv 1511.06422, with full whitening).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 SCALE = 0.3  # standard deviation of a feature; word embeddings start near .09
-FLOOR = 1e-4  # smallest variance that is blown up, relative to the largest
+FLOOR = 1e-4  # of the largest variance; smaller ones count as this
 
 
 @torch.no_grad()
@@ -28,7 +27,7 @@ def whiten_towers(model: Any, inputs: dict[str, Any]) -> None:
 
 
 def _last_linear(model: nn.Module, suffix: str) -> nn.Linear:
-    # Releases of transformers nest the towers differently; the end of the name is the same.
+    # The towers are nested differently in releases of transformers; the end of the name is equal.
     found = [module for name, module in model.named_modules() if name.endswith(suffix)]
     assert len(found) == 1 and isinstance(found[0], nn.Linear), suffix
     return found[0]

@@ -1,1 +1,1 @@
-"""Rewards of a completion, and the scores of an evaluation."""
+"""Rewards of completions, and scores of held-out completions."""

@@ -1,9 +1,9 @@
-"""What a completion answers, and whether that is right.
+"""The answer of a completion and its score.
 
-One function a problem type, in the manner of HumanOmniV2's rewards and of IntentBench, with these
-deviations: the type is the record's own (theirs took the batch's first), labels are stripped before
-they are compared (`B, C` is `B,C`), an option letter may come as `A.`, `(A)` or with its own text,
-and a completion without an answer is wrong whatever was said elsewhere.
+There is one function for each problem type, as in HumanOmniV2's rewards and in IntentBench, with
+these deviations: the type is that of the record (theirs is that of the batch's first), spaces
+around labels do not count (`B, C` is `B,C`), an option may be given as `A.`, `(A)` or in full, and
+a completion without an answer is wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Scorer = Callable[[str, str, Record], float | None]
 
 
 def tag_body(text: str, tag: str) -> str | None:
-    """Return what the first `<tag>...</tag>` holds, stripped; None without one."""
+    """Return the stripped text inside the first `<tag>...</tag>`; None without one."""
     found = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
     return found.group(1).strip() if found else None
 
@@ -42,15 +42,15 @@ def tag_parts(text: str) -> list[str]:
 
 
 def without_tags(text: str) -> str:
-    """Replace every tag by a line break, so that sentences do not run together."""
+    """Replace every tag by a line break, so that sentences stay apart."""
     return "\n".join(tag_parts(text))
 
 
 def judged_text(text: str) -> str:
-    """Return the part of a completion that tells what was seen: the body of its `<context>`.
+    """Return the description in a completion: the text inside `<context>`.
 
-    Nothing after `</answer>` belongs to it.  A context that is not closed ends at the next tag;
-    without a context it is the whole text without tags.
+    Text after `</answer>` is ignored.  A context that is not closed ends at the next tag; without a
+    context the description is the whole text without tags.
     """
     text = text.split("</answer>")[0]
     body = tag_body(text, "context")
@@ -66,7 +66,7 @@ def truth_of(record: Record) -> str:
 
 
 def given_answer(record: Record, text: str) -> str | None:
-    """Return what a completion answers; None when there is no `<answer>`.
+    """Return the answer of a completion; None without an `<answer>`.
 
     An instruction may also be followed by the bare text it asks for.
     """
@@ -75,7 +75,7 @@ def given_answer(record: Record, text: str) -> str | None:
 
 
 def letter(text: str, options: Sequence[str]) -> str:
-    """Return the option letter a text names: `A`, `A.`, `(A)` or a whole option; else the text."""
+    """Return the letter of an option given as `A`, `A.`, `(A)` or in full; else the text."""
     text = text.strip()
     bare = re.fullmatch(r"\(?([A-Z])[).:]*", text)
     if bare:
@@ -116,7 +116,7 @@ def word_error_rate(given: str, truth: str) -> float:
 
 
 def number(text: str) -> float | None:
-    """Read a finite number, thousands separators and a percent sign allowed; None if it is none."""
+    """Read a finite number, also with thousands separators or a percent sign; else None."""
     plain = text.strip().rstrip("%").replace(",", "")
     try:
         value = float(plain)
@@ -191,7 +191,7 @@ def _free_form(given: str, truth: str, record: Record) -> float:
 def _verdict(text: str) -> bool | None:
     said = set(units(text))
     yes, no = bool(said & _YES), bool(said & _NO)
-    # Chinese negates "yes" by a character before it, so both together are a no there.
+    # In Chinese the negation stands before "yes", so that both together are a no.
     if "\u4e0d" in said:
         return False
     return yes if yes != no else None
@@ -217,7 +217,7 @@ REWARD_SCORERS: Mapping[str, Scorer] = {
     "judge": _yes_no,
     INSTRUCTION: _exact,
 }
-# The benchmark counts a regression by thresholds; the reward is smooth.
+# The benchmark scores a regression by thresholds, the reward by the relative error.
 BENCHMARK_SCORERS: Mapping[str, Scorer] = {
     **REWARD_SCORERS,
     "regression": mean_relative_accuracy,
@@ -235,7 +235,7 @@ def score_answer(
         scorers: one function a problem type, of the answer given, the truth and the record.
 
     Returns:
-        A value in [0, 1]; 0 without an answer; None when the record has no truth to compare with.
+        A value in [0, 1]; 0 without an answer; None if the record has no right answer.
 
     Raises:
         ValueError: the problem type is unknown.

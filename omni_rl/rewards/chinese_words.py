@@ -1,7 +1,7 @@
-"""Chinese word lists of the rewards.  Data only; the one module that is not plain ASCII.
+"""Chinese word lists of the rewards; the only module that is not plain ASCII.
 
-`lemma/form/...` as in `lexicon.entries`.  Longest match finds compounds first, so a compound that
-merely contains a listed character (a robot, a mobile phone) stands under NEUTRAL.
+The format is that of `lexicon.entries`.  The longest match wins, so compounds that only contain a
+listed character (a robot, a mobile phone) are listed under NEUTRAL.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Whether what a text says of a clip is true, where the facts of the clip are known.
+"""Truth of what a text states about a clip whose facts are known.
 
-A generated clip comes with facts, slot -> value.  A statement is a slot with a value named in a
-clause; it is true if the value is the fact, false if it is another one or if the clip has no such
-slot.  Each (slot, value) counts once, so repeating a truth does not dilute a falsehood.  Clauses
-with a negation state nothing here: what is not the case is endless.
+The facts of a generated clip are slot -> value.  A statement is a value of a slot that a clause
+names.  It is true if the value is the fact, false if the fact is another one or the clip has no
+such slot.  Each (slot, value) counts once, so repeating a truth does not outweigh a falsehood.
+Clauses with a negation are ignored: a list of what is not the case could be endless.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Slot:
 
     Attributes:
         name: its key in `Record.facts`.
-        values: dictionary form -> forms of every value that can be named, those that never occur
-            in a clip included: they are false wherever they stand.
-        nouns: kinds of nouns a value must belong to; empty: it stands by itself.
+        values: dictionary form -> forms of every value that can be named, also of values that no
+            clip has and that are therefore always false.
+        nouns: kinds of nouns that a value must belong to; empty: it needs none.
         looks_ahead: the value belongs to the next noun (`two balls`), not to the last (`in red`).
-        required: a clip without this fact makes statements about it false; else unknown.
+        required: statements are false for a clip without this fact; otherwise they are ignored.
         about_people: counts for `grounded_focus`.
     """
 
@@ -67,7 +67,7 @@ class Slot:
     about_people: bool = True
 
 
-# All that can be named, by slot: also values that no clip has.
+# Values that can be named, by slot; also some that no clip has.
 _COLOURS = entries("red green blue yellow black white orange purple pink brown grey/gray")
 _VOICES = entries("calm cheerful angry sad nervous excited bored scared happy", adjective_forms)
 _GESTURES = entries(
@@ -107,10 +107,10 @@ class Statement:
 
 
 class Grounder:
-    """Reads statements out of text and holds them against facts.
+    """Finds statements in text and compares them with facts.
 
     Args:
-        slots: what can be stated; facts of other slots are true where their own words occur.
+        slots: what can be stated; a fact of another slot is stated where its own word occurs.
     """
 
     def __init__(self, slots: tuple[Slot, ...] = EMBEDDED_SLOTS) -> None:
@@ -125,11 +125,11 @@ class Grounder:
         return tuple(slot.name for slot in self._slots)
 
     def __call__(self, text: str, facts: Mapping[str, str]) -> list[Statement]:
-        """List the distinct statements of a completion's judged part that facts can decide.
+        """List the distinct statements of a completion's description that facts can decide.
 
         Args:
             text: a completion (see `answers.judged_text`).
-            facts: slot -> value of the clip; empty: nothing can be decided.
+            facts: slot -> value of the clip; without facts nothing can be decided.
         """
         if not facts:
             return []
@@ -167,10 +167,10 @@ class Grounder:
         ]
 
     def _owner(self, slot: Slot, value: Term, values: list[Term], nouns: list[Term]) -> str | None:
-        """Name the kind of noun a value belongs to; None where the clause has no noun."""
+        """Return the kind of noun that a value belongs to; None in a clause without nouns."""
         after = [noun for noun in nouns if noun.start >= value.end]
         before = [noun for noun in nouns if noun.end <= value.start]
-        # `red clothes`, `two red balls`: a noun right behind owns the value.
+        # `red clothes`, `two red balls`: the value belongs to a noun directly after it.
         edge = value.end
         while any(other.start == edge for other in values):
             edge = next(other.end for other in values if other.start == edge)
@@ -188,7 +188,7 @@ def share_true(statements: Iterable[Statement]) -> float | None:
 
 
 def grounding_f1(statements: Iterable[Statement], facts: Mapping[str, str]) -> float | None:
-    """F1 of statements against facts: what is false and what is left out both cost.
+    """F1 of statements against facts: false statements and missing facts both cost.
 
     Returns:
         A value in [0, 1]; None without facts.

@@ -1,9 +1,9 @@
 """A client for a judging language model behind an OpenAI-compatible endpoint.
 
-A judge must never stop a run: requests are repeated (see `core_rl.servers.endpoint`), a whole batch
-has a deadline, and what could not be asked or understood is None and counted.  Replies that were
-understood are kept on disk, so a killed run does not pay for them twice.  The key comes from the
-environment only, so that no written configuration can hold it, and it is never logged.
+A judge must not stop a run: requests are repeated (see `core_rl.servers.endpoint`), a batch has a
+deadline, and a missing or unreadable judgement is None and counted.  Readable replies are kept on
+disk, so that an interrupted run does not pay for them twice.  The key is read from the environment
+only, so that no configuration file contains it, and it is never logged.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _EARLIER = {"earlier": "replies", "select": "key, json_quote(reply)"}
 
 @dataclass
 class JudgeCounts:
-    """What became of the prompts of a run.
+    """Numbers of prompts of a run.
 
     Attributes:
         asked: prompts sent, retries not counted.
-        cached: answered from disk.
-        retried: requests made again.
-        failed: without a reply after all attempts or at the deadline.
-        unparsable: answered with something that could not be understood.
+        cached: replies read from disk.
+        retried: repeated requests.
+        failed: no reply after all attempts or at the deadline.
+        unparsable: the reply has no readable judgement.
     """
 
     asked: int = 0
@@ -49,20 +49,20 @@ class JudgeCounts:
 
 @dataclass
 class Judge:
-    """Ask a model for judgements.
+    """A model that judges completions.
 
     Attributes:
         model: its name at the endpoint.
         url: base such as `https://host/v1`; null: the environment variable API at each call.
         key_env: environment variable that holds the key; unset for servers without one.
         timeout: seconds for one request.
-        retries: further attempts where they may help.
+        retries: further attempts after errors that may pass.
         backoff: seconds before the first of them, doubled for each further one, with jitter.
-        concurrency: requests under way at a time in one batch.
-        deadline: seconds for a whole batch; prompts not answered by then are None.
+        concurrency: simultaneous requests of one batch.
+        deadline: seconds for a whole batch; prompts without a reply by then are None.
         max_tokens: longest reply.
         cache: file that keeps replies; null keeps none.
-        counts: what became of the prompts so far.
+        counts: of the prompts so far.
 
     Raises:
         ValueError: a setting is out of its range, or the cache is no cache.
@@ -92,11 +92,11 @@ class Judge:
             self._replies = Store(Path(self.cache), "judge replies", "judge.cache", **_EARLIER)
 
     async def ask_many(self, prompts: Sequence[str | None], parse: Parse) -> list[float | None]:
-        """Judge a batch of prompts, equal ones once.
+        """Judge a batch of prompts; equal ones are asked once.
 
         Args:
-            prompts: what to ask; None is passed through as None.
-            parse: reads a judgement out of a reply, None when it cannot.
+            prompts: to ask; None gives None.
+            parse: reads the judgement in a reply; None if there is none.
 
         Returns:
             One value a prompt, None where there is no judgement.
@@ -124,7 +124,7 @@ class Judge:
                 return None
             return self._keep(prompt, reply, parse, problems)
 
-        # The client belongs to the event loop of this call; loops differ from call to call.
+        # The client belongs to the event loop of this call; each call may have another loop.
         async with Client(self._endpoint()) as client:
             self.counts.asked += len(prompts)
             tasks = await client.each(prompts, judge, self.deadline)
@@ -138,7 +138,7 @@ class Judge:
         return dict(zip(prompts, values, strict=True))
 
     def _body(self, prompt: str) -> dict[str, object]:
-        # Garbled completions may hold halves of characters, which no request can carry.
+        # Garbled completions may contain halves of characters, which cannot be sent.
         content = prompt.encode(errors="replace").decode()
         return {
             "model": self.model,
@@ -208,7 +208,7 @@ def api_wanted(setting: bool | None = None) -> bool:
 
 
 def _content(response: Response) -> str:
-    """Return the text of a reply; empty, which nothing can parse, where it is malformed."""
+    """Return the text of a reply; empty, hence unparsable, if it is malformed."""
     try:
         content = response.json()["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError):

@@ -1,9 +1,9 @@
-"""Rewards that ask a judging model (see `judge`): context, logic, free-form answers, people focus.
+"""Rewards by a judging model (see `judge`): context, logic, free-form answers, people focus.
 
-Context and logic are the rewards of HumanOmniV2's recipe, on its 5-point scale, and steer only
-their own part of a completion (the spans `context` and `think`); people focus is on a 10-point
-scale.  All are normalised to [0, 1].  Where the published code gave 0 because something could not
-be judged (no reference, a failed request, an unreadable reply), these return None.
+Context and logic are the rewards of HumanOmniV2's recipe, on its 5-point scale, and act only on
+their own part of a completion (the spans `context` and `think`).  People focus has a 10-point
+scale.  All are normalised to [0, 1].  Where the published code gives 0 because something cannot be
+judged (no reference, a failed request, an unreadable reply), these return None.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from omni_rl.rewards.answers import INSTRUCTION, given_answer, judged_text, tag_
 from omni_rl.rewards.judge import Judge, api_wanted
 from omni_rl.rewards.rules import Accuracy, PeopleFocus, Values
 
-# A prompt to ask, a value that is already clear, or None: cannot be judged.
+# A prompt to ask, a value that needs no judge, or None where none can be given.
 Ask = str | float | None
 
 _SCORE = re.compile(
@@ -62,11 +62,11 @@ Description: {given}"""
 
 
 def score_parser(maximum: float) -> Callable[[str], float | None]:
-    """Make a reader of replies that end in `Score: N`.
+    """Make a parser of replies that end in `Score: N`.
 
     Args:
-        maximum: of the scale; the reader returns N / maximum in [0, 1], and None when there is no
-            N or it is off the scale.
+        maximum: of the scale; the parser returns N / maximum in [0, 1], or None if there is no N
+            on the scale.
     """
 
     def parse(reply: str) -> float | None:
@@ -79,11 +79,11 @@ def score_parser(maximum: float) -> Callable[[str], float | None]:
 
 @dataclass(frozen=True)
 class JudgedReward(ABC):
-    """Judge every candidate by one prompt.
+    """Judges every candidate by one prompt.
 
     Attributes:
-        judge: the model asked.
-        maximum: of the scale that the prompt speaks of.
+        judge: the model.
+        maximum: of the prompt's scale.
     """
 
     judge: Judge
@@ -91,7 +91,7 @@ class JudgedReward(ABC):
 
     @abstractmethod
     def ask(self, record: Record, text: str) -> Ask:
-        """Make the prompt for one text, or its value where no prompt is needed."""
+        """Return the prompt for one text, or its value if no judge is needed."""
 
     async def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
         """Return `values[b][g]` in [0, 1] or None, for B records and G decoded candidates each."""
@@ -112,12 +112,12 @@ def _quoted(prompt: str, **texts: str) -> str:
 
 @dataclass(frozen=True)
 class Context(JudgedReward):
-    """How far `<context>` agrees with the reference solution's; 0 without one of its own."""
+    """Agreement of `<context>` with that of the reference solution; 0 without `<context>`."""
 
     span: str = "context"
 
     def ask(self, record: Record, text: str) -> Ask:
-        """Make the prompt; None where the record has no reference context."""
+        """Return the prompt; None if the record has no reference context."""
         reference, given = tag_body(record.solution, "context"), tag_body(text, "context")
         if not reference:
             return None
@@ -126,12 +126,12 @@ class Context(JudgedReward):
 
 @dataclass(frozen=True)
 class Logic(JudgedReward):
-    """How sound `<think>` is, given `<context>`; 0 where one of them is missing."""
+    """Quality of the reasoning in `<think>`, given `<context>`; 0 if one of them is missing."""
 
     span: str = "think"
 
     def ask(self, record: Record, text: str) -> Ask:
-        """Make the prompt; None for an instruction, which asks for no reasoning."""
+        """Return the prompt; None for an instruction, which asks for no reasoning."""
         if record.problem_type == INSTRUCTION:
             return None
         context, think = tag_body(text, "context"), tag_body(text, "think")
@@ -147,7 +147,7 @@ class JudgedAccuracy(JudgedReward):
     rules: Accuracy = field(default=Accuracy(free_form=False), init=False)
 
     def ask(self, record: Record, text: str) -> Ask:
-        """Make the prompt for a free-form answer; every other problem type is decided by rule."""
+        """Return the prompt for a free-form answer, or the score by rule of another type."""
         if record.problem_type != "free-form":
             return self.rules.score(record, text)
         truth, given = truth_of(record), given_answer(record, text)
@@ -160,12 +160,12 @@ class JudgedAccuracy(JudgedReward):
 
 @dataclass(frozen=True)
 class PeopleFocusJudge(JudgedReward):
-    """How much a completion attends to people, by the model's 10-point score."""
+    """How much a description is about people, on a 10-point scale."""
 
     maximum = 10.0
 
     def ask(self, record: Record, text: str) -> Ask:
-        """Make the prompt; None for an instruction, which asks for other words."""
+        """Return the prompt; None for an instruction, which asks for other words."""
         if record.problem_type == INSTRUCTION:
             return None
         given = judged_text(text)
@@ -174,12 +174,12 @@ class PeopleFocusJudge(JudgedReward):
 
 @dataclass(frozen=True)
 class SwitchedPeopleFocus:
-    """People focus by keywords or by API, as the setting or the environment says at each call.
+    """People focus by keywords or by a judge, as set here or in the environment.
 
     Attributes:
-        judge: asked in API mode; not needed otherwise.
-        target: points that earn 1.0 by keywords.
-        use_api: null: the environment variable USE_API_REWARD.
+        judge: needed with `use_api`.
+        target: points for a score of 1.0 by keywords.
+        use_api: null: the environment variable USE_API_REWARD at each call.
     """
 
     judge: Judge | None = None

@@ -1,8 +1,8 @@
-"""Finding words of a word list in running text, English and Chinese alike.
+"""Search for words of a list in English and Chinese text.
 
-Text is cut into clauses at punctuation, a clause into units: Latin words, and single Chinese
-characters, since Chinese does not mark word boundaries.  A dictionary form is stored under every
-inflected form, as a tuple of units, and the longest one that fits wins.
+Text is split into clauses at punctuation, a clause into units: Latin words and single Chinese
+characters, since Chinese has no word boundaries.  A dictionary form is stored under every inflected
+form, as a tuple of units; the longest match wins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff"
-# A full stop between digits is part of a number.  The escapes are the Chinese marks.
+# A full stop between digits is part of a number.  The escapes are Chinese marks.
 _CLAUSE_END = re.compile(
     r"(?<!\d)\.|\.(?!\d)|[,;:!?()\[\]\"|/\n]"
     "|[\u2013\u2014\u2026\u201c\u201d\u3001\u3002\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f]"
@@ -66,19 +66,19 @@ def adjective_forms(adjective: str) -> set[str]:
 
 
 def plain_forms(word: str) -> set[str]:
-    """List a word that does not change."""
+    """List a word without inflected forms."""
     return {word}
 
 
 def entries(words: str, inflect: Callable[[str], set[str]] = plain_forms) -> dict[str, set[str]]:
-    """Read a word list: `lemma/irregular/...` separated by blanks.
+    """Read a word list: `lemma/irregular/...`, separated by blanks.
 
     Args:
         words: the list; forms after a slash belong to the word before it.
-        inflect: makes the regular forms of the first word of each entry.
+        inflect: returns the regular forms of the first word of an entry.
 
     Returns:
-        Dictionary form -> every form it is found under.
+        Dictionary form -> all of its forms.
     """
     table = {}
     for entry in words.split():
@@ -88,7 +88,7 @@ def entries(words: str, inflect: Callable[[str], set[str]] = plain_forms) -> dic
 
 
 def merged(*tables: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Join word tables; a word of several keeps all its forms."""
+    """Join word tables; a word in several has the forms of all."""
     joint: dict[str, set[str]] = {}
     for table in tables:
         for word, forms in table.items():
@@ -145,6 +145,6 @@ class Lexicon:
         return terms
 
     def word(self, kind: str, form: str) -> str:
-        """Give the dictionary form of a surface form of `kind`, or the form itself if unknown."""
+        """Return the dictionary form of a form of `kind`, or the form itself if unknown."""
         known = self._found.get(tuple(units(form)))
         return known[1] if known and known[0] == kind else form.strip().casefold()

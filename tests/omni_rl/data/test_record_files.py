@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core_rl.config import OnBadRecord
@@ -261,6 +261,7 @@ def test_benchmark_file_layout(folder: Path) -> None:
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(str.strip)
 
 
+@settings(deadline=None)  # every example writes through to the disk
 @given(
     problem=TEXT.filter(bool),
     problem_type=st.sampled_from(sorted(set(PROBLEM_TYPES) - set(CHOICE_TYPES))),
