@@ -202,7 +202,7 @@ class TrainerConfig:
         require_positive("trainer", self, "lr", "epochs", "grad_clip")
         steps, size, seeds = self.max_steps, self.test_size, self.seeds
         require(steps is None or steps > 0, "trainer.max_steps", steps, "null or above 0")
-        require(size is None or size >= 0, "trainer.test_size", size, "null, 0 or more")
+        require(size is None or size >= 0, "trainer.test_size", size, "0 or more")
         require_least("trainer", self, 1, "batch_size", "accumulation", "workers", "val_every")
         require_least("trainer", self, 1, "checkpoint_every", "keep_checkpoints", "log_every")
         require_least("trainer", self, 0, "val_size")
