@@ -27,7 +27,7 @@ from sa2va_rl.policy.saved import WEIGHTS, PromptPolicy, save_policy
 from sa2va_rl.rewards.verdicts import Verdict, Verdicts, check_judged
 
 VAL_BATCH = 256
-GRPO_VERSION = 1  # raise when a trained policy changes
+GRPO_VERSION = 2  # raise when a trained policy changes
 
 
 def fit_selector(run: PolicyRun) -> PromptPolicy:
