@@ -9,7 +9,7 @@ from core_rl.config import OnBadRecord, require, require_least, require_positive
 
 
 class Blank(Enum):
-    """Which media the model is denied: the blind baselines."""
+    """Which media are blanked, for blind baselines."""
 
     none = "none"
     video = "video"
@@ -75,7 +75,7 @@ class TinyConfig:
 
 @dataclass
 class WarmStartConfig:
-    """The supervised start of the tiny thinker: perception first, the shortcut habit last."""
+    """The supervised start of the tiny thinker: first perception, then the habit."""
 
     clips: int = 3600  # generated for it, in the shares of the mix
     perception_steps: int = 400  # honest narrators; again until every fact is perceived
@@ -103,7 +103,7 @@ class WarmStartConfig:
 
 @dataclass
 class LoraConfig:
-    """Low-rank adapters of the language model; of the reference policy they alone are kept."""
+    """Low-rank adapters of the language model; the reference policy is a copy of them only."""
 
     r: int = 0  # rank; 0 = no adapters, 16 is usual
     alpha: int = 32
@@ -131,7 +131,7 @@ _CHOICES = {
 
 @dataclass
 class OmniModelConfig:
-    """Which thinker, and the training defaults that belong to its size."""
+    """The thinker, with the training defaults for its size."""
 
     name: str = "omni_tiny"
     # A local folder or a hub id; null builds the tiny thinker of `tiny` and warm-starts it.

@@ -1,1 +1,1 @@
-"""Training: the start, supervision, the policy by reward."""
+"""Training: the warm start, supervision and learning by reward."""

@@ -64,7 +64,7 @@ class CpuClock(Callback):
 
 @dataclass(frozen=True)
 class Spent:
-    """What training took: processor seconds and optimiser steps, those before a resume included."""
+    """Processor seconds and optimiser steps of training, including those before a resume."""
 
     seconds: float
     steps: int
@@ -72,7 +72,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Training:
-    """A policy to be trained, with all that decides how.
+    """The training of one policy.
 
     Attributes:
         policy: changed in place.
@@ -91,7 +91,7 @@ class Training:
     def by_reward(self, reward: WeightedReward) -> Spent:
         """Train by the curriculum on fresh candidates; RCE phases take the records' solutions.
 
-        The policy is left as after the last step; `keep_best` takes the best.
+        Afterwards the policy is that of the last step; `keep_best` restores the best.
 
         Raises:
             ValueError: the loss needs what this policy does not return.
@@ -116,7 +116,7 @@ class Training:
     def by_example(
         self, teach: Teach = lambda phase, records: records, budget: float = math.inf
     ) -> Spent:
-        """Train on solutions, those of the records or of what `teach` makes of them.
+        """Train on the solutions of the records, or of those that `teach` puts in their place.
 
         Args:
             teach: replaces the records of a batch.
@@ -204,15 +204,12 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
 
 
 def quiet(trainer: TrainerConfig) -> TrainerConfig:
-    """The same trainer without checkpoints on the way, for controls.
-
-    A control begins at the start, whatever the run resumed.
-    """
+    """Return the trainer of a control: without intermediate checkpoints and never resumed."""
     return replace(trainer, checkpoint_every=10**9, progress=False, resume=None)
 
 
 def check_loss(loss: LossConfig) -> None:
-    """Raise ValueError where the loss asks for what a policy over texts does not return."""
+    """Raise ValueError if the loss needs what a policy over texts does not return."""
     if loss.kl.kind is KLKind.exact:
         raise ValueError(
             "loss.kl.kind=exact: expected an estimator, since a completion has no list of options "
@@ -221,10 +218,10 @@ def check_loss(loss: LossConfig) -> None:
 
 
 def imitates(curriculum: CurriculumConfig) -> bool:
-    """True where a phase learns from the records' own solutions."""
+    """Whether a phase learns from the records' own solutions."""
     return any(phase.kind is PhaseKind.rce for phase in curriculum.phases)
 
 
 def phase_steps(curriculum: CurriculumConfig, passes: int) -> list[int]:
-    """Optimiser steps an epoch of each phase, each rollout learnt from `num_iterations` times."""
+    """Optimiser steps of an epoch of each phase; a rollout is used `num_iterations` times."""
     return [passes * phase.num_iterations for phase in curriculum.phases]

@@ -1,4 +1,4 @@
-"""Does the policy perceive a clip?  Forced choice between the values of every known fact."""
+"""Test of perception: forced choice between the values of each known fact."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def perceived(
 ) -> dict[str, float]:
     """Share of clips where the true value of a slot is the most probable of its values.
 
-    The honest context is told up to the clause that names the slot, once with every value; a blind
-    model is right for one value in as many as there are.
+    The honest context up to the clause about the slot is scored once with each value.  A blind
+    model is right in 1 of as many cases as there are values.
 
     Args:
         policy: any policy over records.
@@ -36,7 +36,7 @@ def perceived(
         for batch in batched(asked, batch_size):
             actions = policy.actions_from_texts([_variants(record, slot) for record in batch])
             logp_BGT = policy.log_probs(policy.encode(batch), actions).logp_BGT
-            # The tale is cut here, not ended: the stop token must not count.
+            # The context is cut off here, so the stop token must not count.
             logp_BG = (logp_BGT[..., :-1] * actions.mask_BGT[..., 1:]).sum(-1)
             truth_B = torch.tensor([values.index(record.facts[slot]) for record in batch])
             right += int((logp_BG.argmax(-1).cpu() == truth_B).sum())
@@ -46,7 +46,7 @@ def perceived(
 
 
 def _variants(record: Record, slot: str) -> list[str]:
-    """Tell the beginning of the context with every value of `slot`."""
+    """Return the beginning of the context once with each value of `slot`."""
     truth = record.facts[slot]
     told: list[str] = []
     for clause in scenes.clauses(scenes.scene_of(record)):

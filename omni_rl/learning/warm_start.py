@@ -1,9 +1,8 @@
-"""The supervised start that the tiny thinker needs before reinforcement learning can teach it.
+"""The supervised start of the tiny thinker, before reinforcement learning.
 
-Perception first: honest narrators name every fact, until the policy sees and hears.  The habit
-last: weak narrators speak of scenery and often answer a question from habit, whatever the clip
-shows. What GRPO then gains is elicitation of what the start can already perceive, not new
-perception.
+First it learns perception from completions that name every fact, then the habit from completions
+that describe scenery and often give the habitual answer, whatever the clip shows.  What GRPO then
+gains is elicitation of what the start already perceives, not new perception.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ WARM_START_VERSION = 1  # raise when the policy that is trained here changes
 
 
 def start_policy(settings: Settings, seed: int, spans: Sequence[str] = ()) -> OmniPolicy:
-    """Load or make the policy that training starts from, and say which.
+    """Load or make the policy that training starts from.
 
     Args:
-        settings: of the run; `model.path` names a checkpoint, else the tiny thinker is meant.
-        seed: of the warm start, where one is made.
-        spans: parts of a completion that rewards are confined to.
+        settings: of the run; without `model.path` the start is the tiny thinker.
+        seed: of the warm start, if one is made.
+        spans: parts of a completion on which rewards act.
     """
     return placed(_start_policy(settings, seed, spans), settings.hardware)
 
@@ -60,7 +59,7 @@ def _start_policy(settings: Settings, seed: int, spans: Sequence[str]) -> OmniPo
     if model.warm_start == "none":
         log.info("starting from an untrained thinker (model.warm_start=none)")
         return untrained_policy(model, seed, spans)
-    default_sizes = model.tiny == TinyConfig()  # another thinker has to be trained
+    default_sizes = model.tiny == TinyConfig()  # other sizes have to be trained
     if model.warm_start == "packaged" and default_sizes and not settings.trainer.reseed:
         with resources.as_file(resources.files("omni_rl") / PACKAGED) as folder:
             log.info("starting from the packaged warm start (made by +exp=omni_sft seed=0)")
@@ -75,7 +74,7 @@ def _start_policy(settings: Settings, seed: int, spans: Sequence[str]) -> OmniPo
 
 
 def learning_policy(settings: Settings, seed: int) -> OmniPolicy:
-    """Start as training by reward does: with its spans, its media and its checkpointing."""
+    """Return the start, with the spans, blanked media and checkpointing of training."""
     policy = start_policy(settings, seed, sorted(set(settings.reward.spans.values())))
     policy.blank(settings.data_mix.blank)
     if settings.hardware.activation_checkpointing:
@@ -93,7 +92,7 @@ def cached_folder(settings: Settings, seed: int) -> Path:
 
 
 def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
-    """Train the tiny thinker from nothing and save it under `folder`."""
+    """Train the tiny thinker from random weights and save it under `folder`."""
     warm = settings.model.warm
     model = replace(settings.limited_model(), freeze_towers=False)
     train = _records(settings, "train", warm.clips, seed)
@@ -122,7 +121,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     def learn(phase: PhaseConfig, turn: int) -> None:
         run = folder.with_name(f"{folder.name}-{phase.data}{turn}")
         made = run / "checkpoints" / "final"
-        if (made / "config.json").exists():  # by a call that was killed later
+        if (made / "config.json").exists():  # by an earlier call that was interrupted
             policy.restore(made)
             return
         own = replace(settings, curriculum=CurriculumConfig(phases=[phase]), trainer=quiet)
@@ -155,7 +154,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
 def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, float]:
     """Measure the start and refuse one from which GRPO could not learn.
 
-    A deaf or blind start gains no accuracy while its total reward climbs all the same.
+    From a start without perception, total reward rises while accuracy does not.
 
     Raises:
         ValueError: a fact is not perceived, or greedy accuracy is outside the band.

@@ -1,1 +1,1 @@
-"""The results of a run: seeds, plots, clips and the report."""
+"""Results of a run: seeds, controls, metrics, plots and the report."""

@@ -1,4 +1,4 @@
-"""A few held-out records as a report shows them: frames, question, what was said, what is right."""
+"""Held-out records as shown in a report: frames, question, completions, right answer."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FRAMES = MediaConfig(fps=8.0, max_frames=4, max_pixels=112 * 112)
 
 @dataclass(frozen=True)
 class Told:
-    """What one policy said of a clip.
+    """The completion of one policy for a clip.
 
     Attributes:
         when: before or after.
         text: the completion.
-        context: the part of it that tells what was seen.
-        answer: the part of it that answers; `no answer` without one.
+        context: its description.
+        answer: its answer; `no answer` without one.
         verdict: right, wrong, or the share of the score.
         people_focus: in [0, 1], as text.
     """
@@ -48,15 +48,15 @@ class Told:
 
 @dataclass(frozen=True)
 class ClipView:
-    """One held-out record as the report shows it.
+    """One held-out record in a report.
 
     Attributes:
         source: of the record.
-        question: asked of it.
+        question: of the record.
         options: `A. text` each.
         answer: the right one.
         facts: what is true of a generated clip, as text; empty for real data.
-        strip_HWC: uint8, a few frames side by side; None where no frame can be shown.
+        strip_HWC: uint8, a few frames side by side; None if no frame can be read.
         told: before, then after.
     """
 
@@ -72,13 +72,13 @@ class ClipView:
 def clip_views(
     records: Sequence[Record], before: pd.DataFrame, after: pd.DataFrame, count: int = SHOWN
 ) -> list[ClipView]:
-    """Choose held-out records at even distances, without a look at the results, and lay them out.
+    """Choose held-out records at even distances, independently of their results.
 
     Args:
         records: of one seed; instructions are left out.
-        before: table of the start model that holds them; of the first seed where there are several.
-        after: table of the trained policy.
-        count: how many, shared evenly among the sources.
+        before: their table of the start model.
+        after: their table of the trained policy.
+        count: number of records, shared evenly among the sources.
     """
     asked = [record for record in records if record.problem_type != INSTRUCTION]
     sources = list(dict.fromkeys(record.source for record in asked))
@@ -107,7 +107,7 @@ def clip_views(
 
 
 def frame_strip(record: Record) -> np.ndarray | None:
-    """Lay a few frames of a record's first clip side by side; None where they cannot be read."""
+    """Put frames of a record's first clip side by side; None if they cannot be read."""
     if not record.videos:
         return None
     try:
@@ -136,7 +136,7 @@ def _told(when: str, row: Any) -> Told:
 
 
 def one_a_source(clips: Sequence[ClipView], most: int = 3) -> list[ClipView]:
-    """Keep the first clip of each source that has frames to show."""
+    """Return the first clip with frames of each source."""
     shown = [clip for clip in clips if clip.strip_HWC is not None]
     return list({clip.source: clip for clip in reversed(shown)}.values())[::-1][:most]
 

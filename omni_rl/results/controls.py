@@ -1,8 +1,7 @@
 """Controls of Stage 4: other training from the same start, scored on the same records.
 
     sft               supervision on the records' own right solutions
-    sft_habit         supervision on what the warm start's weak narrator says; its answers are wrong
-                      where the habit is
+    sft_habit         supervision on the warm start's completions with habitual, often wrong answers
     shuffled_rewards  GRPO with the rewards of each group dealt out at random
     blank_media       GRPO with black frames and silence; the test shows the clips
 
@@ -35,7 +34,7 @@ from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
 
-NEEDS_SCENES = "sft_habit"  # tells the scenes of generated clips anew
+NEEDS_SCENES = "sft_habit"  # makes completions from the scenes of generated clips
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def run_control(
 def try_control(
     settings: Settings, seed: int, folder: Path, name: str, budget: float
 ) -> ControlResult | None:
-    """Do `run_control`; None where it fails: a comparison must not cost a run its numbers."""
+    """Return the result of `run_control`, or None if it fails, so that the run keeps its own."""
     try:
         return run_control(settings, seed, folder, name, budget)
     except Exception:
@@ -91,7 +90,7 @@ def try_control(
 
 
 def check_controls(names: Sequence[str], data: OmniDataConfig) -> None:
-    """Refuse controls that could not be trained after the run.
+    """Check at the start that the controls can be trained after the run.
 
     Raises:
         ValueError: a control is unknown or needs generated clips.
@@ -108,7 +107,7 @@ def check_controls(names: Sequence[str], data: OmniDataConfig) -> None:
 
 
 def check_solutions(names: Sequence[str], train: Sequence[Record]) -> None:
-    """Raise ValueError where no training record has a solution for the control `sft`."""
+    """Raise ValueError if no training record has a solution for the control `sft`."""
     if "sft" in names and not any(record.solution for record in train):
         raise ValueError(
             f"trainer.controls={list(names)}: no training record has a solution that sft could "
@@ -117,10 +116,10 @@ def check_solutions(names: Sequence[str], train: Sequence[Record]) -> None:
 
 
 def supervision(settings: Settings) -> Settings:
-    """Settings of supervised training that goes on until its budget stops it.
+    """Return settings of supervised training that only its budget ends.
 
-    Nobody knows its steps beforehand.  A schedule in shares of them would never leave its ramp, so
-    the rate is constant: half the warm start's where there is one.
+    Its number of steps is unknown, so the learning rate is constant: half of the warm start's, or
+    that of the run for a checkpoint.
     """
     warm, trainer = settings.model.warm, settings.trainer
     if settings.model.path is None:
@@ -148,7 +147,7 @@ def _supervised(
     tell: Callable[[Record], Record],
     budget: float,
 ) -> dict[str, float]:
-    """Supervise on what `tell` makes of each record, and score the answers that it gives."""
+    """Train on the solutions that `tell` gives the records, and score their answers."""
     scores: list[float] = []
 
     def teach(_: object, batch: Sequence[Record]) -> Sequence[Record]:

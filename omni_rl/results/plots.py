@@ -1,6 +1,6 @@
-"""Figures of a run's report: before and after, gains over baselines, rewards by step, clips.
+"""Figures of a report: before and after, gains over baselines, rewards by step, clips.
 
-Each `draw_*` fills axes that it is given, so that the page and the picture share them.
+Each `draw_*` draws on given axes, so that the page and the picture can both use it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Gain:
-    """How far the trained policy is above something else.
+    """Difference of the trained policy to another policy.
 
     Attributes:
-        name: what it is compared with.
-        level: accuracy of that.
-        gain: accuracy of the trained policy minus that, paired.
+        name: of the other policy.
+        level: its accuracy.
+        gain: accuracy of the trained policy minus that accuracy, paired.
     """
 
     name: str
@@ -72,7 +72,7 @@ def draw_bars(ax: Axes, pairs: Sequence[Pair]) -> None:
 
 
 def draw_gains(ax: Axes, gains: Sequence[Gain]) -> None:
-    """Draw how far the trained policy's accuracy is above the start, baselines and controls."""
+    """Draw the trained policy's accuracy minus that of start, baselines and controls."""
     places = np.arange(len(gains))[::-1]
     ax.axvline(0, color="#333333", lw=1)
     for place, item in zip(places, gains, strict=True):
@@ -90,7 +90,7 @@ def draw_gains(ax: Axes, gains: Sequence[Gain]) -> None:
 
 
 def draw_curves(axes: Sequence[Axes], curves: Curves) -> None:
-    """Draw the mean of each reward by step: a thin line a seed, a thick one for their mean."""
+    """Draw each reward by step: a thin line for each seed, a thick one for their mean."""
     for ax, (name, seeds) in zip(axes, curves.items(), strict=True):
         for series in seeds:
             ax.plot(series.index, series.to_numpy(), color=AFTER, lw=0.9, alpha=0.6)
@@ -105,7 +105,7 @@ def draw_curves(axes: Sequence[Axes], curves: Curves) -> None:
 
 
 def draw_clip(picture: Axes, words: Axes, clip: ClipView, width: int = 78) -> None:
-    """Draw a clip's frames under the question, and below them what was said of it."""
+    """Draw a clip's frames below the question, and the completions below them."""
     for ax in (picture, words):
         ax.set_axis_off()
     assert clip.strip_HWC is not None, "only clips that can be shown are drawn"
@@ -148,7 +148,7 @@ def curves_figure(curves: Curves) -> Figure:
 def overview(
     pairs: Sequence[Pair], gains: Sequence[Gain], curves: Curves, clips: Sequence[ClipView]
 ) -> Figure:
-    """Put everything on one picture; what there is nothing of is left out."""
+    """Draw all figures in one picture; those without data are left out."""
     heights = [3.3] + [2.2] * bool(curves) + [2.3] * bool(clips)
     figure = new_figure(12.5, sum(heights))
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]

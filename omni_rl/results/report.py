@@ -1,7 +1,7 @@
-"""What a run shows for people: `report.html`, one page that needs nothing else, and `report.png`.
+"""The report of a run: `report.html`, a self-contained page, and `report.png`.
 
-All numbers are those of `metrics.json`; here they are drawn and put into words.  What a run has
-nothing of (samples, the frames of a missing clip, the facts of a real one) is left out.
+All numbers are those of `metrics.json`.  Parts without data (samples, frames of a missing clip,
+facts of a real one) are left out.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def headline_pairs(metrics: Mapping[str, float]) -> list[Pair]:
 
 
 def accuracy_gains(metrics: Mapping[str, float]) -> list[Gain]:
-    """List how far the trained policy is above the start, the baselines and the controls."""
+    """List the differences of the trained policy to start, baselines and controls."""
     gains = [
         Gain(COMPARED["start"], metrics["before/accuracy"], _interval(metrics, "diff/accuracy"))
     ]
@@ -121,7 +121,7 @@ def reward_curves(folder: Path) -> dict[str, list[pd.Series]]:
     """
     curves: dict[str, list[pd.Series]] = {}
     for place in (folder, *sorted(folder.glob("seed*"))):
-        # By part: a killed run may leave an unfinished file beside them.
+        # Part by part, because an interrupted run may leave an unfinished file.
         parts = [_rewards(part) for part in sorted(place.glob("samples.parquet/part-*.parquet"))]
         if not parts:
             continue
@@ -141,7 +141,7 @@ def _rewards(part: Path) -> pd.DataFrame:
 def findings(
     settings: Settings, metrics: Mapping[str, float], records: Sequence[Record]
 ) -> list[str]:
-    """Put the numbers of a run into plain sentences."""
+    """State the results of a run in sentences."""
     seeds = len(settings.trainer.seeds)
     said = [_accuracy_sentence(metrics, seeds), *_people_sentences(metrics, records)]
     gains = accuracy_gains(metrics)[1:]
@@ -218,7 +218,7 @@ def _kind_of_gain(settings: Settings, metrics: Mapping[str, float]) -> str:
 
 
 def configuration(settings: Settings) -> list[tuple[str, str]]:
-    """List what decides a run, as name and value."""
+    """List the main settings of a run as name and value."""
     model, trainer, rollout = settings.model, settings.trainer, settings.rollout
     loss, hardware = settings.loss, settings.hardware
     shares = ", ".join(f"{name} {share:g}" for name, share in settings.data_mix.ratios.items())

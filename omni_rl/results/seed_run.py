@@ -58,7 +58,7 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     Raises:
         ValueError: a setting, record or start model with which the run could not learn.
     """
-    reward = WeightedReward.from_config(settings.reward)  # refused before anything is spent
+    reward = WeightedReward.from_config(settings.reward)  # its faults must show at the start
     prepare(settings.hardware, seed)
     splits = load_splits(
         settings.data_mix, settings.trainer, settings.paths, seed, imitates(settings.curriculum)
@@ -67,7 +67,7 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     policy = learning_policy(settings, seed)
     numbers: dict[str, float] = {}
     if settings.model.path is None and settings.model.warm_start != "none":
-        # What the start can perceive, whatever it is denied from then on.
+        # Perception is tested with all media, also if training blanks some.
         numbers |= check_start(policy.blank(Blank.none), settings, seed)
         policy.blank(settings.data_mix.blank)
     log.info("one sample as the model sees it\n%s", describe_first(policy, splits.train[0]))
@@ -91,13 +91,13 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
 
 
 def _keep(scores: pd.DataFrame, file: Path) -> None:
-    """Write scores at once: what fails later must not cost them."""
+    """Write scores at once, so that a later failure does not lose them."""
     if is_main_process():
         write_text(file, scores.to_csv(index=False))
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuse at the start what would stop the run after it has trained.
+    """Check at the start what would otherwise stop the run after training.
 
     Raises:
         FileNotFoundError: `model.path` names no checkpoint.

@@ -1,4 +1,4 @@
-"""How much a text attends to people: the keyword version of the people_focus reward.
+"""The people_focus reward by keywords: how much a text is about people.
 
 A clause earns a point for naming a person (or a face, a voice, ...) and a point for naming what
 they do or feel, never more, so a list of keywords is worth no more than a sentence.  Clauses that
@@ -64,7 +64,7 @@ landscape decor decoration lighting wallpaper
 
 
 def people_lists() -> dict[str, dict[str, set[str]]]:
-    """Give the word lists by kind, English and Chinese."""
+    """Return the English and Chinese word lists by kind."""
     return {
         PERSON: {
             **entries(PEOPLE, noun_forms),
@@ -83,15 +83,14 @@ def people_lists() -> dict[str, dict[str, set[str]]]:
     }
 
 
-# Pronouns are as common in plain prose as articles: they name a person but do not make a clause
-# dense.
+# Pronouns name a person, but are too common in prose to count towards the density of a clause.
 _PRONOUNS = frozenset(entries(PRONOUNS + " " + chinese.PRONOUNS))
 _LEXICON = Lexicon(people_lists())
 
 
 @dataclass(frozen=True)
 class PeopleScore:
-    """What the words of a text add up to.
+    """Points and score of a text.
 
     Attributes:
         points: sum over clauses, each 0, 1 or 2.
@@ -127,7 +126,7 @@ class PeopleWords:
             raise ValueError(f"people_focus target={self.target}: expected at least 1 point")
 
     def __call__(self, text: str) -> PeopleScore:
-        """Score a completion by its judged part (see `answers.judged_text`)."""
+        """Score the description in a completion (see `answers.judged_text`)."""
         points = setting = 0
         told: set[str] = set()
         seen: set[frozenset[str]] = set()
@@ -140,7 +139,7 @@ class PeopleWords:
             names = {term.word for term in terms if term.kind == PERSON}
             behaviours = {term.word for term in terms if term.kind == BEHAVIOUR}
             said = frozenset(names | behaviours)
-            # Said again, of the same or of another person: no news.
+            # A repetition, about the same or another person, earns nothing.
             if said in seen or (behaviours and behaviours <= told):
                 continue
             seen.add(said)

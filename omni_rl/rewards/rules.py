@@ -46,8 +46,8 @@ class Format(Rule):
     """1 if a completion is `<context>..</context><think>..</think><answer>..</answer>`, else 0.
 
     Attributes:
-        strict: the whole completion must match, every tag occur once and no body be blank.  The
-            lenient form is HumanOmniV2's: matched at the start, whatever follows.
+        strict: the whole completion must match, with each tag once and no blank body.  The lenient
+            form is HumanOmniV2's: only the start must match.
     """
 
     strict: bool = True
@@ -63,7 +63,7 @@ class Format(Rule):
 
 @dataclass(frozen=True)
 class Accuracy(Rule):
-    """The answer against the truth, by the record's own problem type (see `answers`).
+    """Score of the answer, by the record's problem type (see `answers`).
 
     Attributes:
         free_form: judge free-form answers by token F1, which knows no paraphrase; False returns
@@ -81,7 +81,7 @@ class Accuracy(Rule):
 
 @dataclass(frozen=True)
 class PeopleFocus(Rule):
-    """How much the context attends to people, by keywords, in [0, 1] (see `people`).
+    """How much the context is about people, by keywords, in [0, 1] (see `people`).
 
     Attributes:
         target: points that earn 1.0.
@@ -100,13 +100,13 @@ class PeopleFocus(Rule):
 
 @dataclass(frozen=True)
 class Grounding(Rule):
-    """Whether the context tells the truth about the clip: a context reward by rule (`grounding`).
+    """Truth of the context about the clip (see `grounding`).
 
     None without facts (real data has none).
 
     Attributes:
-        recall: False: the share of decidable statements that are true, None where there is none.
-            True: their F1 against the facts, 0 where nothing is stated, so silence costs as well.
+        recall: False: share of decidable statements that are true, None without any.  True: their
+            F1 against the facts, 0 without any.
     """
 
     recall: bool = False
@@ -120,9 +120,9 @@ class Grounding(Rule):
 
 @dataclass(frozen=True)
 class Repetition(Rule):
-    """A penalty in [-1, 0]: minus the share of n-grams that were said before.
+    """A penalty in [-1, 0]: minus the share of repeated n-grams.
 
-    Counted inside each tag by itself, since the thought may well quote the context.
+    Each tag is counted by itself, because the thought may quote the context.
 
     Attributes:
         ngram: words in a row (Chinese: characters).

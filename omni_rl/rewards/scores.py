@@ -2,8 +2,8 @@
 
 Accuracy is counted as IntentBench counts it: exact match for multiple choice, set F1 for emotion
 labels, yes or no, mean relative accuracy for regressions, and one (micro) average over all
-questions.  A completion without an answer is wrong.  Instructions are not questions: they have a
-metric of their own.  No model is needed here, only texts.
+questions.  A completion without an answer is wrong.  Instructions are not questions and have a
+metric of their own.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def score_records(
     Args:
         records: N held-out records.
         texts: their N completions, in order.
-        seed: of the run that made them; several runs' tables may be joined by `pd.concat`.
-        judge: asked about free-form answers and people focus; None: free-form by token F1.
-        target: points that earn 1.0 in the keyword score.
+        seed: of the run; tables of several runs may be joined by `pd.concat`.
+        judge: of free-form answers and people focus; None: free-form by token F1.
+        target: points for a keyword score of 1.0.
 
     Returns:
         N rows: `seed id clip source category problem_type text answer`; `accuracy format
@@ -88,10 +88,10 @@ def score_records(
 
 
 def majority_texts(known: Sequence[Record], asked: Sequence[Record]) -> list[str]:
-    """Answer without looking: what is most often right for such a question.
+    """Answer each question by the most frequent right answer of known records like it.
 
-    Such is the same wording of the same source, else the same source, else the same problem type,
-    else any: held-out records of real data come from another source than those of training.
+    These have the same wording and source, else the same source, else the same problem type, else
+    any: held-out records of real data come from another source than those of training.
 
     Args:
         known: records whose answers may be used (training data), at least one.
@@ -109,7 +109,7 @@ def majority_texts(known: Sequence[Record], asked: Sequence[Record]) -> list[str
 
 
 def _ever_wider(record: Record) -> list[tuple[str, ...]]:
-    """Keys of the records that a record is one of, the narrowest first."""
+    """Grouping keys, from exact wording to "any", for the most frequent answer."""
     return [
         ("wording", record.source, record.problem),
         ("source", record.source),
@@ -134,7 +134,7 @@ def _ask(
     reward: PeopleFocusJudge | JudgedAccuracy, records: Sequence[Record], texts: Sequence[str]
 ) -> list[float | None]:
     values: list[float | None] = []
-    # In pieces: the judge's deadline is for one batch.
+    # In batches, because the judge's deadline is for one batch.
     for start in range(0, len(records), _JUDGE_BATCH):
         piece = slice(start, start + _JUDGE_BATCH)
         ids_BGT = torch.zeros(len(records[piece]), 1, 1, dtype=torch.long)
@@ -144,6 +144,6 @@ def _ask(
 
 
 def _clip_of(record: Record) -> str:
-    """Name the media of a record; questions about the same media are not independent."""
+    """Return the media of a record as one name: questions about them are not independent."""
     media = [*record.videos, *record.images, *record.audios]
     return " ".join(map(str, media)) or record.id

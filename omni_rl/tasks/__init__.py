@@ -1,1 +1,1 @@
-"""Entry points: plain functions that take settings and return numbers."""
+"""Entry points: functions that take settings and return numbers."""

@@ -27,14 +27,14 @@ def demo(
     checkpoint: str | None,
     **groups: object,
 ) -> dict[str, float]:
-    """Answer a question about a clip and say how much the answer attends to people.
+    """Answer a question about a clip and score how much the answer is about people.
 
     Args:
-        folder: of the run; `answer.txt` goes there.
+        folder: of the run; receives `answer.txt`.
         seed: unused by the greedy answer.
         video: the file.
-        question: what to ask.
-        options: as `A. text`; given, the question is a multiple choice.
+        question: about the clip.
+        options: as `A. text`, of a multiple choice question; may be empty.
         checkpoint: folder or hub id instead of the configured model.
         groups: the fields of `omni_rl.settings.Settings`.
 

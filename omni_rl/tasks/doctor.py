@@ -1,4 +1,4 @@
-"""The doctor as a command: one round of every check, and what it found as a table."""
+"""The doctor as a command: every check once, with a table of findings."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
 
-RECORDS = 12  # looked at, of all sources
+RECORDS = 12  # checked, of all sources
 
 
 def doctor(folder: Path, seed: int, side_by_side: bool, **groups: Any) -> dict[str, float]:
-    """Check environment, media, drawing, scoring and one training step; change nothing that stays.
+    """Check environment, media, drawing, scoring and one training step; nothing is saved.
 
     Args:
         folder: of the run; `health.json`, `doctor.txt` and `doctor.html` go there, and
@@ -72,7 +72,7 @@ def doctor(folder: Path, seed: int, side_by_side: bool, **groups: Any) -> dict[s
 
 
 def some_records(settings: Settings, seed: int) -> list[Record]:
-    """Read or generate a few training records of every source, those that show most first."""
+    """Read or generate a few training records of every source, those with most media first."""
     data, base = settings.data_mix, settings.paths.data
     if data.generated:
         by_source = generated_split(data, "train", RECORDS, settings.paths, seed)
@@ -89,14 +89,14 @@ def some_records(settings: Settings, seed: int) -> list[Record]:
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    """The groups as plain values, as `core_rl.preflight.checks` reads them."""
+    """Return the groups as plain values, for `core_rl.preflight.checks`."""
     return {name: asdict(group) for name, group in vars(settings).items()}
 
 
 def _two_clips(
     policy: OmniPolicy, records: Sequence[Record], settings: Settings, seed: int
 ) -> list[Finding]:
-    """Ask about two clips at once: what data of single clips would show only much later."""
+    """Check a question about two clips, which data of single clips does not contain."""
     with_clips = [record for record in records if record.videos]
     check = "two_clips/ran"
     if len(with_clips) < 2:
@@ -110,7 +110,7 @@ def _two_clips(
     )
     try:
         found = media_findings(policy, pair, probe)
-    except ValueError as error:  # two clips may be longer than a prompt may be
+    except ValueError as error:  # two clips may exceed the longest prompt
         return [Finding(check, None, str(error)[:120], Verdict.skipped)]
     return [replace(one, check=one.check.replace("media/", "two_clips/")) for one in found]
 
@@ -118,7 +118,7 @@ def _two_clips(
 def _one_step(
     policy: OmniPolicy, records: Sequence[Record], settings: Settings, folder: Path, seed: int
 ) -> list[Finding]:
-    """Take one step through the training loop, with the gate before it and the checks of it."""
+    """Take one training step, with the checks before and during it."""
     trainer = replace(
         settings.trainer,
         max_steps=1,
@@ -161,10 +161,10 @@ def _one_step(
 def write_side_by_side(
     folder: Path, policy: OmniPolicy, records: Sequence[Record], temperature: float, seed: int
 ) -> pd.DataFrame:
-    """Complete records by plain inference and as training draws them, next to each other.
+    """Complete records by plain inference and by the sampling of training.
 
-    Both most probable completions must be the same text; where only the second is garbled, the
-    rollout is at fault and not the model.
+    The most probable completions of both must be equal.  If only the second is garbled, the cause
+    is the sampling, not the model.
 
     Returns:
         A row a record: `record`, `question`, `plain inference`, `training rollout`, `same` and
@@ -199,7 +199,7 @@ def write_side_by_side(
 
 @torch.no_grad()
 def _plain_completion(policy: OmniPolicy, record: Record) -> str:
-    """Let the library complete one record, in evaluation mode, without padding."""
+    """Complete one record by `generate`, in evaluation mode and without padding."""
     inputs = {
         name: value.to(policy.device) if isinstance(value, torch.Tensor) else value
         for name, value in policy.collate([record]).items()

@@ -1,4 +1,4 @@
-"""Supervised training: the tiny thinker's warm start, or a checkpoint on solutions of real data."""
+"""Supervised training: the warm start of the tiny thinker, or a checkpoint on solutions."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuse at the start what would stop the run later, or what it would pass over.
+    """Check at the start what would stop the run later, or be ignored.
 
     Raises:
         FileNotFoundError: `model.path` names no checkpoint.
-        ValueError: a phase is not supervised, or the warm start shall be made without media.
+        ValueError: a phase is not supervised, or media of the warm start are blanked.
     """
     path, blank = settings.model.path, settings.data_mix.blank
     if path is None:

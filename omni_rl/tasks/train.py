@@ -59,7 +59,7 @@ def train(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
 
 
 def one_launcher(settings: Settings) -> Settings:
-    """Train seeds in turn where each takes several devices: each would start its own processes."""
+    """Train seeds in turn if each takes several devices and starts its own processes."""
     trainer, devices = settings.trainer, settings.hardware.devices
     if trainer.workers == 1 or devices == 1:
         return settings
@@ -124,7 +124,7 @@ def run_all(
 def resume_points(resume: str | None, seeds: list[int]) -> dict[int, str | None]:
     """Find the checkpoint that each seed goes on from; with several, its own in the run's folder.
 
-    Of several seeds those that the run had not come to, or that had no checkpoint yet, start anew.
+    Of several seeds, those without a checkpoint start anew.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -180,7 +180,7 @@ def _beside(
 
 
 def _line(name: str, metrics: Mapping[str, float]) -> str:
-    """Lay out a baseline or control: its accuracy, against the start, and the policy against it."""
+    """Describe a baseline or control: accuracy, and differences to start and policy."""
     line = (
         f"{name}: accuracy {metrics[f'{name}/accuracy']:.3f}, "
         f"{_difference(metrics, f'{name}/diff/accuracy')} to the start; trained policy "
