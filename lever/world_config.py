@@ -119,6 +119,4 @@ class ShiftedRange:
 
 
 DEFAULT = WorldSettings()
-
-
 SHIFTED = ShiftedRange()

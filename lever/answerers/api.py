@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from core_rl.config import is_number
-from core_rl.servers.endpoint import Client, Endpoint, EndpointError, Response, ask_all
+from core_rl.servers.endpoint import Client, Endpoint, EndpointError, ask_all
 from lever.answerers.templates import Prompts, pictures_of
 from lever.data.datasets import Prompted
 
@@ -60,11 +60,6 @@ class ApiAnswerer:
         return self._fingerprint
 
     def generate(self, prompts: Sequence[Prompted]) -> list[str]:
-        """Answer each prompt.
-
-        Raises:
-            EndpointError: the server did not answer one of them.
-        """
         return ask_all(self.endpoint, prompts, self._answer)
 
     def answer_logprob(self, prompts: Sequence[Prompted], answers: Sequence[str]) -> list[float]:
@@ -148,7 +143,8 @@ class ApiAnswerer:
         return None
 
     async def _post(self, client: Client, path: str, body: Json) -> Json:
-        return await client.ask(path, {"model": self.model, "temperature": 0, **body}, _reply)
+        asked = {"model": self.model, "temperature": 0, **body}
+        return await client.ask(path, asked, lambda response: dict(response.json()))
 
     def _text(self, prompt: Prompted) -> str:
         shots, query = self.prompts.shown(prompt)
@@ -171,10 +167,6 @@ class ApiAnswerer:
                     part["type"] = "image_url"
                     part["image_url"] = {"url": _data_url(next(pictures))}
         return messages
-
-
-def _reply(response: Response) -> Json:
-    return dict(response.json())
 
 
 def _data_url(picture: Image.Image) -> str:

@@ -81,7 +81,9 @@ class HFAnswerer:
         data: str = "",
     ) -> None:
         template = prompts.template
-        if template.messages([], Shown("", "")) is not None and not _has_chat(processor):
+        tokenizer = processor.tokenizer
+        has_chat = bool(processor.chat_template or tokenizer.chat_template)
+        if template.messages([], Shown("", "")) is not None and not has_chat:
             raise ValueError(
                 "answerer.template=chat: the checkpoint has no chat template; choose "
                 "answerer.template=flamingo or idefics"
@@ -92,7 +94,8 @@ class HFAnswerer:
         self.template = template
         self.generation = generation
         self.batch_size = batch_size
-        self._pad = _pad_id(processor.tokenizer)
+        pad = tokenizer.pad_token_id
+        self._pad = int(tokenizer.eos_token_id if pad is None else pad)
         digest = hashlib.sha256(f"{data}|{weights_digest(model)}".encode()).hexdigest()
         self._fingerprint = f"hf-{HF_VERSION}-{model.config.model_type}-{digest[:16]}"
 
@@ -281,12 +284,3 @@ def _head_at(model: PreTrainedModel, places_BA: Tensor) -> Iterator[None]:
 def _widen(values_BT: Tensor, total: int, fill: int) -> Tensor:
     extra = values_BT.new_full((len(values_BT), total - values_BT.shape[1]), fill)
     return torch.cat([values_BT, extra], dim=1)
-
-
-def _has_chat(processor: ProcessorMixin) -> bool:
-    return bool(processor.chat_template or processor.tokenizer.chat_template)
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    pad = tokenizer.pad_token_id
-    return int(tokenizer.eos_token_id if pad is None else pad)

@@ -42,9 +42,6 @@ class KernelICLAnswerer:
     It follows the rule in `lever.data.world_reader`.  A call costs microseconds, so every pair of a
     pool can be scored.  Results with it need not hold for a real model.  Each of its answers is a
     single token.
-
-    Args:
-        world: of the queries and demonstrations.
     """
 
     def __init__(self, world: World) -> None:

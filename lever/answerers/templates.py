@@ -153,19 +153,12 @@ class Prompts:
 
 
 def pictures_of(shots: Sequence[Shown], query: Shown) -> list[Image.Image]:
-    """Open the pictures of a prompt, in its order.
-
-    Raises:
-        FileNotFoundError: a picture is missing.
-        ValueError: a file is not a complete picture.
-    """
-    return [_open(one.picture) for one in (*shots, query) if one.picture is not None]
-
-
-def _open(picture: Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    return open_picture(picture)
+    """Open the pictures of a prompt, in its order."""
+    pictures = [one.picture for one in (*shots, query) if one.picture is not None]
+    return [
+        one.convert("RGB") if isinstance(one, Image.Image) else open_picture(one)
+        for one in pictures
+    ]
 
 
 def _turn(role: str, text: str) -> dict[str, Any]:

@@ -41,9 +41,6 @@ class TextKernelAnswerer:
     """Answers from frequencies and from demonstrations that are similar to the query.
 
     Its answers are those of the bank; all other answers are scored as one further answer.
-
-    Args:
-        data: with its embeddings and its bank.
     """
 
     def __init__(self, data: LeverData) -> None:

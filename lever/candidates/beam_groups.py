@@ -17,11 +17,7 @@ from lever.features.slate_features import SlateQuery
 def beam_group(
     queries: Sequence[SlateQuery], beams: Mapping[int, BeamRecord], weighed: bool
 ) -> Group:
-    """Make a `Group` of the queries' beams; the reward is the InfoScore if `weighed`, else equal.
-
-    Raises:
-        ValueError: a beam's shot is outside the query's pool.
-    """
+    """Make a `Group` of beams; the reward is the InfoScore if `weighed`, else equal."""
     records = [beams[one.query] for one in queries]
     actions = padded(
         [

@@ -42,17 +42,20 @@ def search_beams(
             f"beams.few_shot={config.few_shot} shots of a set"
         )
     [alone] = answerer.answer_logprob([Prompted(query.query)], [answer])
+    left = config.construct_order is ConstructOrder.left
     kept = [Beam((), 0.0)]
     for _ in range(config.few_shot):
         sets = [
-            (parent, shot) for parent in kept for shot in query.pool if shot not in parent.shots
+            (parent, (shot, *parent.shots) if left else (*parent.shots, shot))
+            for parent in kept
+            for shot in query.pool
+            if shot not in parent.shots
         ]
-        slates = [_with(parent.shots, shot, config.construct_order) for parent, shot in sets]
-        prompts = [Prompted(query.query, slate) for slate in slates]
+        prompts = [Prompted(query.query, slate) for _, slate in sets]
         logp = answerer.answer_logprob(prompts, [answer] * len(prompts))
         grown = [
-            _grown(query.query, parent, slate, value - alone, config.construct_order)
-            for (parent, _), slate, value in zip(sets, slates, logp, strict=True)
+            _grown(query.query, parent, slate, value - alone, left)
+            for (parent, slate), value in zip(sets, logp, strict=True)
         ]
         # Equal scores keep the order of the pool, which is random and fixed.
         kept = sorted(grown, key=lambda one: -one.score)[: config.beam_size]
@@ -70,7 +73,7 @@ def generate_beams(
 
     Args:
         data: with the queries.
-        answerer: scores answers; should have a cache.
+        answerer: should have a cache.
         config: of the beams.
         folder: gets a subfolder with the shards, and the file unless `config.output` names it.
         seed: of the sample of `sample_num` queries.
@@ -147,18 +150,11 @@ def chosen_queries(
     return tuple(queries[place] for place in sorted(drawn))
 
 
-def _with(shots: tuple[int, ...], shot: int, order: ConstructOrder) -> tuple[int, ...]:
-    return (shot, *shots) if order is ConstructOrder.left else (*shots, shot)
-
-
-def _grown(
-    query: int, parent: Beam, slate: tuple[int, ...], score: float, order: ConstructOrder
-) -> Beam:
+def _grown(query: int, parent: Beam, slate: tuple[int, ...], score: float, left: bool) -> Beam:
     if not math.isfinite(score):
         raise ValueError(
             f"query {query}: InfoScore of shots {list(slate)} is {score}: expected a finite "
             "number; does the answerer overflow in this precision?"
         )
     gain, gains = score - parent.score, parent.shot_scores
-    left = order is ConstructOrder.left
     return Beam(slate, score, (gain, *gains) if left else (*gains, gain))

@@ -86,7 +86,7 @@ class LeverData:
     @cached_property
     def answers(self) -> dict[int, tuple[str, ...]]:
         """The annotators' answers to each query."""
-        return {query: self.answers_of(query) for query in self.queries}
+        return {query: self.question_of(query).answers for query in self.queries}
 
     @cached_property
     def references(self) -> dict[int, str]:
@@ -111,27 +111,6 @@ class LeverData:
         if not 0 <= item < len(self.items):
             raise ValueError(f"item {item}: expected an id from 0 to {len(self.items) - 1}")
         return self.items[item].question
-
-    def answers_of(self, item: int) -> tuple[str, ...]:
-        """The annotators' answers to an item."""
-        return self.question_of(item).answers
-
-    def prompted(self, query: int, demos: Sequence[int] = ()) -> Prompted:
-        """Put demonstrations, ids from its pool in prompt order, before a query of any split.
-
-        Raises:
-            ValueError: no such query, or a demonstration is repeated or outside the pool.
-        """
-        if query not in self.queries:
-            raise ValueError(f"query {query}: not a query of {self.name}")
-        pool = self.queries[query].pool
-        outside = [item for item in demos if item not in pool]
-        if outside or len(set(demos)) < len(demos):
-            raise ValueError(
-                f"query {query}: demos {list(demos)}: expected different ids from its pool of "
-                f"{len(pool)}"
-            )
-        return Prompted(query, tuple(demos))
 
 
 def load_data(config: LeverDataConfig, paths: PathsConfig, seed: int) -> LeverData:

@@ -13,11 +13,7 @@ Value = TypeVar("Value")
 
 
 def load_json(path: Path, what: str) -> object:
-    """Read a JSON file whose objects name no key twice.
-
-    Args:
-        path: the file.
-        what: what the file should be, for the message; "an official VQA file", say.
+    """Read a JSON file whose objects name no key twice; `what` it should be is for the message.
 
     Raises:
         FileNotFoundError: it is missing.

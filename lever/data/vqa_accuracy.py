@@ -96,11 +96,7 @@ def check_answers(where: str, answers: Sequence[str], rule: Matching) -> None:
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Return the official accuracy of a prediction, in [0, 1].
-
-    Raises:
-        ValueError: there are no answers.
-    """
+    """Return the official accuracy of a prediction, in [0, 1]; ValueError without answers."""
     if not answers:
         raise ValueError("answers: expected at least one annotator's answer, got none")
     prediction = _flatten(prediction)
@@ -120,9 +116,6 @@ def simple_match(prediction: str, answers: Sequence[str]) -> float:
     For data with too few answers for the official rule.  Both sides are normalised.  In a partial
     match the words of one are consecutive words of the other: "brown dog" matches "dog", "category"
     does not match "cat".  A run uses either this rule or the official one, never both.
-
-    Raises:
-        ValueError: there are no answers.
     """
     if not answers:
         raise ValueError("answers: expected at least one reference answer, got none")

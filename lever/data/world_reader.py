@@ -33,11 +33,7 @@ class Evidence:
 
 
 class KernelReader:
-    """Answers queries of a world with demonstrations of it.
-
-    Args:
-        world: its latent facts are visible to the reader, but not to a selector.
-    """
+    """Answers queries of a world; it sees the latent facts, which a selector does not."""
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch.nn.functional import normalize
 from lever.features.pictures import open_picture
 from lever.features.pretrained import device_of_choice, load_or_say
 
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase
+
 Value = TypeVar("Value")
 FIELD = "data_mix.image_encoder.path"
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -25,15 +28,14 @@ _NEEDS_PEFT = "adapters need peft: pip install 'people-focus-rl[hf]'"
 
 
 class ClipEncoder(nn.Module):
-    """Both towers of CLIP with their tokenizer and image processor.
+    """Both towers of CLIP, a `CLIPModel` or one wrapped by peft, and what prepares their input."""
 
-    Args:
-        model: a `CLIPModel`, or one wrapped by peft.
-        tokenizer: of the texts.
-        processor: of the pictures.
-    """
-
-    def __init__(self, model: nn.Module, tokenizer: Any, processor: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        processor: BaseImageProcessor,
+    ) -> None:
         super().__init__()
         self.model: Any = model
         self.tokenizer = tokenizer

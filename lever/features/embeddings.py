@@ -45,10 +45,8 @@ def write_embeddings(path: str | Path, ids: Sequence[int], rows_ND: Tensor) -> N
 def read_embeddings(path: str | Path, ids: Sequence[int], field: str) -> Tensor:
     """Read the rows of questions from a file, unit length, in the order asked for.
 
-    Args:
-        path: a safetensors file with `ids` [M] (int64) and `rows` [M, D].
-        ids: question ids.
-        field: kind of embedding, for the message.
+    The file is a safetensors file with `ids` [M] (question ids, int64) and `rows` [M, D]; `field`,
+    the kind of embedding, is for the message.
 
     Raises:
         FileNotFoundError: the file is missing.

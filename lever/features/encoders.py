@@ -59,12 +59,7 @@ class Seen:
 
 
 def encode_questions(config: TextEncoderConfig, seen: Seen, cache: Path) -> Tensor:
-    """Embed the questions, [N, D].
-
-    Raises:
-        FileNotFoundError: nothing can be loaded from `text_encoder.path`.
-        ValueError: the file of embeddings has no row for a question.
-    """
+    """Embed the questions, [N, D]."""
     if config.kind is TextEncoderKind.file:
         assert config.path is not None
         return read_embeddings(config.path, seen.question_ids, "text embedding")
@@ -77,10 +72,8 @@ def encode_pictures(
     """Embed the pictures, [N, D]; tags are embedded by the text encoder.
 
     Raises:
-        FileNotFoundError: a picture is missing, or nothing can be loaded from
-            `image_encoder.path`.
-        ValueError: an item has no picture or no tags, or the file of embeddings has no row for a
-            question.
+        FileNotFoundError: a picture is missing.
+        ValueError: an item has no picture or no tags.
     """
     if config.kind is ImageEncoderKind.file:
         assert config.path is not None
@@ -145,9 +138,6 @@ class HFTexts:
 
     `path` is a local folder or hub id of an encoder that `AutoModel` can load; texts of more than
     `max_length` tokens are cut.
-
-    Raises:
-        FileNotFoundError: nothing can be loaded from `path`.
     """
 
     def __init__(self, path: str, max_length: int = 128, batch_size: int = 64) -> None:

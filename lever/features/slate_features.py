@@ -28,20 +28,18 @@ class SlateQuery:
 
 
 class Features(Protocol):
-    """Features that a selector can use: a `FeatureTable` or `lever.policy.live_features`."""
+    """Features that a selector can use: a `FeatureTable` or `lever.policy.live_features`.
+
+    `width` is D, `of_query` gives the row of an item as a query, [D], and `of` the rows of
+    demonstrations, [ids, D]; its `query` and `field` are for messages.
+    """
 
     @property
-    def width(self) -> int:
-        """Columns of a row, D."""
-        ...
+    def width(self) -> int: ...
 
-    def of_query(self, query: int) -> Tensor:
-        """Row of an item as a query, [D]."""
-        ...
+    def of_query(self, query: int) -> Tensor: ...
 
-    def of(self, query: int, ids: tuple[int, ...], field: str) -> Tensor:
-        """Rows of demonstrations, [ids, D]; `query` and `field` are for messages."""
-        ...
+    def of(self, query: int, ids: tuple[int, ...], field: str) -> Tensor: ...
 
 
 class FeatureTable:

@@ -41,10 +41,6 @@ class SourceMetrics(Callback):
     their beams in nats a slate.  First update of a GRPO phase: `lever/start_log_ratio`, the
     difference between sampler and training pass (the largest of a step; in half precision the
     mean), 0 up to rounding.
-
-    Args:
-        val: held-out queries.
-        beams: by query.
     """
 
     def __init__(self, val: Sequence[SlateQuery], beams: Mapping[int, BeamRecord]) -> None:
@@ -124,13 +120,8 @@ class SourceMetrics(Callback):
 class Kept:
     """The best policy so far by some rule, and its figure.
 
-    The policy is in the folder, the figure in `<folder>.json`.  A resumed run takes both from the
-    run that it continues.
-
-    Args:
-        folder: under `checkpoints` of the run.
-        save: writes the policy into a folder.
-        resumed: the checkpoint file that is resumed.
+    The policy is in `folder`, the figure in `<folder>.json`.  A run that resumes a checkpoint file,
+    `resumed`, takes both from the run that it continues.
     """
 
     def __init__(self, folder: Path, save: SavePolicy, resumed: str | None = None) -> None:

@@ -83,7 +83,7 @@ def generate_rl_data(job: RlDataJob, key: str, folder: Path) -> Path | None:
 
     Args:
         job: the inputs.
-        key: digest of what the records depend on; see `rl_data_key`.
+        key: see `rl_data_key`.
         folder: gets a subfolder with the shards, and the file unless the settings name it.
 
     Returns:
@@ -122,15 +122,8 @@ def generate_rl_data(job: RlDataJob, key: str, folder: Path) -> Path | None:
 
 def rl_data_key(job: RlDataJob) -> str:
     """Digest what the records depend on; not shard, file names and batching."""
-    settings = replace(
-        job.config,
-        beam_data=None,
-        sft_ckpt=None,
-        start=0,
-        end=None,
-        queries_per_call=1,
-        output_path=None,
-    )
+    settings = replace(job.config, beam_data=None, sft_ckpt=None, output_path=None)
+    settings = replace(settings, start=0, end=None, queries_per_call=1)
     asked = job.queries()
     beams = {query: record for query, record in job.beams.items() if query in asked}
     weights = {
@@ -277,11 +270,8 @@ def _stream(seed: int, query: int, number: int) -> int:
 def listed(actions: Actions, pool: int) -> list[tuple[Pointer, float]]:
     """Return pointers and log-probabilities of the candidates of one query.
 
-    Padding and sets that end early are left out: stored candidates of a query have one length.
-
-    Args:
-        actions: of one query.
-        pool: its size; the place after it is the stop.
+    Padding and sets that end early (the place after the pool is the stop) are left out: stored
+    candidates of a query have one length.
     """
     assert actions.logp_BGT is not None
     real_G = (actions.mask_BGT[0] & (actions.ids_BGT[0] < pool)).all(dim=-1)

@@ -158,11 +158,7 @@ class Workshop:
     # -- beam data ---------------------------------------------------------------------------
 
     def beams(self, split: Split, given: str | None = None) -> dict[int, BeamRecord]:
-        """Read the beam data of a split, after generating them if needed.
-
-        Args:
-            split: of the queries.
-            given: a file to read instead.
+        """Read the beam data of a split, after generating them if needed, or a given file.
 
         Raises:
             ValueError: the file does not fit the data.
@@ -293,11 +289,7 @@ class Workshop:
         return self.train_selector(Training("rce", self.settings.pipeline.rce, self.sft()))
 
     def rl_data(self, sft: Path | None) -> dict[int, CandidateRecord]:
-        """Read the RL data, after generating them if needed.
-
-        Args:
-            sft: checkpoint of the selector that samples; None = untrained.
-        """
+        """Read the RL data, after generating them if needed with the selector `sft`."""
         given = self.settings.learn.rl_data
         if given is None:
             config = replace(self.settings.rl_data, start=0, end=None, output_path=None)
@@ -324,4 +316,4 @@ def reads(curriculum: CurriculumConfig, data: PhaseData) -> bool:
 
 
 def _reads_beams(curriculum: CurriculumConfig) -> bool:
-    return any(reads(curriculum, data) for data in (PhaseData.beams, PhaseData.beam_scores))
+    return reads(curriculum, PhaseData.beams) or reads(curriculum, PhaseData.beam_scores)

@@ -41,12 +41,7 @@ SELECTORS: Mapping[SelectorKind, Callable[[Features, LeverModelConfig], SlatePol
 
 
 def build_features(data: LeverData, config: LeverModelConfig, paths: PathsConfig) -> Features:
-    """Make the features of the items of a data set; learned ones are cached.
-
-    Raises:
-        FileNotFoundError: there is no CLIP at `features.path`.
-        ValueError: an embedding is not finite, or there are fewer rows than principal components.
-    """
+    """Make the features of the items of a data set; learned ones are cached."""
     features, image, text = config.features, data.image_ND, data.text_ND
     encoding = data.encoding
     if features.kind is FeatureKind.clip:
@@ -122,8 +117,9 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
     try:
         policy.load_state_dict({**policy.state_dict(), **weights})
     except RuntimeError as error:
+        said = str(error).strip().splitlines()[-1].strip()
         raise ValueError(
-            f"checkpoint={folder}: its weights have other shapes ({_last_line(error)}): expected "
+            f"checkpoint={folder}: its weights have other shapes ({said}): expected "
             "those of the same data_mix and model.features as now; name another checkpoint, or set "
             "them as it was trained"
         ) from error
@@ -131,21 +127,13 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
 
 
 def weights_digest(folder: str | Path) -> str:
-    """Digest the weights of a checkpoint folder; the digest does not depend on its path.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-    """
+    """Digest the weights of a checkpoint folder; the digest does not depend on its path."""
     return hashlib.sha256(_weights_file(Path(folder)).read_bytes()).hexdigest()
 
 
 def plain(config: LeverModelConfig) -> dict[str, Any]:
     """Convert a configuration to JSON types."""
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=lambda e: e.value)))
-
-
-def _last_line(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1].strip()
 
 
 def _weights_file(folder: Path) -> Path:

@@ -47,12 +47,7 @@ class SlatePrompt:
 
 
 class SlatePolicy(Policy[SlatePrompt]):
-    """Chooses `shots` demonstrations; a subclass encodes queries and scores the next choice.
-
-    Args:
-        features: rows of queries and candidates.
-        shots: demonstrations in a slate, S.
-    """
+    """Chooses S = `shots` demonstrations; a subclass encodes queries and scores the next choice."""
 
     # Whether `represent` appends the option to stop to every pool.
     stops = False

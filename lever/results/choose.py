@@ -98,8 +98,9 @@ def best_constant(
 
 def by_beams(beams: Mapping[int, BeamRecord], queries: Sequence[SlateQuery]) -> Slates:
     """Take each query's best beam: a greedy search that knows the answer."""
-    best = {one.query: max(beams[one.query].beams, key=lambda beam: beam.score) for one in queries}
-    return {query: beam.shots for query, beam in best.items()}
+    return {
+        one.query: max(beams[one.query].beams, key=lambda beam: beam.score).shots for one in queries
+    }
 
 
 def answered(answerer: Answerer, slates: Slates) -> dict[int, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import get_class, instantiate
 
@@ -55,5 +55,4 @@ def _function(name: str, node: object, given: Mapping[str, Any]) -> Reward:
     target = instantiate({**node, "_partial_": True})
     takes = inspect.signature(get_class(str(node["_target_"]))).parameters
     # Passed after Hydra's call, which would copy every answer into its own containers.
-    function: Reward = target(**{key: value for key, value in given.items() if key in takes})
-    return function
+    return cast("Reward", target(**{key: given[key] for key in given if key in takes}))

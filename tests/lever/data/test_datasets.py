@@ -19,7 +19,7 @@ from lever.config import (
     SplitConfig,
     TextEncoderConfig,
 )
-from lever.data.datasets import LeverData, load_data
+from lever.data.datasets import LeverData, Prompted, load_data
 from lever.data.sources import most_common
 from tests.lever.vqa_folder import FILES, folder_config, write_vqa_folder
 from tests.lever.worlds import SMALL, small_world
@@ -82,23 +82,10 @@ def test_a_prompt_is_what_the_answerer_takes() -> None:
     data = load(small_config())
     assert data.world is not None
     one = data.val[0]
-    prompt = data.prompted(one.query, one.pool[:2])
-    assert (prompt.query, prompt.shots) == (one.query, one.pool[:2])
-    assert KernelICLAnswerer(data.world).generate([prompt, data.prompted(one.query)])
-
-
-def test_a_prompt_outside_the_pool_names_query_and_field() -> None:
-    data = load(small_config())
-    one = data.val[0]
-    outside = next(item for item in data.demos if item not in one.pool)
-    with pytest.raises(ValueError, match=rf"query {one.query}: demos \[{outside}\]: .*pool of 12"):
-        data.prompted(one.query, [outside])
-    with pytest.raises(ValueError, match="different ids"):
-        data.prompted(one.query, [one.pool[0], one.pool[0]])
-    with pytest.raises(ValueError, match="query 0: not a query of lever_synthetic"):
-        data.prompted(0)
+    prompts = [Prompted(one.query, one.pool[:2]), Prompted(one.query)]
+    assert KernelICLAnswerer(data.world).generate(prompts)
     with pytest.raises(ValueError, match="item 74: expected an id from 0 to 73"):
-        data.answers_of(74)
+        data.question_of(74)
 
 
 def test_the_reference_is_what_most_annotators_said() -> None:
@@ -106,7 +93,7 @@ def test_the_reference_is_what_most_annotators_said() -> None:
     assert most_common(["cat", "dog"]) == "cat"
     data = load(small_config())
     query = data.train[0].query
-    assert data.references[query] == most_common(data.answers_of(query))
+    assert data.references[query] == most_common(data.question_of(query).answers)
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
