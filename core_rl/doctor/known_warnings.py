@@ -1,7 +1,6 @@
-"""Warnings that tell more than they say, caught and explained.
+"""Warnings that point to a fault of drawing, recognised and explained.
 
-Two of them stood in the log of a run whose completions were garbled for a day, and were taken for
-noise.
+Two of them stood in the log of a run whose completions were garbled for a day, and were ignored.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from dataclasses import dataclass, field
 
 from core_rl.doctor.findings import Finding, Verdict
 
-TALKATIVE = ("transformers", "py.warnings")  # loggers that do not hand on to the root
+NOT_PROPAGATING = ("transformers", "py.warnings")  # loggers that do not pass records to the root
 
 
 @dataclass(frozen=True)
-class Telling:
+class Known:
     """A warning and what it means.
 
     Attributes:
         check: name of the finding.
-        part: pattern that recognises the warning.
-        verdict: where it is heard while candidates are drawn or scored.
+        pattern: that recognises the warning.
+        verdict: where it appears while candidates are drawn or scored.
         means: in plain words.
         cure: what ends it.
     """
 
     check: str
-    part: str
+    pattern: str
     verdict: Verdict
     means: str
     cure: str
 
 
 _CURE = "draw inside core_rl.hf.generation.generation_mode(model); see docs/garbled-completions.md"
-TELLING = (
-    Telling(
+KNOWN = (
+    Known(
         "warnings/no_input_requires_grad",
         "None of the inputs have requires_grad=True",
         Verdict.warn,
@@ -47,15 +46,15 @@ TELLING = (
         "scores under no_grad; generate() of transformers 4.53 to 5.23 loses its cache that way",
         _CURE,
     ),
-    Telling(
+    Known(
         "warnings/cache_dropped",
         r"Setting `(past_key_values|cache)=None`",
         Verdict.warn,
-        "a layer under activation checkpointing threw the cache away: completions that are drawn "
-        "like this see one token at a time",
+        "a layer under activation checkpointing dropped the cache: completions drawn like this see "
+        "one token at a time",
         _CURE,
     ),
-    Telling(
+    Known(
         "warnings/cache_refused",
         "is incompatible with gradient checkpointing",
         Verdict.warn,
@@ -63,63 +62,62 @@ TELLING = (
         "forward, fatal in generate()",
         _CURE,
     ),
-    Telling(
+    Known(
         "warnings/system_prompt",
         "System prompt modified, audio output may not work as expected",
         Verdict.ok,
-        "harmless here: it is about speech that Qwen2.5-Omni's talker would make, and only text is "
-        "drawn; it garbles no completion",
+        "harmless here: it is about speech of Qwen2.5-Omni's talker, and only text is drawn; it "
+        "garbles no completion",
         "nothing to do",
     ),
 )
 
 
 @dataclass
-class Overheard:
-    """What was said inside `overheard`."""
+class Recorded:
+    """Warnings that were issued inside `recorded_warnings`."""
 
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def findings(self) -> list[Finding]:
-        """Explain the telling ones; silence is well."""
-        found = []
-        left = list(self.said)
-        for one in TELLING:
-            heard = [text for text in left if re.search(one.part, text)]
-            left = [text for text in left if text not in heard]
-            if heard:
-                count = float(len(heard))
+        """Explain the known ones, each message once; unknown ones give no finding."""
+        found, left = [], list(self.messages)
+        for one in KNOWN:
+            mine = [text for text in left if re.search(one.pattern, text)]
+            left = [text for text in left if text not in mine]
+            if mine:
+                count = float(len(mine))
                 found.append(Finding(one.check, count, "= 0", one.verdict, one.means, one.cure))
         return found
 
 
-class _Ear(logging.Handler):
-    def __init__(self, heard: Overheard) -> None:
+class _Handler(logging.Handler):
+    def __init__(self, recorded: Recorded) -> None:
         super().__init__(logging.WARNING)
-        self.heard = heard
+        self.recorded = recorded
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.heard.said.append(record.getMessage())
+        self.recorded.messages.append(record.getMessage())
 
 
 @contextmanager
-def overheard() -> Iterator[Overheard]:
-    """Listen to warnings and to transformers' log; both are passed on.
+def recorded_warnings() -> Iterator[Recorded]:
+    """Record Python's warnings and transformers' log; both are passed on.
 
-    transformers says some things once a process: heard before, they are not heard again.
+    transformers logs some warnings once a process: issued before, they are not recorded.
     """
-    heard = Overheard()
-    ear = _Ear(heard)
-    loggers = [logging.getLogger(name) for name in (*TALKATIVE, None)]
+    recorded = Recorded()
+    handler = _Handler(recorded)
+    loggers = [logging.getLogger(name) for name in (*NOT_PROPAGATING, None)]
     for logger in loggers:
-        logger.addHandler(ear)
+        logger.addHandler(handler)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            yield heard
+            yield recorded
     finally:
         for logger in loggers:
-            logger.removeHandler(ear)
+            logger.removeHandler(handler)
     for one in caught:
-        heard.said.append(str(one.message))
+        recorded.messages.append(str(one.message))
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

@@ -18,7 +18,7 @@ from core_rl.config import DoctorConfig
 from core_rl.doctor.callback import Examine
 from core_rl.doctor.findings import Finding, Verdict, finding, skipped
 from core_rl.doctor.hf.checks import check_policy, limited, training_mode
-from core_rl.doctor.known_warnings import overheard
+from core_rl.doctor.known_warnings import recorded_warnings
 from core_rl.types import Actions
 from omni_rl.config import Blank
 from omni_rl.data.record import Record
@@ -112,7 +112,7 @@ def examine(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list
     Returns:
         Findings; media first, because other checks fail in consequence.
     """
-    with overheard() as heard:
+    with recorded_warnings() as warned:
         few = min(probe.max_new, PROBE_TOKENS)
         found = media_findings(policy, records, replace(probe, max_new=few))
         try:
@@ -126,7 +126,7 @@ def examine(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list
             )
         except Exception as error:  # a fault may raise anywhere; the table must still be printed
             found.append(_raised("parity/raised", error))
-    return found + heard.findings()
+    return found + warned.findings()
 
 
 def media_findings(policy: OmniPolicy, records: Sequence[Record], probe: Probe) -> list[Finding]:

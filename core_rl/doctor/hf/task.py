@@ -20,7 +20,7 @@ from transformers import (
 from core_rl.config import DoctorConfig, HardwareConfig, OnFailure
 from core_rl.doctor.findings import UnhealthyError, failed
 from core_rl.doctor.hf.checks import Score, Trainer, diagnose
-from core_rl.doctor.known_warnings import overheard
+from core_rl.doctor.known_warnings import recorded_warnings
 from core_rl.doctor.report import write_findings
 from core_rl.doctor.weights import weight_findings
 from core_rl.hf.checkpointing import checkpoint_activations
@@ -73,7 +73,7 @@ def doctor(
     put_into(model, state)
     batch = tokenizer(rendered(tokenizer, prompts), padding=True, return_tensors="pt")
     torch.manual_seed(seed)
-    with overheard() as heard:
+    with recorded_warnings() as warned:
         found = weight_findings(model)
         found += diagnose(
             model,
@@ -81,7 +81,7 @@ def doctor(
             {name: value.to(model.device) for name, value in batch.items()},
             Trainer(temperature, max_new=doctor.max_new, score=scorer(temperature)),
         )
-    found += heard.findings()
+    found += warned.findings()
     metrics = write_findings(folder, found, f"doctor: {path}, {state}")
     if failed(found) and doctor.on_failure is not OnFailure.warn:
         raise UnhealthyError(found)

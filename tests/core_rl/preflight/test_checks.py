@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import tomllib
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from safetensors.torch import save_file
 
-from core_rl.doctor import known_warnings as overheard
 from core_rl.doctor.findings import Finding, UnhealthyError, Verdict
 from core_rl.preflight import packages as environment
 from core_rl.preflight.checks import (
@@ -268,44 +266,3 @@ def test_a_run_is_warned_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFi
     caplog.clear()
     assert before_run(bad | {"preflight": "off"}, tmp_path) is False
     assert not caplog.text
-
-
-# -- warnings that tell ----------------------------------------------------------------------------
-
-
-def say_all() -> overheard.Overheard:
-    with overheard.overheard() as heard:
-        warnings.warn("None of the inputs have requires_grad=True", stacklevel=1)
-        logging.getLogger("transformers.models.x").warning(
-            "Caching is incompatible with gradient checkpointing in XDecoderLayer. "
-            "Setting `past_key_values=None`."
-        )
-        logging.getLogger("transformers").warning(
-            "System prompt modified, audio output may not work as expected."
-        )
-        logging.getLogger("transformers").warning("something else")
-    return heard
-
-
-def test_telling_warnings_are_explained_and_passed_on() -> None:
-    with pytest.warns(UserWarning, match="requires_grad"):
-        heard = say_all()
-    found = by_check(heard.findings())
-    assert set(found) == {
-        "warnings/no_input_requires_grad",
-        "warnings/cache_dropped",
-        "warnings/system_prompt",
-    }
-    assert "train mode" in found["warnings/no_input_requires_grad"].cause
-    assert found["warnings/system_prompt"].verdict is Verdict.ok
-
-
-def test_silence_says_nothing() -> None:
-    with overheard.overheard() as heard:
-        pass
-    assert heard.findings() == []
-    assert not [
-        one
-        for one in logging.getLogger("transformers").handlers
-        if type(one).__module__ == "core_rl.doctor.known_warnings"
-    ]
