@@ -1,1 +1,1 @@
-"""Checks that a run is healthy: findings, the callback that asks for them, the report."""
+"""Checks that a run is healthy: findings, the callback that collects them, the report."""

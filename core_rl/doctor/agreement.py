@@ -198,7 +198,7 @@ def consistency_findings(
             "signal/alone_gap",
             gap,
             limit,
-            "a query's candidates score otherwise in the batch than alone: the first query is "
+            "a query's candidates score differently in the batch and alone: the first query is "
             "reused for the batch, padding is attended to, or rows are mixed up",
             "encode each query by itself and mask padding",
         )

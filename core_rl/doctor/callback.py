@@ -1,14 +1,15 @@
 """The doctor of a run: a gate before the first step of each phase, cheap checks on the way.
 
-A run whose completions are garbled, whose reward is constant or whose weights stand still costs as
-much as one that learns.  The gate asks what can be asked before anything was spent; the rest is
-asked of the first two steps and then every `doctor.every` steps, on a few candidates that were
-drawn anyway.  Neither touches the random state, so a run with the doctor is the run without.
+A run whose completions are garbled, whose reward is constant or whose weights do not change costs
+as much as one that learns.  The gate checks what can be checked before the first step.  The rest is
+checked at the first two steps and then every `doctor.every` steps, on a few candidates that were
+drawn anyway.  The random state is not touched, so a run is the same with and without the doctor.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,34 +45,38 @@ from core_rl.doctor.weights import (
     change_findings,
     gradient_findings,
     optimizer_findings,
+    rate_finding,
     reference_findings,
     sample_weights,
+    sample_without_gradients,
     stays_findings,
     weight_findings,
+    weights_finite,
 )
 from core_rl.hardware import mean_over_ranks, own_randomness
 from core_rl.loop.module import Batch, GroupPolicyModule
+from core_rl.loop.optim import MasterAdamW
 from core_rl.objective.losses import learning_steps
 from core_rl.types import Describe, Group, Policy, Query, RewardTable
 
 log = logging.getLogger(__name__)
 
-# What a pipeline knows beyond the loop: (policy, queries, temperature, limits) -> findings.
+# A pipeline's own check of a policy: (policy, queries, temperature, limits) -> findings.
 Examine = Callable[[Any, Sequence[Query], float, DoctorConfig], list[Finding]]
 
-EARLY_STEPS = 2  # after the first update a sampler without the new weights begins to show
-REMEMBERED = 64  # rollouts whose old log-probs are compared when they come again
+EARLY_STEPS = 2  # a sampler without the new weights shows after the first update
+REMEMBERED = 64  # rollouts whose old log-probs are kept, to be compared when they are reused
 KEPT_ROUNDS = 20  # unhealthy rounds in health.json
 
 
 def examine_policy(
     policy: Policy, queries: Sequence[Query], temperature: float, limits: DoctorConfig
 ) -> list[Finding]:
-    """Draw a few candidates and score them: what the gate asks where a pipeline has no more to ask.
+    """Draw a few candidates and score them: the gate's check where a pipeline has none of its own.
 
     Args:
         policy: as a training step would use it.
-        queries: one at least; two show what is mixed up between them.
+        queries: one at least; two show whether they are mixed up.
         temperature: of the run.
         limits: how much to draw.
     """
@@ -96,13 +101,15 @@ def examine_policy(
 
 
 class Doctor(Callback):
-    """Check a run, log what was found under `health/`, keep it in `health.json`.
+    """Check a run, log findings under `health/`, keep them in `health.json`.
+
+    Loss and gradient norm are checked at every step.
 
     Args:
         limits: when to look, at what, and what to do about it.
         folder: of the run.
-        spare: queries that fill the gate's up where a batch has too few.
-        examine: the policy, at the gate.
+        spare: more queries for the gate, where a batch has too few.
+        examine: check of the policy at the gate.
         describe: columns that name a query; a `prompt` among them says which language to expect.
 
     Raises:
@@ -127,8 +134,8 @@ class Doctor(Callback):
         self._step = 0  # optimiser steps done when last looked at
         self._began = 0  # the step at which the phase, or a resumed run, began
         self._due = True  # the first steps of a phase are always looked at
-        self._early = True  # little was spent yet: the time to stop
-        self._drawn = True  # inside the step, so that the run's rewards judged it just now
+        self._early = True  # little was spent yet, so a failure stops the run
+        self._drawn = True  # candidates were drawn and judged inside this step
         self._has_signal = False
         self._signals = 0  # optimiser steps so far that had a signal
         self._signals_before = 0  # those of them before the present phase
@@ -159,11 +166,14 @@ class Doctor(Callback):
     def _gate(
         self, trainer: L.Trainer, module: GroupPolicyModule, batch: Batch, kind: PhaseKind
     ) -> list[Finding]:
-        """Ask all that needs no update; the policy is drawn from only where that is safe."""
+        """Check all that needs no update; draw from the policy only where that is safe."""
         found = weight_findings(module.policy)
         for optimizer in trainer.optimizers:
-            if not _is_sharded(optimizer):
-                found += optimizer_findings(module.policy, optimizer)
+            found += (
+                [rate_finding(optimizer)]
+                if _is_sharded(optimizer)
+                else optimizer_findings(module.policy, optimizer)
+            )
         for reference in module.references:
             found += reference_findings(module.policy, reference)
         if failed(found) or kind is not PhaseKind.grpo:
@@ -172,7 +182,7 @@ class Doctor(Callback):
         queries = [*own, *self.spare][: self.limits.queries]
         try:
             found += self.examine(module.policy, queries, module.temperature, self.limits)
-            return list({one.check: one for one in found}.values())  # some ask the same
+            return list({one.check: one for one in found}.values())  # some checks run twice
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             log.exception("drawing from the policy or scoring what it drew raised")
             cause = f"drawing or scoring raises {type(error).__name__}: {error}"
@@ -195,11 +205,9 @@ class Doctor(Callback):
         fresh = before is None or before[0] is not group.rewards
         if fresh and by_reward and group.actions.num_candidates > 1:
             self.rewards.add(group.rewards, group.mixed_B)
-        if self._due and not self._found:
-            self._found = [_loss_finding(float(loss.detach()))]
-            if by_reward:
-                with _as_in_training(trainer, pl_module):
-                    self._found += self._of_candidates(pl_module, group, before)
+        if self._due and not self._found and by_reward:
+            with _as_in_training(trainer, pl_module):
+                self._found += self._of_candidates(pl_module, group, before)
         if fresh and group.actions.logp_BGT is not None:
             while len(self._seen) >= REMEMBERED:
                 del self._seen[next(iter(self._seen))]
@@ -212,7 +220,7 @@ class Doctor(Callback):
         group: Group,
         before: tuple[RewardTable, Tensor, int] | None,
     ) -> list[Finding]:
-        """Look at the candidates that a step is about to learn from."""
+        """Check the candidates that a step is about to learn from."""
         prompts = [str(self.describe(query).get("prompt", "")) for query in group.queries[:2]]
         found = degeneration_findings(group.actions, self.limits, prompts)
         temperature = module.temperature_of(group)
@@ -241,10 +249,19 @@ class Doctor(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
-        if not self._due or _is_sharded(optimizer):
+        if not self._due:
             return
-        self._found += gradient_findings(pl_module.policy, self._has_signal)
-        self._before = sample_weights(pl_module.policy)
+        rate = rate_finding(optimizer)
+        self._found.append(rate)
+        policy = pl_module.policy
+        if not _is_sharded(optimizer):
+            self._found += gradient_findings(policy, self._has_signal)
+            masters = optimizer.masters if isinstance(optimizer, MasterAdamW) else None
+            self._before = sample_weights(policy, masters)
+        elif self._has_signal:
+            self._before = sample_without_gradients(policy)
+        if failed([rate]):  # which is the reason why no weight changes
+            self._before = None
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
@@ -253,10 +270,14 @@ class Doctor(Callback):
         self._step = trainer.global_step
         self._signals += self._has_signal
         self._has_signal = False
+        finite = _finite_findings(trainer)
+        if failed(finite) and not self._due:
+            broken = weights_finite(pl_module.policy)
+            self._report(trainer, pl_module, [*finite, broken], fatal=failed([broken]))
         if self._due:
-            found, self._found = self._found, []
+            found, self._found = [*finite, *self._found], []
             if self._before is not None:
-                found += change_findings(pl_module.policy, self._before)
+                found += change_findings(self._before)
                 self._before = None
             found += self._of_the_step(trainer, pl_module)
             found += weight_findings(pl_module.policy)
@@ -268,7 +289,7 @@ class Doctor(Callback):
         self._due = self._early or (self._step + 1) % self.limits.every == 0
 
     def _of_the_step(self, trainer: L.Trainer, module: GroupPolicyModule) -> list[Finding]:
-        """Ask of the very first update which way it went: momentum and KL do not pull yet."""
+        """Check the direction of the first update, where momentum and KL have no effect yet."""
         group = module.last_group
         if (
             group is None
@@ -282,9 +303,23 @@ class Doctor(Callback):
             mask_BGT = learning_steps(group.actions, group.mixed_B, module.loss.mask_truncated)
             return direction_findings(module.policy, group, mask_BGT, temperature)
 
-    # -- what is done about it ---------------------------------------------------------------
+    # -- reporting ---------------------------------------------------------------------------
 
-    def _report(self, trainer: L.Trainer, module: GroupPolicyModule, found: list[Finding]) -> None:
+    def _report(
+        self,
+        trainer: L.Trainer,
+        module: GroupPolicyModule,
+        found: list[Finding],
+        fatal: bool = False,
+    ) -> None:
+        """Log and keep findings; stop the run where the settings say so.
+
+        Args:
+            trainer: of the run.
+            module: of the run.
+            found: in this round.
+            fatal: nothing more can be learned, so that `auto` stops late in a run as well.
+        """
         step = trainer.global_step
         for logger in trainer.loggers:
             logger.log_metrics(health_metrics(found), step)
@@ -292,7 +327,7 @@ class Doctor(Callback):
             self._keep(step, found)
             _tell(step, found)
         stops = self.limits.on_failure is OnFailure.abort or (
-            self.limits.on_failure is OnFailure.auto and self._early
+            self.limits.on_failure is OnFailure.auto and (self._early or fatal)
         )
         # Every rank must stop, or the others wait for it for ever.
         share = mean_over_ranks(float(failed(found)), module.device)
@@ -300,7 +335,7 @@ class Doctor(Callback):
             raise UnhealthyError(found)
 
     def _keep(self, step: int, found: Sequence[Finding]) -> None:
-        """Write `health.json`: the first rounds, the last, and the newest that were not well."""
+        """Write `health.json`: the first rounds, the last, and the newest that failed."""
         self._rounds.append(round_of(step, found))
         first, rest = self._rounds[: 1 + EARLY_STEPS], self._rounds[1 + EARLY_STEPS :]
         sick = [one for one in rest[:-1] if not one["healthy"]]
@@ -310,7 +345,7 @@ class Doctor(Callback):
 
 @contextmanager
 def _as_in_training(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """The precision of a training step, and random numbers of one's own."""
+    """The precision of a training step, with random numbers apart from the run's."""
     with own_randomness(module.device), trainer.precision_plugin.train_step_context():
         yield
 
@@ -320,15 +355,25 @@ def _is_sharded(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer).__module__.startswith("deepspeed")
 
 
-def _loss_finding(loss: float) -> Finding:
-    return finding(
-        "loss/finite",
-        loss,
-        "finite",
-        abs(loss) < float("inf"),
-        f"the loss is {loss}: NaN or infinite log-probs, advantages or weights",
-        "look at weights/not_finite and the rewards; train in bf16 or fp32 instead of fp16",
-    )
+def _finite_findings(trainer: L.Trainer) -> list[Finding]:
+    """Check the loss and the gradient's norm of every step, as they were logged."""
+    names = {"loss/finite": "train/loss", "gradient/finite": "train/grad_norm"}
+    if str(trainer.precision).startswith("16"):  # steps that overflow are skipped on purpose
+        del names["gradient/finite"]
+    metrics = trainer.callback_metrics
+    return [
+        finding(
+            check,
+            (figure := float(metrics[name])),
+            "finite",
+            math.isfinite(figure),
+            f"{name} is {figure}: NaN or infinite log-probs, advantages or weights",
+            "look at weights/not_finite and the rewards; lower trainer.lr or trainer.grad_clip; "
+            "train in bf16 or fp32 instead of fp16",
+        )
+        for check, name in names.items()
+        if name in metrics
+    ]
 
 
 def _tell(step: int, found: Sequence[Finding]) -> None:

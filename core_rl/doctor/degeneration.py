@@ -77,7 +77,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def script_of(char: str) -> str | None:
-    """Script of a letter by its Unicode name (`LATIN`, `CJK`, ...); None for what is no letter."""
+    """Script of a letter by its Unicode name (`LATIN`, `CJK`, ...); None for other characters."""
     if not char.isalpha():
         return None
     return unicodedata.name(char, "UNKNOWN").partition(" ")[0]
@@ -110,8 +110,7 @@ def degeneration_findings(
         actions: as they were drawn.
         limits: thresholds.
         references: texts in the language that is expected: prompts or solutions.
-        complete: whether candidates had the run's own length limit, so that an end is to be hoped
-            for.
+        complete: whether candidates had the run's own length limit, so that an end is expected.
     """
     seen = repetition(actions)
     if not seen.judged:
@@ -160,8 +159,8 @@ def _blank(actions: Actions) -> Finding:
         0.5,
         f"{share:.0%} of the completions are blank: the first token drawn ends them, or all that "
         "is drawn is special tokens",
-        "look at template/generation_prompt and the end of the prompt: a model that sees a closed "
-        "turn has nothing to say",
+        "look at template/generation_prompt and the end of the prompt: after a closed turn a "
+        "model generates nothing",
     )
 
 
@@ -203,7 +202,7 @@ def _drift(actions: Actions, limits: DoctorConfig, references: Sequence[str]) ->
 
 
 class RewardWatch:
-    """Rewards of groups over a stretch of training; says which of them carry no signal.
+    """Rewards of groups over a stretch of training; tells which of them carry no signal.
 
     A single flat group means little (a question may be too easy or too hard); so a verdict waits
     for `DoctorConfig.flat_groups` of them.

@@ -104,7 +104,7 @@ def direction_findings(
 
 
 def reward_findings(reward: WeightedReward, group: Group) -> list[Finding]:
-    """Check that a query is judged alike in the batch and alone.
+    """Check that a query gets the same rewards in the batch and alone.
 
     A reward that reads the batch's first solution, or answers in another order, differs.  One that
     differs from call to call cannot be checked like this.
@@ -120,14 +120,14 @@ def reward_findings(reward: WeightedReward, group: Group) -> list[Finding]:
     alone = reward.score(group.queries[last:], _with_texts(group.actions, last))
     off = _differ(group.rewards, alone, last)
     if off and _differ(group.rewards, reward.score(group.queries, group.actions), None):
-        return [skipped(check, f"{', '.join(off)} never answer twice alike")]
+        return [skipped(check, f"{', '.join(off)} differ from call to call")]
     return [
         equals(
             check,
             len(off),
             0,
-            f"{', '.join(off)} judge a query otherwise in the batch than alone: the first record's "
-            "solution or type is used for all, or values come in another order",
+            f"{', '.join(off)} judge a query differently in the batch and alone: the first "
+            "record's solution or type is used for all, or values come in another order",
             "return values[b][g] for query b and candidate g, each from its own record",
         )
     ]

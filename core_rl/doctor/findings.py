@@ -10,7 +10,7 @@ import pandas as pd
 
 
 class Verdict(Enum):
-    """What a check says of a run; `skipped` where it does not apply."""
+    """Result of a check; `skipped` where it does not apply."""
 
     ok = "ok"
     warn = "warn"

@@ -49,7 +49,7 @@ def read_rounds(folder: Path) -> list[Finding]:
 
 
 def warn_of(found: Sequence[Finding]) -> None:
-    """Log each finding that is not well, its cause and its cure."""
+    """Log cause and cure of each warning and failure."""
     for one in found:
         if one.verdict in (Verdict.fail, Verdict.warn):
             log.warning("%s %s: %s -> %s", one.verdict.value, one.check, one.cause, one.cure)
@@ -60,7 +60,7 @@ def write_findings(folder: Path, found: Sequence[Finding], title: str) -> dict[s
 
     Args:
         folder: of the run.
-        found: failures need not stand first.
+        found: in any order.
         title: of the page.
 
     Returns:
@@ -85,7 +85,7 @@ def write_findings(folder: Path, found: Sequence[Finding], title: str) -> dict[s
 
 
 def text_of(found: Sequence[Finding]) -> str:
-    """The table in narrow columns; below it cause and cure of what is not well."""
+    """The table in narrow columns; below it cause and cure of warnings and failures."""
     narrow = health_table(found)[["check", "figure", "expected", "verdict"]]
     lines = [narrow.to_string(index=False)]
     for one in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,10 @@ from core_rl.types import Reference
 SAMPLED = 4096  # elements a tensor that are compared before and after a step
 UNTOUCHED = 0.1  # share of trainable tensors that a model may leave unused (special embeddings)
 ADAPTERS = "the reference is the policy with its adapters as they were"
-FEW_MOVE = 0.01  # share of weights with a gradient that a step must move, or it mostly rounds away
+# Share of weights with a gradient that a step must move.  Healthy steps in float32, and with
+# adapters, move all; updates that bfloat16 rounds away, a clip norm near 0 or a rate that is far
+# too small leave 1 to 5 %.
+FEW_MOVE = 0.5
 
 
 # -- weights and optimiser -----------------------------------------------------------------------
@@ -61,10 +64,6 @@ def optimizer_findings(module: nn.Module, optimizer: torch.optim.Optimizer) -> l
     own = {id(p) for p in module.parameters()}
     missing = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in held]
     strange = sum(1 for index in held if index not in own)
-    rate = max(
-        (max(group["lr"], group.get("initial_lr", 0.0)) for group in optimizer.param_groups),
-        default=0.0,
-    )
     return [
         equals(
             "optimizer/missing",
@@ -82,15 +81,23 @@ def optimizer_findings(module: nn.Module, optimizer: torch.optim.Optimizer) -> l
             f"the optimiser holds {strange} parameters that are not the policy's: it trains a copy",
             "build the optimiser from the very module that computes the loss",
         ),
-        finding(
-            "optimizer/learning_rate",
-            float(rate),
-            "> 0, finite",
-            0 < rate < math.inf,
-            f"the learning rate is {rate:g}: weights cannot change sensibly",
-            "give trainer.lr above 0 and a schedule that starts above 0",
-        ),
+        rate_finding(optimizer),
     ]
+
+
+def rate_finding(optimizer: torch.optim.Optimizer) -> Finding:
+    """Check the rate of the next step; this project's schedules stay above 0 to their end."""
+    rate = float(max((group["lr"] for group in optimizer.param_groups), default=0.0))
+    base = float(max((group.get("initial_lr", 0.0) for group in optimizer.param_groups), default=0))
+    cause = f"the learning rate is {rate:g}: weights cannot change sensibly"
+    cure = "give trainer.lr above 0 and a schedule that starts above 0"
+    if rate == 0 < base:
+        cause = (
+            f"the scheduler holds the learning rate at 0 (base rate {base:g}): no weight changes"
+        )
+        cure = "let the factor of the schedule be above 0 at every step, and step it once a step"
+    healthy = 0 < rate < math.inf
+    return finding("optimizer/learning_rate", rate, "> 0, finite", healthy, cause, cure)
 
 
 def gradient_findings(module: nn.Module, has_signal: bool) -> list[Finding]:
@@ -150,21 +157,47 @@ def gradient_findings(module: nn.Module, has_signal: bool) -> list[Finding]:
 
 @dataclass(frozen=True)
 class WeightSample:
-    """A few elements of every trainable tensor, and of its gradient, before a step."""
+    """A few elements of every trainable tensor before a step.
 
+    Attributes:
+        held: the tensors that the step changes, by name.
+        values: their elements.
+        moving: True where the gradient is not 0.
+        least: share of those that the step must move.
+    """
+
+    held: dict[str, Tensor]
     values: dict[str, Tensor]
     moving: dict[str, Tensor]
+    least: float = FEW_MOVE
 
 
 @torch.no_grad()
-def sample_weights(module: nn.Module) -> WeightSample:
-    """Note elements of each trainable tensor and which of them have a gradient."""
-    values, moving = {}, {}
-    for name, p in module.named_parameters():
-        if p.requires_grad and p.grad is not None:
-            values[name] = _strided(p).clone()
-            moving[name] = _strided(p.grad) != 0
-    return WeightSample(values, moving)
+def sample_weights(
+    module: nn.Module, masters: Mapping[nn.Parameter, Tensor] | None = None
+) -> WeightSample:
+    """Note elements of each trainable tensor and which of them have a gradient.
+
+    Args:
+        module: the policy, after the backward pass.
+        masters: float32 copies that the optimiser steps in place of some parameters.
+    """
+    trained = {n: p for n, p in module.named_parameters() if p.requires_grad and p.grad is not None}
+    held = {name: (masters or {}).get(p, p) for name, p in trained.items()}
+    return WeightSample(
+        held,
+        {name: _strided(tensor).clone() for name, tensor in held.items()},
+        {name: _strided(p.grad) != 0 for name, p in trained.items() if p.grad is not None},
+    )
+
+
+@torch.no_grad()
+def sample_without_gradients(module: nn.Module) -> WeightSample:
+    """Note elements of each trainable tensor where an engine holds gradients and masters itself."""
+    held: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    values = {name: _strided(tensor).clone() for name, tensor in held.items()}
+    moving = {name: torch.ones_like(value, dtype=torch.bool) for name, value in values.items()}
+    return WeightSample(held, values, moving, least=0.0)
 
 
 def _strided(tensor: Tensor) -> Tensor:
@@ -173,14 +206,12 @@ def _strided(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def change_findings(module: nn.Module, before: WeightSample) -> list[Finding]:
+def change_findings(before: WeightSample) -> list[Finding]:
     """Check that a step really changed the weights whose gradient is not 0."""
     moved, expected, still = 0, 0, []
-    for name, p in module.named_parameters():
-        if name not in before.values:
-            continue
+    for name, tensor in before.held.items():
         should = before.moving[name]
-        changed = (_strided(p) != before.values[name]) & should
+        changed = (_strided(tensor) != before.values[name]) & should
         moved += int(changed.sum())
         expected += int(should.sum())
         if bool(should.any()) and not bool(changed.any()):
@@ -192,14 +223,14 @@ def change_findings(module: nn.Module, before: WeightSample) -> list[Finding]:
         finding(
             "weights/changed_share",
             share,
-            f"> {FEW_MOVE:g}",
-            share > FEW_MOVE,
-            f"weights do not change after a step although they have gradients ({len(still)} "
-            f"tensors stand still, the first {_first(still)}): the update is lost to rounding "
-            "(half-precision weights with a small rate), the step was skipped, or the optimiser "
-            "holds other tensors",
-            "keep weights in float32 (hardware.precision=bf16-mixed) or raise trainer.lr; build "
-            "the optimiser from the policy's own parameters",
+            f"> {before.least:g}",
+            share > before.least,
+            f"{1 - share:.0%} of the weights do not change in a step although they have gradients "
+            f"({len(still)} tensors not at all, the first {_first(still)}): the update is lost to "
+            "rounding (half-precision weights, a rate or a clip norm far too small), the step was "
+            "skipped, or the optimiser holds other tensors",
+            "keep weights or their masters in float32 (hardware.precision=bf16-mixed); raise "
+            "trainer.lr or trainer.grad_clip; build the optimiser from the policy's own parameters",
             Verdict.warn if moved else Verdict.fail,
         )
     ]

@@ -3,7 +3,7 @@
 The candidates of a question write their keys and values, token by token, into one buffer behind
 the question's prompt; all their queries read that buffer in one attention, under a mask that shows
 each candidate the prompt and its own tokens.  Nothing is copied when a token is added, and a
-candidate that has ended leaves by dropping its query.
+candidate that has ended is removed by dropping its query.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from core_rl.hf.encoded_prompt import Layers
-from core_rl.hf.generation import Sampling, draw, suppression
+from core_rl.hf.generation import Sampling, draw, refuse_not_finite, suppression
 from core_rl.hf.shared_attention import AttentionLayer
 
 
 class GrowingCache:
     """Keys and values of B prompts and of the tokens that G candidates of each add.
 
-    Candidates are rows, ordered by question.  Their queries stand in a grid of B * W cells, W being
+    Candidates are rows, ordered by question.  Their queries fill a grid of B * W cells, W being
     the most candidates that any question still has; it is full, and no copy is made, while all
     questions have equally many.
 
@@ -66,7 +66,7 @@ class GrowingCache:
         self.cells_N: Tensor | None = None  # of each row in the grid; None = the grid is full
 
     def open_column(self) -> None:
-        """Make room for one more token of every cell, seen by that cell alone."""
+        """Make room for one more token of every cell, visible only to that cell."""
         self.start, self.end = self.end, self.end + self.width
         self.bias_BUWS[..., self.start : self.end].diagonal(dim1=2, dim2=3).zero_()
         self.mask = self.bias_BUWS.flatten(1, 2).unsqueeze(1)[..., : self.end]
@@ -226,5 +226,6 @@ def decode_rows(
                 break
             if taken < max_new:
                 decoder.keep(alive_N)
+    refuse_not_finite(logp_NT[:, :taken])
     mask_NT = torch.arange(taken, device=ids_NT.device) < lengths_N.unsqueeze(1)
     return ids_NT[:, :taken], mask_NT, logp_NT[:, :taken]

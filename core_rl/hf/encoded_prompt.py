@@ -1,4 +1,4 @@
-"""What a model is fed of a prompt, and what is kept of it afterwards."""
+"""Inputs of a prompt, and what is kept of it after encoding."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def followed_by(
     """Return the inputs of N prompts with a completion behind each.
 
     Args:
-        inputs: of the prompts alone.  `position_ids` stay as they are.
+        inputs: of the prompts only.  `position_ids` stay as they are.
         ids_NT: the completions.
         mask_NT: True on their real tokens; None = everywhere.
         per_token: as `PER_TOKEN`, for a model with inputs of other names.

@@ -74,7 +74,7 @@ def generation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def last_logits_only(model: PreTrainedModel) -> Iterator[None]:
-    """Feed the output head the last position alone: a prompt's other logits are never read."""
+    """Run the output head on the last position only: a prompt's other logits are not needed."""
     head = model.get_output_embeddings()
     assert isinstance(head, nn.Module)
     handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
@@ -125,7 +125,22 @@ def draw(logp_NK: Tensor) -> Tensor:
     summed_NK = logp_NK.double().exp().cumsum(dim=-1)
     bar_N1 = torch.rand_like(summed_NK[:, :1]) * summed_NK[:, -1:]
     # An option without probability adds nothing, so the sum never passes the bar there.
-    return torch.searchsorted(summed_NK, bar_N1, right=True).squeeze(-1)
+    chosen_N = torch.searchsorted(summed_NK, bar_N1, right=True).squeeze(-1)
+    return chosen_N.clamp_(max=logp_NK.shape[-1] - 1)  # past the end where sums are NaN
+
+
+def refuse_not_finite(logp_NT: Tensor) -> None:
+    """Look at what was drawn, once a rollout.
+
+    Raises:
+        ValueError: a drawn token has a log-prob that is NaN or infinite.
+    """
+    if not bool(logp_NT.isfinite().all()):
+        raise ValueError(
+            "log-probs of drawn tokens are NaN or infinite: weights are not finite, or activations "
+            "overflow; start from a checkpoint that is whole, lower trainer.lr, or compute in bf16 "
+            "or fp32 instead of fp16"
+        )
 
 
 @torch.no_grad()
@@ -173,4 +188,6 @@ def decode(
             use_cache=True,
             **kept,
         ).logits[:, -1]
-    return torch.stack(ids, 1), torch.stack(masks, 1), torch.stack(logps, 1)
+    logp_NT = torch.stack(logps, 1)
+    refuse_not_finite(logp_NT)
+    return torch.stack(ids, 1), torch.stack(masks, 1), logp_NT

@@ -53,7 +53,7 @@ def chosen_log_probs(
     Args:
         head: turns hidden states into logits.
         hidden_SD: of the positions that predict.
-        chosen_S: ids they are asked about.
+        chosen_S: the id to score at each position.
         temperature: above 0.
         suppress: ids without probability.
         chunk: logits at a time; None takes what suits the device.

@@ -86,7 +86,7 @@ class HFPolicy(Policy[EncodedPrompt]):
         self.rows_per_pass = rows_per_pass
         self.fused_decode = fused_decode
         self.recompute = recompute
-        self._said = ""  # why prompts are not shared, as last logged
+        self._reason = ""  # why prompts are not shared, as last logged
         self.register_buffer("stop_ids", torch.tensor(list(stop_ids)), persistent=False)
         self.register_buffer(
             "suppress_ids", torch.tensor(list(suppress_ids), dtype=torch.long), persistent=False
@@ -136,7 +136,7 @@ class HFPolicy(Policy[EncodedPrompt]):
     def frozen_copy(self) -> HFPolicy | AdapterReference:
         """Copy the policy for reference; it takes no gradient and does not follow training.
 
-        With adapters they alone are copied.
+        With adapters, only those are copied.
         """
         if self.has_adapters:
             return AdapterReference(self)
@@ -150,7 +150,7 @@ class HFPolicy(Policy[EncodedPrompt]):
 
     def encode(self, queries: Sequence[Query]) -> EncodedPrompt:
         """Encode each query by itself, without padding; with its graph where gradients are on."""
-        if not self.shared_prompt or self._says_why_not(why_not_shared(self.model)):
+        if not self.shared_prompt or self._logs_why_not(why_not_shared(self.model)):
             return EncodedPrompt(queries)
         return EncodedPrompt(queries, self._prefixes(queries))
 
@@ -216,10 +216,10 @@ class HFPolicy(Policy[EncodedPrompt]):
             for name, value in inputs.items()
         }
 
-    def _says_why_not(self, reason: str | None) -> bool:
+    def _logs_why_not(self, reason: str | None) -> bool:
         """Log once why prompts are encoded again for every candidate."""
-        if reason is not None and reason != self._said:
-            self._said = reason
+        if reason is not None and reason != self._reason:
+            self._reason = reason
             log.info("prompts are encoded again for every candidate: %s", reason)
         return reason is not None
 
@@ -230,7 +230,7 @@ class HFPolicy(Policy[EncodedPrompt]):
                 inputs, next_position = self._build([query])
                 found.append(encode_prompt(self.model, inputs, next_position, self.recompute))
             except SharingUnsupported as reason:
-                self._says_why_not(str(reason))
+                self._logs_why_not(str(reason))
                 self.shared_prompt = False
                 return None
         return tuple(found)

@@ -44,7 +44,7 @@ def operations_again() -> AbstractContextManager[Any]:
 
 @contextmanager
 def layers_again(decoder: nn.Module, attend: Attend, *, but_last: bool = False) -> Iterator[None]:
-    """Inside, every layer of `decoder` keeps its input alone.
+    """Inside, every layer of `decoder` keeps only its input.
 
     Args:
         decoder: whose layers are transformers' own.

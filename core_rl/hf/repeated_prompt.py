@@ -25,7 +25,7 @@ from core_rl.hf.log_probs import chosen_log_probs
 from core_rl.hf.shared_prompt import has_plain_head, is_partitioned
 from core_rl.types import Actions
 
-# Queries by their place, completions [N, T] of them and mask -> a left-padded batch.
+# Indices of N queries, their completions [N, T] and mask -> a left-padded batch.
 Build = Callable[[list[int], Tensor, Tensor], Inputs]
 
 

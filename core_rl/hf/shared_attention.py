@@ -29,7 +29,7 @@ from core_rl.hf.encoded_prompt import Layers
 Parts = tuple[Tensor, Tensor, Tensor]  # query, key and value
 
 NAME = "shared_prompt"
-# What a decoder may ask of its attention that is not computed here.
+# Options of attention that are not computed here.
 _UNKNOWN = ("softcap", "sliding_window", "s_aux", "position_bias", "block_indices")
 
 
@@ -160,7 +160,7 @@ class PackedAttention:
 
 
 class PackedRows:
-    """Where the tokens of N = B * G candidates of up to T tokens stand in one packed row of S."""
+    """Places of the tokens of N = B * G candidates of up to T tokens in one packed row of S."""
 
     def __init__(self, mask_BGT: Tensor) -> None:
         self.num_rows, self.steps = mask_BGT.shape[0] * mask_BGT.shape[1], mask_BGT.shape[2]
@@ -201,7 +201,7 @@ def _unfold(folded: Tensor, heads: int) -> Tensor:
 def merged_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float, rows: PackedRows, *prompt: Tensor
 ) -> Tensor:
-    """Attend by `_MergedAttention`, in one type: what autocast asks for, else the query's."""
+    """Attend by `_MergedAttention`, in one type: autocast's, else the query's."""
     # Autocast knows no kernel by its aten name, and rotary embeddings leave queries in float32.
     cast = torch.is_autocast_enabled("cpu") and query.dtype is not torch.float64
     dtype = torch.get_autocast_dtype("cpu") if cast else query.dtype

@@ -90,7 +90,7 @@ def encode_prompt(
     except PromptEncoded:
         layers = [(keys[:, :, :-1], values[:, :, :-1]) for keys, values in attend.layers]
         return Prefix(layers, ids_1P[0], next_position[0] - 1)
-    raise SharingUnsupported("its layers do not ask transformers for their attention")
+    raise SharingUnsupported("its layers do not use transformers' attention functions")
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
-"""Look before a run leaves: packages, devices, files, memory and disk, for any pipeline.
+"""Checks before a run: packages, devices, files, memory and disk, for any pipeline.
 
-It reads the composed configuration as plain values, so it knows no pipeline; what a field means is
-taken from its name and from what its value looks like.
+The composed configuration is read as plain values.  Whether a field names a file is decided by its
+name and the form of its value, so no pipeline needs to be known.
 """
 
 from __future__ import annotations

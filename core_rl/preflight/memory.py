@@ -1,4 +1,4 @@
-"""How much memory and disk a run needs, by a simple sum that can be checked by hand.
+"""Estimate the memory and disk that a run needs, by a sum that can be checked by hand.
 
     memory of a device = weights + gradients + optimiser + reference + cache + logits
 

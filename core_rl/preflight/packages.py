@@ -1,6 +1,6 @@
-"""Is this Python able to run what is asked for?  Versions, and packages that are there and broken.
+"""Check versions of packages, and packages that are installed but broken.
 
-Nothing heavy is imported to find out: what is installed is read from its metadata.
+Versions are read from metadata, so nothing heavy is imported.
 """
 
 from __future__ import annotations

@@ -117,6 +117,22 @@ class StandsStill(GroupPolicyModule):
         return torch.optim.SGD(self.policy.parameters(), lr=1e-30)
 
 
+class SchedulesNothing(GroupPolicyModule):
+    """The schedule's factor is 0 at every step."""
+
+    def configure_optimizers(self) -> Any:
+        found = super().configure_optimizers()
+        scheduler = torch.optim.lr_scheduler.LambdaLR(found["optimizer"], lambda step: 0.0)
+        return found | {"lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class RoundsAway(GroupPolicyModule):
+    """Half-precision weights without masters, at a rate that most of them cannot show."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.policy.parameters(), lr=1e-3)
+
+
 class ScoresOldAgain(GroupPolicyModule):
     """Old log-probs are taken from the updated policy, as `logp.detach()` would give them."""
 
@@ -136,6 +152,19 @@ class LosesAdvantages(GroupPolicyModule):
 class ClimbsTheLoss(GroupPolicyModule):
     def configure_optimizers(self) -> Any:
         return torch.optim.AdamW(self.policy.parameters(), lr=0.05, maximize=True)
+
+
+class Poisons(Callback):
+    """One gradient is NaN at one step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step == self.step:
+            for parameter in pl_module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.fill_(torch.nan)
 
 
 class Freezes(Callback):

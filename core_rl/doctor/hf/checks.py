@@ -1,4 +1,4 @@
-"""Is what a model learns from what it drew?  The same question to any trainer and to ours.
+"""Does a model learn from exactly what it drew?  Checks for any trainer and for our policies.
 
 `diagnose` takes a Hugging Face model, the batch that is fed to `generate` and, where the trainer
 has one, its own scoring of completions:
@@ -9,7 +9,7 @@ has one, its own scoring of completions:
     print(health_table(diagnose(model, tokenizer, batch)).to_string())
 
 Call it in the very state in which the trainer would draw: nothing is switched for it.
-`check_policy` asks the same of a policy of this project.
+`check_policy` does the same for a policy of this project.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def diagnose(
             out of `inputs`.
 
     Returns:
-        Findings under `prompts/`, `tokens/`, `cache/`, `sampling/` and `parity/`; of weights that
-        are not finite, that alone.
+        Findings under `prompts/`, `tokens/`, `cache/`, `sampling/` and `parity/`; only the
+        finding of weights where those are not finite.
     """
     if failed(broken := [weights_finite(model)]):
         return broken  # nothing can be drawn

@@ -1,4 +1,4 @@
-"""Why log-probabilities are off: reproduce the known faults and see which one fits.
+"""Find the cause of wrong log-probabilities: reproduce known faults and see which one fits.
 
 A gap alone says that something is wrong.  Each hypothesis computes what the log-probabilities would
 be under one fault; where that reproduces what was observed, the cause is known and not guessed.  It
@@ -47,9 +47,15 @@ def explain(
         hypotheses: more of them, tried beside those of this module.
 
     Returns:
-        The hypothesis that leaves the smallest gap; where none fits, what the gap's shape says.
+        The hypothesis that leaves the smallest gap; where none fits, a guess from the gap's shape.
     """
-    before = gap_between(observed_NT, case.score(), case.mask_NT)
+    plain_NT = case.score()
+    before = gap_between(observed_NT, plain_NT, case.mask_NT)
+    if bool((plain_NT.isnan() & case.mask_NT).any()):
+        cause = (
+            "the plain forward itself gives NaN: weights are not finite, or activations overflow"
+        )
+        return Explanation(cause, "compute in bf16 or fp32 instead of fp16", before)
     if not bool(torch.where(case.mask_NT, observed_NT, 0.0).isfinite().all()):
         return Explanation(
             "log-probs of drawn tokens are NaN or infinite: weights are not finite, or a "
@@ -79,7 +85,7 @@ def _tried(hypothesis: Hypothesis, case: Case, observed_NT: Tensor) -> Explanati
 
 
 def _by_shape(gap: Gap, tolerance: Tolerance) -> Explanation:
-    """Read the cause from where the gap lies."""
+    """Guess the cause from the tokens that show the gap."""
     if gap.first <= tolerance.max_abs < gap.rest and gap.rest > PLAUSIBLE_GAP:
         cause = (
             "the first token is right and later ones are not: the context is lost from the second "

@@ -1,8 +1,8 @@
 """Log-probabilities as decoding saw them against one plain forward.
 
-The plain forward is the judge: one unpadded row, evaluation mode, no cache, positions left to the
-model.  Whatever decoding or the training forward does differently (a lost cache, another prompt,
-padding, warped scores, dropout, other weights) shows as a gap.
+The plain forward is the reference: one unpadded row, evaluation mode, no cache, positions left to
+the model.  Whatever decoding or the training forward does differently (a lost cache, another
+prompt, padding, warped scores, dropout, other weights) shows as a gap.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def watch_cache(model: nn.Module) -> Iterator[CacheWatch]:
 
 @dataclass(frozen=True)
 class Case:
-    """Completions with all that is needed to score them anew, rightly or wrongly.
+    """Completions with what is needed to score them again, correctly or under a fault.
 
     Attributes:
         model: in any mode; it is put into evaluation mode for every forward here.
@@ -143,7 +143,7 @@ class Case:
         temperature: float | None = None,
         suppress: bool = True,
     ) -> Tensor:
-        """Log-probabilities [N, T] of the completions; by default as they ought to be."""
+        """Log-probabilities [N, T] of the completions; by default the correct ones."""
         blocked = self.suppress if suppress else None
         out = torch.zeros(self.ids_NT.shape, device=self.ids_NT.device)
         for n, logits_TK in enumerate(self.logits if logits is None else logits):

@@ -259,7 +259,7 @@ def _generation_prompt(
     check = "template/generation_prompt"
     suffix = opened[len(closed) :] if opened.startswith(closed) else ""
     if not suffix:
-        cause = "wrong chat template: add_generation_prompt adds nothing, so the model goes on with"
+        cause = "wrong chat template: add_generation_prompt adds nothing, so the model continues"
         return equals(check, 0, 1, f"{cause} the user's turn", "use the model's own template")
     ends = [_decoded(tokenizer, ids).rstrip().endswith(suffix.rstrip()) for ids in prompts]
     return equals(

@@ -191,6 +191,12 @@ FAULTS = [
         "do not change",
     ),
     Planted(
+        "scheduler stuck at 0",
+        lambda: {"module": faulty.built(faulty.SchedulesNothing)},
+        "optimizer/learning_rate",
+        "the scheduler holds the learning rate at 0",
+    ),
+    Planted(
         "old log-probs recomputed",
         lambda: {"module": faulty.built(faulty.ScoresOldAgain), "iterations": 2, "loss": NO_KL},
         "signal/old_logp_changed",
@@ -233,6 +239,37 @@ def test_a_planted_fault_ends_the_run_with_its_cause(planted: Planted, tmp_path:
     causes = {one.check: one.cause for one in error.value.findings}
     assert planted.says in causes[planted.check]
     assert not rounds(tmp_path)[-1]["healthy"]
+
+
+def changed_share(folder: Path) -> set[str]:
+    return {
+        one["verdict"]
+        for each in rounds(folder)
+        for one in each["findings"]
+        if one["check"] == "weights/changed_share"
+    }
+
+
+def test_half_precision_weights_move_by_their_masters(tmp_path: Path) -> None:
+    """Without masters most of an update is lost to rounding, which is warned of."""
+    lost, kept = tmp_path / "lost", tmp_path / "kept"
+    policy = ToyPolicy(queries=3).to(torch.bfloat16)
+    trained(lost, policy, module=faulty.built(faulty.RoundsAway), steps=2)
+    assert changed_share(lost) == {"warn"}
+    trained(kept, ToyPolicy(queries=3).to(torch.bfloat16), steps=2)
+    assert changed_share(kept) == {"ok"}
+
+
+def test_what_is_not_finite_ends_a_run_at_its_step_and_not_at_the_next_round(
+    tmp_path: Path,
+) -> None:
+    """Also where failures so late only warn: nothing can be learned with NaN weights."""
+    with pytest.raises(UnhealthyError) as error:
+        trained(
+            tmp_path, doctor=DoctorConfig(every=1000), steps=8, callbacks=[faulty.Poisons(step=4)]
+        )
+    assert {one.check for one in error.value.findings} == {"gradient/finite", "weights/not_finite"}
+    assert [one["step"] for one in rounds(tmp_path)] == [0, 1, 2, 5]
 
 
 # -- what is done about it -----------------------------------------------------------------------

@@ -13,10 +13,13 @@ from core_rl.doctor.weights import (
     change_findings,
     gradient_findings,
     optimizer_findings,
+    rate_finding,
     reference_findings,
     sample_weights,
+    sample_without_gradients,
     weight_findings,
 )
+from core_rl.loop.optim import MasterAdamW, build_optimizer
 
 
 def net() -> nn.Sequential:
@@ -71,6 +74,13 @@ def test_the_learning_rate_must_be_a_rate(rate: float) -> None:
     assert "optimizer/learning_rate" in bad(optimizer_findings(module, optimizer))
 
 
+def test_a_scheduler_that_is_stuck_at_0_is_no_rounding() -> None:
+    optimizer = torch.optim.AdamW(net().parameters(), lr=0.1)
+    assert rate_finding(optimizer).verdict is Verdict.ok
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    assert "the scheduler holds the learning rate at 0" in rate_finding(optimizer).cause
+
+
 # -- gradients -----------------------------------------------------------------------------------
 
 
@@ -106,7 +116,7 @@ def test_a_step_changes_weights() -> None:
     backward(module)
     before = sample_weights(module)
     optimizer.step()
-    assert bad(change_findings(module, before)) == {}
+    assert bad(change_findings(before)) == {}
 
 
 def test_rows_without_a_gradient_may_stand_still() -> None:
@@ -115,7 +125,7 @@ def test_rows_without_a_gradient_may_stand_still() -> None:
     backward(module, torch.tensor([3]))
     before = sample_weights(module)
     optimizer.step()
-    found = change_findings(module, before)
+    found = change_findings(before)
     assert bad(found) == {} and found[0].figure == 1
 
 
@@ -128,15 +138,39 @@ def test_an_update_that_rounds_away_is_found() -> None:
     backward(module)
     before = sample_weights(module)
     optimizer.step()
-    assert "rounding" in bad(change_findings(module, before))["weights/changed_share"]
+    assert "rounding" in bad(change_findings(before))["weights/changed_share"]
+
+
+def test_most_of_an_update_that_rounds_away_is_warned_of_and_masters_are_looked_at() -> None:
+    module = net().to(torch.bfloat16)
+    for masters in (False, True):
+        optimizer = build_optimizer(module, 1e-4, masters=masters)
+        backward(module)
+        kept = optimizer.masters if isinstance(optimizer, MasterAdamW) else None
+        before = sample_weights(module, kept)
+        optimizer.step()
+        optimizer.zero_grad()
+        found = change_findings(before)
+        assert found[0].verdict is (Verdict.ok if masters else Verdict.warn)
+        assert masters or 0 < (found[0].figure or 0) < 0.5
+
+
+def test_without_gradients_to_look_at_some_weight_must_move() -> None:
+    module = net()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    backward(module)
+    before = sample_without_gradients(module)
+    assert bad(change_findings(before))
+    optimizer.step()
+    assert bad(change_findings(before)) == {}
 
 
 def test_a_step_that_was_never_made_is_found() -> None:
     module = net()
     backward(module)
-    assert "weights/changed_share" in bad(change_findings(module, sample_weights(module)))
+    assert "weights/changed_share" in bad(change_findings(sample_weights(module)))
     quiet = net()
-    found = change_findings(quiet, sample_weights(quiet))
+    found = change_findings(sample_weights(quiet))
     assert [one.verdict for one in found] == [Verdict.skipped]
 
 

@@ -165,3 +165,15 @@ def test_log_probs_are_float32_whatever_the_model() -> None:
     assert (
         log_softmax_masked(torch.zeros(3, dtype=torch.bfloat16), 1.0, None).dtype is torch.float32
     )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_drawing_from_weights_that_are_not_finite_names_the_cause(
+    shared: bool, fused: bool
+) -> None:
+    policy = build_policy(shared_prompt=shared, fused_decode=fused)
+    with torch.no_grad():
+        policy.model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinite: weights are not finite"):
+        policy.sample(policy.encode(QUERIES), 2)
