@@ -120,12 +120,12 @@ def _open(path: Path) -> tuple[Image.Image, bool]:
         stored = Image.open(path)
         stored.load()
         lossy = _is_lossy(stored, path)
+        # A phone's JPEG (MPO) has a second frame, which is a preview.
+        pages = 1 if stored.format == "MPO" else getattr(stored, "n_frames", 1)
     except FileNotFoundError:
         raise
     except Exception as error:  # decoders raise errors of many kinds on damaged files
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
-    # A phone's JPEG (MPO) has a second frame, which is a preview.
-    pages = 1 if stored.format == "MPO" else getattr(stored, "n_frames", 1)
     if pages > 1:
         raise ValueError(f"{path} has {pages} pages: save each as a file of its own")
     return _upright(stored), lossy

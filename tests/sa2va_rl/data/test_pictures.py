@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sa2va_rl.data.pictures import read_image, read_mask
@@ -185,3 +189,37 @@ def test_dim_labels_of_a_lossless_file_count(
     labels[20:22, 5:20] = 255
     path = saved(tmp_path / name, labels, **options)
     np.testing.assert_array_equal(read_mask(path, truth().shape), truth())
+
+
+FILES = [
+    (f".{kind}", kind, mode)
+    for kind, mode in (
+        *(("png", "RGBA"), ("png", "P"), ("tiff", "RGB"), ("tiff", "I;16"), ("gif", "P")),
+        *(("webp", "RGBA"), ("jpeg", "RGB"), ("bmp", "RGB"), ("ppm", "RGB")),
+    )
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damaged metadata
+@settings(max_examples=500, deadline=None)
+@given(data=st.data(), file=st.sampled_from(FILES))
+def test_any_damage_is_read_or_refused(data: st.DataObject, file: tuple[str, str, str]) -> None:
+    suffix, kind, mode = file
+    picture = Image.fromarray(truth().astype(np.uint16 if mode == "I;16" else np.uint8) * 200)
+    buffer = io.BytesIO()
+    (picture if mode == "I;16" else picture.convert(mode)).save(buffer, kind)
+    content = bytearray(buffer.getvalue())
+    places = st.integers(0, len(content) - 1)
+    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=5)):
+        content[place] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a{suffix}"
+        path.write_bytes(content[: data.draw(st.none() | places)])
+        for read in (lambda: read_image(path), lambda: read_mask(path, truth().shape)):
+            try:
+                assert read().shape[2:] in ((), (3,))
+            except ValueError as error:
+                message = str(error)
+            else:
+                continue
+            assert str(path) in message
