@@ -80,7 +80,7 @@ def test_ppo_goes_on_from_its_checkpoint(trained: Path, output: Path) -> None:
     longer = run(
         "+exp=sa2va_ppo", *SMALL, "ppo.total_steps=192", f"trainer.resume={trained}", output=output
     )
-    assert "going on after 64 of 192 steps" in (longer / "train.log").read_text()
+    assert "continuing after 64 of 192 steps" in (longer / "train.log").read_text()
 
 
 def test_the_shared_loop_trains_the_same_choice(judge: Path, output: Path) -> None:
