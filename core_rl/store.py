@@ -7,6 +7,7 @@ share a file.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,11 +39,12 @@ class Store:
     def __init__(
         self, path: Path, what: str, setting: str, earlier: str = "", select: str = ""
     ) -> None:
+        # Threads share one connection, and so its transaction: they take turns.
+        self._turn = threading.Lock()
         self._cure = f"move it away or name another file in {setting}"
         self._about = f"{path}: expected a file of {what}"
         with self._one_line():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # One statement at a time, so that any thread may use it.
             self._db = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
             self._make_table()
             if earlier:
@@ -54,7 +56,7 @@ class Store:
         Raises:
             StoreError: the file is damaged.
         """
-        with self._one_line():
+        with self._one_line(), self._turn:
             row = self._db.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -64,7 +66,7 @@ class Store:
         Raises:
             StoreError: the file is damaged or cannot be written.
         """
-        with self._one_line(), self._db:
+        with self._one_line(), self._turn, self._db:
             self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", values.items())
 
     def close(self) -> None:

@@ -82,11 +82,11 @@ def started_outside(hardware: HardwareConfig) -> bool:
     Raises:
         ValueError: they started another number of processes than `hardware` asks for.
     """
-    if any(name in os.environ for name in ("RANK", "LOCAL_RANK")):
-        name, started = "WORLD_SIZE", int(os.environ.get("WORLD_SIZE", "1"))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        name, started = "WORLD_SIZE", int(os.environ["WORLD_SIZE"])
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         name, started = "SLURM_NTASKS", int(os.environ["SLURM_NTASKS"])
-    else:  # also a Slurm job of one task: its processes are started here
+    else:  # a single process, also as Slurm or DeepSpeed names it: the others are started here
         return False
     if started != hardware.world_size:
         raise ValueError(

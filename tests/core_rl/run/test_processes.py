@@ -14,6 +14,7 @@ import pytest
 from core_rl.config import HardwareConfig
 from core_rl.run.processes import started_outside
 from tests.core_rl import processes_run
+from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
@@ -26,7 +27,7 @@ def command(mode: str, folder: Path) -> list[str]:
 def run(mode: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(
-        command(mode, folder), env=env, capture_output=True, text=True, timeout=120
+        command(mode, folder), env=env, capture_output=True, text=True, timeout=HUNG
     )
 
 
@@ -56,7 +57,7 @@ def test_torchruns_processes_take_the_first_ones_folder(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HUNG,
     )
     assert done.returncode == 0, done.stderr
     (shared,) = tmp_path.iterdir()
