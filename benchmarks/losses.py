@@ -27,6 +27,7 @@ from benchmarks.trl_env import trl_python
 from core_rl.loss_config import KLKind, LossConfig, Objective, RatioLevel, Reduction
 from core_rl.objective.kl import kl_per_step
 from core_rl.objective.losses import importance_ratio, policy_loss, reduce_steps
+from core_rl.types import StepLogProbs
 
 FOLDER = Path("outputs/bench")
 QUERIES, GROUP, STEPS, LONGEST = 3, 4, 6, 8
@@ -123,7 +124,8 @@ def ours(data: dict[str, Tensor], loss: str, level: str, delta: float | None, kl
     if kl == "off":
         return found
     ratio = importance_ratio(logp, old, mask, RatioLevel(level)) if "corrected" in kl else None
-    per_step = kl_per_step(logp, ref, KLKind.k3, mask_BGT=mask, ratio_BGT=ratio)
+    scores = StepLogProbs(logp), StepLogProbs(ref)
+    per_step = kl_per_step(*scores, KLKind.k3, mask_BGT=mask, ratio_BGT=ratio)
     reduced = reduce_steps(per_step, mask, config.reduction, LONGEST)
     return found + BETA * reduced
 

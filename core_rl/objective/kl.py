@@ -30,6 +30,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from core_rl.loss_config import KLConfig, KLKind
+from core_rl.types import StepLogProbs
 
 log = logging.getLogger(__name__)
 
@@ -40,34 +41,31 @@ TEMPERATURE_STEP = 1.05  # factor of one move of the sampling temperature; it ac
 
 
 def kl_per_step(
-    logp_BGT: Tensor,
-    ref_logp_BGT: Tensor,
+    scores: StepLogProbs,
+    ref: StepLogProbs,
     kind: KLKind,
-    all_logp_BGTK: Tensor | None = None,
-    all_ref_logp_BGTK: Tensor | None = None,
     mask_BGT: Tensor | None = None,
     ratio_BGT: Tensor | None = None,
 ) -> Tensor:
     """KL(pi || ref) of every step, in nats, with a graph.
 
     Args:
-        logp_BGT: of the chosen option under the policy being trained.
-        ref_logp_BGT: the same under the reference.
-        kind: the estimator; `exact` needs the two tensors of all options.
-        all_logp_BGTK: log-probabilities of all options, -inf on those that are masked out.
-        all_ref_logp_BGTK: the same under the reference, with the same options masked out; an
-            option that the policy can choose and the reference cannot makes the step infinite.
+        scores: under the policy being trained; `exact` needs the log-probabilities of all options,
+            -inf on those that are masked out.
+        ref: the same under the reference, with the same options masked out; an option that the
+            policy can choose and the reference cannot makes the step infinite.
+        kind: the estimator.
         mask_BGT: steps outside are 0 and get no gradient, whatever stands there.
         ratio_BGT: token importance ratio with its graph, for k1 and k3 (see above).
 
     Returns:
-        BGT; reduce it with `core_rl.objective.losses.reduce_steps`, as the policy loss.
+        BGT; add it up with `core_rl.objective.losses.sum_steps`, as the policy loss.
     """
     if kind is KLKind.exact:
-        assert all_logp_BGTK is not None, "exact KL needs a policy that returns all_logp_BGTK"
-        assert all_ref_logp_BGTK is not None, "exact KL needs the reference's all_logp_BGTK"
-        return _exact(all_logp_BGTK, all_ref_logp_BGTK, mask_BGT)
-    difference_BGT = logp_BGT - ref_logp_BGT
+        assert scores.all_logp_BGTK is not None, "exact KL needs a policy's all_logp_BGTK"
+        assert ref.all_logp_BGTK is not None, "exact KL needs the reference's all_logp_BGTK"
+        return _exact(scores.all_logp_BGTK, ref.all_logp_BGTK, mask_BGT)
+    difference_BGT = scores.logp_BGT - ref.logp_BGT
     if mask_BGT is not None:
         # Before any function: the gradient of exp at inf is not undone by a later mask.
         difference_BGT = torch.where(mask_BGT, difference_BGT, 0.0)

@@ -133,15 +133,7 @@ class PhaseLoss:
             ratio_BGT = importance_ratio(
                 scores.logp_BGT, actions.logp_BGT, actions.mask_BGT, RatioLevel.token
             )
-        return kl_per_step(
-            scores.logp_BGT,
-            ref.logp_BGT,
-            kind,
-            scores.all_logp_BGTK,
-            ref.all_logp_BGTK,
-            actions.mask_BGT,
-            ratio_BGT,
-        )
+        return kl_per_step(scores, ref, kind, actions.mask_BGT, ratio_BGT)
 
     def _observe(self, kl_BGT: Tensor, learning_BGT: Tensor) -> Tensor:
         """Show the controller the mean KL of the steps that learn, and return it."""

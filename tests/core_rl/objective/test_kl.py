@@ -12,6 +12,7 @@ from torch import Tensor
 from core_rl.loss_config import KLConfig, KLKind, Reduction
 from core_rl.objective.kl import KLController, kl_per_step
 from core_rl.objective.losses import reduce_steps
+from core_rl.types import StepLogProbs
 
 LOGITS = torch.tensor([0.2, -0.5, 1.1, 0.0], dtype=torch.float64)
 REF_LOGITS = torch.tensor([0.0, 0.3, 0.4, -0.9], dtype=torch.float64)
@@ -21,9 +22,14 @@ def true_kl(p_logp: Tensor, q_logp: Tensor) -> Tensor:
     return (p_logp.exp() * (p_logp - q_logp)).sum()
 
 
-def as_steps(values_K: Tensor) -> Tensor:
+def as_steps(values_K: Tensor) -> StepLogProbs:
     """All K options as K candidates of one step, 1 x K x 1."""
-    return values_K.view(1, -1, 1)
+    return StepLogProbs(values_K.view(1, -1, 1))
+
+
+def all_options(logp_K: Tensor) -> StepLogProbs:
+    """One step with the log-probabilities of its K options."""
+    return StepLogProbs(torch.zeros(1, 1, 1, dtype=logp_K.dtype), logp_K.view(1, 1, 1, -1))
 
 
 # -- values --------------------------------------------------------------------------------------
@@ -39,7 +45,7 @@ def as_steps(values_K: Tensor) -> Tensor:
 )
 def test_estimators_by_hand(kind: KLKind, expected: float) -> None:
     logp_BGT = torch.tensor([[[math.log(0.8)]]])
-    got = kl_per_step(logp_BGT, torch.tensor([[[math.log(0.4)]]]), kind)
+    got = kl_per_step(StepLogProbs(logp_BGT), StepLogProbs(torch.tensor([[[math.log(0.4)]]])), kind)
     assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -61,8 +67,7 @@ def test_k2_is_biased_but_close_for_close_policies() -> None:
 
 def test_the_exact_kl_is_the_definition() -> None:
     logp, ref = LOGITS.log_softmax(-1), REF_LOGITS.log_softmax(-1)
-    zero = torch.zeros(1, 1, 1, dtype=torch.float64)
-    got = kl_per_step(zero, zero, KLKind.exact, logp.view(1, 1, 1, 4), ref.view(1, 1, 1, 4))
+    got = kl_per_step(all_options(logp), all_options(ref), KLKind.exact)
     torch.testing.assert_close(got, true_kl(logp, ref).view(1, 1, 1))
 
 
@@ -82,7 +87,7 @@ def test_the_exact_kl_is_the_definition() -> None:
 def test_expected_gradients(kind: KLKind, with_ratio: bool, direction: str) -> None:
     logits = LOGITS.clone().requires_grad_()
     logp, ref = logits.log_softmax(-1), REF_LOGITS.log_softmax(-1)
-    ratio = as_steps((logp - logp.detach()).exp()) if with_ratio else None
+    ratio = (logp - logp.detach()).exp().view(1, -1, 1) if with_ratio else None
     values = kl_per_step(as_steps(logp), as_steps(ref), kind, ratio_BGT=ratio).flatten()
     # The policy drew the options: their probabilities weigh, without a gradient of their own.
     (got,) = torch.autograd.grad((logp.detach().exp() * values).sum(), logits, retain_graph=True)
@@ -97,8 +102,7 @@ def test_expected_gradients(kind: KLKind, with_ratio: bool, direction: str) -> N
 def test_the_exact_gradient_is_that_of_the_reverse_kl() -> None:
     logits = LOGITS.clone().requires_grad_()
     logp, ref = logits.log_softmax(-1), REF_LOGITS.log_softmax(-1)
-    zero = torch.zeros(1, 1, 1, dtype=torch.float64)
-    got = kl_per_step(zero, zero, KLKind.exact, logp.view(1, 1, 1, 4), ref.view(1, 1, 1, 4)).sum()
+    got = kl_per_step(all_options(logp), all_options(ref), KLKind.exact).sum()
     (gradient,) = torch.autograd.grad(got, logits, retain_graph=True)
     torch.testing.assert_close(gradient, torch.autograd.grad(true_kl(logp, ref), logits)[0])
 
@@ -111,10 +115,9 @@ def test_options_that_are_masked_out_add_nothing_and_get_no_gradient() -> None:
     logits = LOGITS.clone().requires_grad_()
     logp = logits.masked_fill(blocked, -math.inf).log_softmax(-1)
     ref = REF_LOGITS.masked_fill(blocked, -math.inf).log_softmax(-1)
-    zero = torch.zeros(1, 1, 1, dtype=torch.float64)
     # Under anomaly detection, so that no NaN may arise on the way either.
     with torch.autograd.set_detect_anomaly(True):
-        kl = kl_per_step(zero, zero, KLKind.exact, logp.view(1, 1, 1, 4), ref.view(1, 1, 1, 4))
+        kl = kl_per_step(all_options(logp), all_options(ref), KLKind.exact)
         kl.sum().backward()
     torch.testing.assert_close(kl.sum().detach(), true_kl(logp[~blocked], ref[~blocked]).detach())
     assert logits.grad is not None
@@ -131,7 +134,10 @@ def test_masked_steps_are_zero_without_gradient(kind: KLKind, garbage: float) ->
     ref_BGTK = torch.log_softmax(torch.randn(1, 1, 2, 3), -1)
     mask_BGT = torch.tensor([[[True, False]]])
     kl_BGT = kl_per_step(
-        logp_BGTK[..., 0], ref_BGTK[..., 0], kind, logp_BGTK, ref_BGTK, mask_BGT=mask_BGT
+        StepLogProbs(logp_BGTK[..., 0], logp_BGTK),
+        StepLogProbs(ref_BGTK[..., 0], ref_BGTK),
+        kind,
+        mask_BGT,
     )
     kl_BGT.sum().backward()
     assert kl_BGT[0, 0, 1].item() == 0.0
@@ -143,7 +149,9 @@ def test_masked_steps_are_zero_without_gradient(kind: KLKind, garbage: float) ->
 @pytest.mark.parametrize("reduction", list(Reduction))
 def test_flat_groups_carry_no_kl_either(reduction: Reduction) -> None:
     logp_BGT = torch.tensor([[[-0.5]], [[-0.9]]], requires_grad=True)
-    kl_BGT = kl_per_step(logp_BGT, torch.full((2, 1, 1), -0.7), KLKind.k3)
+    kl_BGT = kl_per_step(
+        StepLogProbs(logp_BGT), StepLogProbs(torch.full((2, 1, 1), -0.7)), KLKind.k3
+    )
     learning_BGT = torch.tensor([True, False]).view(2, 1, 1)
     reduce_steps(kl_BGT, learning_BGT, reduction, max_length=1).backward()
     assert logp_BGT.grad is not None
@@ -154,7 +162,7 @@ def test_flat_groups_carry_no_kl_either(reduction: Reduction) -> None:
 def test_exact_without_all_options_says_so() -> None:
     zero = torch.zeros(1, 1, 1)
     with pytest.raises(AssertionError, match="all_logp_BGTK"):
-        kl_per_step(zero, zero, KLKind.exact)
+        kl_per_step(StepLogProbs(zero), StepLogProbs(zero), KLKind.exact)
 
 
 # -- the controller ------------------------------------------------------------------------------
