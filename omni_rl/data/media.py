@@ -216,7 +216,7 @@ class _Cache:
             self._entries.move_to_end(key)
             return self._entries[key][0]
 
-    def put(self, key: object, value: Any, size: int, max_items: int) -> None:
+    def put(self, key: object, value: object, size: int, max_items: int) -> None:
         with self._lock:
             self._bytes += size - self._entries.pop(key, (None, 0))[1]
             self._entries[key] = (value, size)

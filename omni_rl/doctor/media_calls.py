@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
+from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.generation import cache_name
 from core_rl.types import Query
 from omni_rl.policy.policy import OmniPolicy
@@ -105,11 +107,13 @@ class Recorder:
         self._queries: list[Query] = []  # of the batch that was made last
         self._open: Call | None = None
 
-    def collated(self, queries: Sequence[Query], inputs: dict[str, Any]) -> None:
+    def collated(self, queries: Sequence[Query], inputs: Inputs) -> None:
         self._queries = list(queries)
         self.calls.append(Call(MAKING, self._queries, dict(inputs)))
 
-    def forward_begins(self, module: nn.Module, args: tuple[Any, ...], inputs: Any) -> None:
+    def forward_begins(
+        self, module: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]
+    ) -> None:
         self._open = None
         ids, cache = inputs.get("input_ids"), inputs.get(cache_name(module))
         fresh = cache is None or cache.get_seq_length() == 0
@@ -120,8 +124,13 @@ class Recorder:
             self.calls.append(self._open)
 
     def vision_ends(
-        self, module: nn.Module, args: tuple[Any, ...], inputs: Any, output: Any
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        inputs: dict[str, Any],
+        output: BaseModelOutputWithPooling,
     ) -> None:
+        assert output.pooler_output is not None
         said, grids = output.pooler_output.detach(), inputs["grid_thw"]
         sizes = grids.prod(-1).tolist()
         per_token = sum(sizes) // max(1, len(said))
@@ -137,12 +146,15 @@ class Recorder:
         if self._open is not None:
             self._open.towers.setdefault("video", []).append(said)
 
-    def audio_ends(self, module: nn.Module, args: object, output: Any) -> None:
+    def audio_ends(self, module: nn.Module, args: object, output: BaseModelOutput) -> None:
         if self._open is not None:
+            assert output.last_hidden_state is not None
             said = output.last_hidden_state.detach()
             self._open.towers.setdefault("audio", []).append(said)
 
-    def decoder_begins(self, module: nn.Module, args: tuple[Any, ...], inputs: Any) -> None:
+    def decoder_begins(
+        self, module: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]
+    ) -> None:
         if self._open is not None and inputs.get("inputs_embeds") is not None:
             self._open.embeds_NPD = inputs["inputs_embeds"].detach()
         self._open = None  # later calls of the towers belong to no forward

@@ -8,11 +8,14 @@ for the same uint8 pixels (tested against them).  Frames were resized when they 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 Grid = tuple[int, int, int]  # patches along time, height and width
 
@@ -36,7 +39,7 @@ class PatchSpec:
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     @classmethod
-    def of(cls, processor: Any) -> PatchSpec:
+    def of(cls, processor: Qwen2VLImageProcessorPil) -> PatchSpec:
         """Read the values of a transformers image processor of the Qwen2-VL kind."""
         return cls(
             patch=processor.patch_size,

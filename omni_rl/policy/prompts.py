@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from omni_rl.config import Blank, MediaConfig, OmniModelConfig
 from omni_rl.data.media import Clip, load_audio, load_clip, load_image
@@ -306,12 +307,12 @@ def fixed_texts(system_prompt: str) -> list[str]:
     return [system_prompt, turns, *shown, *(text for text in INSTRUCTIONS.values() if text)]
 
 
-def stop_token_ids(tokenizer: Any) -> list[int]:
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """List the ids that end a completion: the end of the turn and the end of the text."""
     return sorted({tokenizer.eos_token_id, token_id(tokenizer, "<|endoftext|>")})
 
 
-def suppressed_token_ids(tokenizer: Any) -> list[int]:
+def suppressed_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """List the ids that must never be sampled: every special token that does not end a completion.
 
     A placeholder in a completion makes the next forward fail, or takes features of an item.

@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,7 +120,7 @@ def frame_strip(record: Record) -> np.ndarray | None:
     return np.concatenate(parts[:-1], axis=1)
 
 
-def _told(when: str, row: Any) -> Told:
+def _told(when: str, row: pd.Series) -> Told:
     score = float(row["accuracy"])
     verdict = {1.0: "right", 0.0: "wrong"}.get(score, f"{score:.2f} right")
     people = float(row["people_focus"])
