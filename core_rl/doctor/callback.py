@@ -9,7 +9,6 @@ drawn anyway.  The random state is not touched, so a run is the same with and wi
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,19 +29,12 @@ from core_rl.doctor.agreement import (
 )
 from core_rl.doctor.degeneration import RewardWatch, degeneration_findings
 from core_rl.doctor.direction import advantage_findings, direction_findings, reward_findings
-from core_rl.doctor.findings import (
-    Finding,
-    UnhealthyError,
-    Verdict,
-    failed,
-    finding,
-    health_metrics,
-    health_table,
-)
-from core_rl.doctor.report import Round, round_of, warn_of, write_rounds
+from core_rl.doctor.findings import Finding, UnhealthyError, equals, failed, health_metrics
+from core_rl.doctor.report import Round, log_round, round_of, write_rounds
 from core_rl.doctor.weights import (
     WeightSample,
     change_findings,
+    finite_findings,
     gradient_findings,
     optimizer_findings,
     rate_finding,
@@ -186,7 +178,7 @@ class Doctor(Callback):
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             log.exception("drawing from the policy or scoring what it drew raised")
             cause = f"drawing or scoring raises {type(error).__name__}: {error}"
-            return [*found, finding("gate/runs", 0.0, "= 1", False, cause, "see train.log")]
+            return [*found, equals("gate/runs", 0, 1, cause, "see train.log")]
 
     # -- on the way --------------------------------------------------------------------------
 
@@ -270,10 +262,9 @@ class Doctor(Callback):
         self._step = trainer.global_step
         self._signals += self._has_signal
         self._has_signal = False
-        finite = _finite_findings(trainer)
+        finite = finite_findings(trainer.callback_metrics, str(trainer.precision))
         if failed(finite) and not self._due:
-            broken = weights_finite(pl_module.policy)
-            self._report(trainer, pl_module, [*finite, broken], fatal=failed([broken]))
+            self._report(trainer, pl_module, [*finite, weights_finite(pl_module.policy)])
         if self._due:
             found, self._found = [*finite, *self._found], []
             if self._before is not None:
@@ -305,27 +296,15 @@ class Doctor(Callback):
 
     # -- reporting ---------------------------------------------------------------------------
 
-    def _report(
-        self,
-        trainer: L.Trainer,
-        module: GroupPolicyModule,
-        found: list[Finding],
-        fatal: bool = False,
-    ) -> None:
-        """Log and keep findings; stop the run where the settings say so.
-
-        Args:
-            trainer: of the run.
-            module: of the run.
-            found: in this round.
-            fatal: nothing more can be learned, so that `auto` stops late in a run as well.
-        """
+    def _report(self, trainer: L.Trainer, module: GroupPolicyModule, found: list[Finding]) -> None:
         step = trainer.global_step
         for logger in trainer.loggers:
             logger.log_metrics(health_metrics(found), step)
         if trainer.is_global_zero:
             self._keep(step, found)
-            _tell(step, found)
+            log_round(step, found)
+        # Nothing more can be learned with weights that are not finite, however late in a run.
+        fatal = failed(one for one in found if one.check == "weights/not_finite")
         stops = self.limits.on_failure is OnFailure.abort or (
             self.limits.on_failure is OnFailure.auto and (self._early or fatal)
         )
@@ -353,35 +332,3 @@ def _as_in_training(trainer: L.Trainer, module: L.LightningModule) -> Iterator[N
 def _is_sharded(optimizer: torch.optim.Optimizer) -> bool:
     """Tell whether an optimiser holds flat shards in place of the module's own tensors."""
     return type(optimizer).__module__.startswith("deepspeed")
-
-
-def _finite_findings(trainer: L.Trainer) -> list[Finding]:
-    """Check the loss and the gradient's norm of every step, as they were logged."""
-    names = {"loss/finite": "train/loss", "gradient/finite": "train/grad_norm"}
-    if str(trainer.precision).startswith("16"):  # steps that overflow are skipped on purpose
-        del names["gradient/finite"]
-    metrics = trainer.callback_metrics
-    return [
-        finding(
-            check,
-            (figure := float(metrics[name])),
-            "finite",
-            math.isfinite(figure),
-            f"{name} is {figure}: NaN or infinite log-probs, advantages or weights",
-            "look at weights/not_finite and the rewards; lower trainer.lr or trainer.grad_clip; "
-            "train in bf16 or fp32 instead of fp16",
-        )
-        for check, name in names.items()
-        if name in metrics
-    ]
-
-
-def _tell(step: int, found: Sequence[Finding]) -> None:
-    """Log a line, each cause with its cure, and the whole table where a check failed."""
-    bad = [one for one in found if one.verdict in (Verdict.fail, Verdict.warn)]
-    well = sum(one.verdict is Verdict.ok for one in found)
-    log.info("doctor, step %d: %d checks well, %d not", step, well, len(bad))
-    if failed(found):
-        shown = health_table(found)[["check", "figure", "expected", "verdict"]]
-        log.warning("doctor, step %d\n%s", step, shown.to_string(index=False))
-    warn_of(bad)

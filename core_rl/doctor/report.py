@@ -55,6 +55,17 @@ def warn_of(found: Sequence[Finding]) -> None:
             log.warning("%s %s: %s -> %s", one.verdict.value, one.check, one.cause, one.cure)
 
 
+def log_round(step: int, found: Sequence[Finding]) -> None:
+    """Log a line, each cause with its cure, and the whole table where a check failed."""
+    bad = sum(one.verdict in (Verdict.fail, Verdict.warn) for one in found)
+    well = sum(one.verdict is Verdict.ok for one in found)
+    log.info("doctor, step %d: %d checks well, %d not", step, well, bad)
+    if failed(found):
+        shown = health_table(found)[["check", "figure", "expected", "verdict"]]
+        log.warning("doctor, step %d\n%s", step, shown.to_string(index=False))
+    warn_of(found)
+
+
 def write_findings(folder: Path, found: Sequence[Finding], title: str) -> dict[str, float]:
     """Write and log the table of a check.
 

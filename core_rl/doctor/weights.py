@@ -100,6 +100,31 @@ def rate_finding(optimizer: torch.optim.Optimizer) -> Finding:
     return finding("optimizer/learning_rate", rate, "> 0, finite", healthy, cause, cure)
 
 
+def finite_findings(metrics: Mapping[str, Tensor], precision: str) -> list[Finding]:
+    """Check the loss and the gradient's norm of a step, as they were logged.
+
+    Args:
+        metrics: by name.
+        precision: of the run; in fp16 steps whose gradient overflows are skipped on purpose.
+    """
+    names = {"loss/finite": "train/loss", "gradient/finite": "train/grad_norm"}
+    if precision.startswith("16"):
+        del names["gradient/finite"]
+    return [
+        finding(
+            check,
+            (figure := float(metrics[name])),
+            "finite",
+            math.isfinite(figure),
+            f"{name} is {figure}: NaN or infinite log-probs, advantages or weights",
+            "look at weights/not_finite and the rewards; lower trainer.lr or trainer.grad_clip; "
+            "train in bf16 or fp32 instead of fp16",
+        )
+        for check, name in names.items()
+        if name in metrics
+    ]
+
+
 def gradient_findings(module: nn.Module, has_signal: bool) -> list[Finding]:
     """Check the gradients between backward and the optimiser's step.
 

@@ -219,17 +219,9 @@ def check_policy(
             torch.stack([values[b, g] for b, g in chosen])
             for values in (actions.ids_BGT, actions.mask_BGT, actions.logp_BGT, *passes)
         )
-        case = Case(
-            model,
-            [rows[query] for query in owners],
-            ids_NT,
-            mask_NT,
-            temperature,
-            policy.suppress_ids,
-            batch,
-            owners,
-            policy.per_token,
-        )
+        own_rows, never = [rows[query] for query in owners], policy.suppress_ids
+        completions = (own_rows, ids_NT, mask_NT, temperature, never, batch, owners)
+        case = Case(model, *completions, policy.per_token)
         drawn = Drawn(ids_NT, mask_NT, drawn_NT, length, batch["input_ids"].shape[1])
         found += [cache_finding(drawn), *text_findings(tokenizer, actions)]
         found += sampling_findings(case, drawn_NT, stops, limit)

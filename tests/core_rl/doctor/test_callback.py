@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from core_rl.config import DoctorConfig, LoggerConfig, OnFailure
+from core_rl.config import DoctorConfig, HardwareConfig, LoggerConfig, OnFailure
 from core_rl.doctor.callback import examine_policy
 from core_rl.doctor.findings import UnhealthyError, Verdict
 from core_rl.loop.module import Batch, GroupPolicyModule
@@ -260,16 +261,36 @@ def test_half_precision_weights_move_by_their_masters(tmp_path: Path) -> None:
     assert changed_share(kept) == {"ok"}
 
 
+@pytest.mark.parametrize("every", [1000, 5], ids=["between rounds", "at a round"])
 def test_what_is_not_finite_ends_a_run_at_its_step_and_not_at_the_next_round(
-    tmp_path: Path,
+    tmp_path: Path, every: int
 ) -> None:
     """Also where failures so late only warn: nothing can be learned with NaN weights."""
+    doctor = DoctorConfig(every=every)
     with pytest.raises(UnhealthyError) as error:
-        trained(
-            tmp_path, doctor=DoctorConfig(every=1000), steps=8, callbacks=[faulty.Poisons(step=4)]
-        )
-    assert {one.check for one in error.value.findings} == {"gradient/finite", "weights/not_finite"}
+        trained(tmp_path, doctor=doctor, steps=8, callbacks=[faulty.Poisons(step=4)])
+    found = {one.check for one in error.value.findings}
+    assert {"gradient/finite", "weights/not_finite"} <= found
     assert [one["step"] for one in rounds(tmp_path)] == [0, 1, 2, 5]
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_under_deepspeed_the_rate_and_the_weights_are_checked(
+    tmp_path: Path, precision: str
+) -> None:
+    """DeepSpeed holds gradients and masters in shards of its own."""
+    machine = HardwareConfig(strategy="deepspeed", precision=precision)
+    module = module_of(ToyPolicy(queries=3), REWARD, phases(grpo(2)))
+    run(module, forever([0, 1, 2]), tmp_path, hardware=machine, doctor=STRICT)
+    found = [
+        {one["check"]: one["verdict"] for one in each["findings"]} for each in rounds(tmp_path)
+    ]
+    assert [one["optimizer/learning_rate"] for one in found] == ["ok"] * 3
+    assert [one["weights/changed_share"] for one in found[1:]] == ["ok"] * 2
+    stuck = faulty.built(faulty.SchedulesNothing)(ToyPolicy(queries=3), REWARD, phases(grpo(2)))
+    with pytest.raises(UnhealthyError, match="the scheduler holds the learning rate at 0"):
+        run(stuck, forever([0, 1, 2]), tmp_path, hardware=machine, doctor=STRICT)
 
 
 # -- what is done about it -----------------------------------------------------------------------
