@@ -43,6 +43,7 @@ from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
+from core_rl.run.examine import examine_policy
 from core_rl.run.fit import Hooks, fit
 from core_rl.run.run_folder import hardware
 from core_rl.settings import LoopSettings
@@ -111,7 +112,7 @@ class TimedDoctor(Doctor):
     """The doctor, with a clock around each of its hooks."""
 
     def __init__(self, steps: Steps, limits: DoctorConfig, folder: Path, spare: list[str]) -> None:
-        super().__init__(limits, folder, spare)
+        super().__init__(limits, folder, examine_policy, spare)
         self.steps = steps
         self.gate = 0.0
         self.rounds: list[float] = []

@@ -28,8 +28,6 @@ ROOMS = {
     "sa2va_rl": "data segmenters rewards policy learning results tasks",
     "experiments": "",
 }
-# Imports that still run upwards, or in a circle.  Only to be shortened.
-PENDING = {"core_rl.doctor.callback imports core_rl.doctor.hf.checks"}
 MAX_FILES = 14
 SOURCES = sorted(path for name in OURS for path in (ROOT / name).rglob("*.py"))
 MODULES = {
@@ -148,14 +146,13 @@ def test_imports_run_downwards(package: str) -> None:
         if name.partition(".")[0] == other.partition(".")[0] == package
         and order.index(room_of(MODULES[name])) < order.index(room_of(MODULES[other]))
     ]
-    assert set(up) <= PENDING
+    assert up == []
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     below: dict[str, set[str]] = {name: set() for name in MODULES}
     for name, other in edges():
-        if f"{name} imports {other}" not in PENDING:
-            below[name].add(other)
+        below[name].add(other)
     while free := {name for name, others in below.items() if not others}.union(
         below.keys() - set().union(*below.values())
     ):  # that import nothing, or that nobody imports
@@ -164,10 +161,6 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         for others in below.values():
             others.difference_update(free)
     assert below == {}, "each of these imports another of them"
-
-
-def test_what_is_pending_is_still_there() -> None:
-    assert {f"{name} imports {other}" for name, other in edges()} >= PENDING
 
 
 def test_no_folder_holds_more_than_a_reader_can_keep_in_mind() -> None:

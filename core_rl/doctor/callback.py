@@ -21,7 +21,6 @@ from torch import Tensor
 
 from core_rl.config import DoctorConfig, OnFailure, PhaseKind
 from core_rl.doctor.agreement import (
-    consistency_findings,
     kl_findings,
     ratio_findings,
     reuse_findings,
@@ -49,7 +48,7 @@ from core_rl.hardware import mean_over_ranks, own_randomness
 from core_rl.loop.module import Batch, GroupPolicyModule
 from core_rl.loop.optim import MasterAdamW
 from core_rl.objective.losses import learning_steps
-from core_rl.types import Describe, Group, Policy, Query, RewardTable
+from core_rl.types import Describe, Group, Query, RewardTable
 
 log = logging.getLogger(__name__)
 
@@ -61,37 +60,6 @@ REMEMBERED = 64  # rollouts whose old log-probs are kept, to be compared when th
 KEPT_ROUNDS = 20  # unhealthy rounds in health.json
 
 
-def examine_policy(
-    policy: Policy, queries: Sequence[Query], temperature: float, limits: DoctorConfig
-) -> list[Finding]:
-    """Draw a few candidates and score them: the gate's check where a pipeline has none of its own.
-
-    Args:
-        policy: as a training step would use it.
-        queries: one at least; two show whether they are mixed up.
-        temperature: of the run.
-        limits: how much to draw.
-    """
-    if policy.is_language_model:  # importing transformers takes seconds; others do not pay them
-        from core_rl.doctor.hf.checks import check_policy
-        from core_rl.hf.policy import HFPolicy
-
-        assert isinstance(policy, HFPolicy)
-        return check_policy(
-            policy,
-            queries,
-            candidates=limits.candidates,
-            temperature=temperature,
-            max_new=limits.max_new,
-        )
-    with torch.no_grad():
-        actions = policy.sample(policy.encode(queries), limits.candidates, temperature)
-    return [
-        *ratio_findings(policy, queries, actions, temperature),
-        *consistency_findings(policy, queries, actions, temperature),
-    ]
-
-
 class Doctor(Callback):
     """Check a run, log findings under `health/`, keep them in `health.json`.
 
@@ -100,8 +68,8 @@ class Doctor(Callback):
     Args:
         limits: when to look, at what, and what to do about it.
         folder: of the run.
-        spare: more queries for the gate, where a batch has too few.
         examine: check of the policy at the gate.
+        spare: more queries for the gate, where a batch has too few.
         describe: columns that name a query; a `prompt` among them says which language to expect.
 
     Raises:
@@ -112,8 +80,8 @@ class Doctor(Callback):
         self,
         limits: DoctorConfig,
         folder: Path,
+        examine: Examine,
         spare: Sequence[Query] = (),
-        examine: Examine = examine_policy,
         describe: Describe = lambda query: {},
     ) -> None:
         self.limits = limits

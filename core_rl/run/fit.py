@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from core_rl.config import DoctorConfig, LoggerConfig, TrainerConfig
-from core_rl.doctor.callback import Doctor, Examine, examine_policy
+from core_rl.doctor.callback import Doctor, Examine
 from core_rl.hardware import is_main_process, wait_for_all
 from core_rl.loop.batches import PhaseBatches, Stream
 from core_rl.loop.module import GroupPolicyModule
@@ -30,6 +30,7 @@ from core_rl.run.callbacks import (
     TrainLog,
     write_policy,
 )
+from core_rl.run.examine import examine_policy
 from core_rl.run.strategies import trainer_kwargs
 from core_rl.types import Describe, Query
 
@@ -171,7 +172,7 @@ def _doctor(
     if not limits.enabled:
         return []
     spare = [query for batch in held_out[:1] for query in batch]
-    return [Doctor(limits, folder, spare, hooks.examine, hooks.describe)]
+    return [Doctor(limits, folder, hooks.examine, spare, hooks.describe)]
 
 
 def _schedule(module: GroupPolicyModule, trainer: TrainerConfig, validates: bool) -> dict[str, Any]:

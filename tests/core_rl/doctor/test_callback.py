@@ -16,14 +16,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from core_rl.config import DoctorConfig, HardwareConfig, LoggerConfig, OnFailure
-from core_rl.doctor.callback import examine_policy
-from core_rl.doctor.findings import UnhealthyError, Verdict
+from core_rl.doctor.findings import UnhealthyError
 from core_rl.loop.module import Batch, GroupPolicyModule
 from core_rl.loss_config import KLConfig, LossConfig
 from core_rl.objective.curriculum import Phase
-from core_rl.types import Policy
 from tests.core_rl import faulty_runs as faulty
-from tests.core_rl.hf.text_policy import build_policy
 from tests.core_rl.toy import (
     PathReward,
     ToyPolicy,
@@ -346,15 +343,3 @@ def test_momentum_of_an_earlier_phase_is_no_fault(seed: int, tmp_path: Path) -> 
 
     run(module, stream, tmp_path, doctor=STRICT)
     assert all(one["healthy"] for one in rounds(tmp_path))
-
-
-def test_a_language_model_is_examined_more_closely() -> None:
-    def checks(policy: Policy, queries: Sequence[Any]) -> set[str]:
-        found = examine_policy(policy, queries, 1.0, STRICT)
-        assert not any(one.verdict is Verdict.fail for one in found)
-        return {one.check for one in found}
-
-    of_any = checks(ToyPolicy(queries=2), [0, 1])
-    of_language_models = checks(build_policy(), ["Hello", "Good day"])
-    assert of_any and not any(name.startswith("parity/") for name in of_any)
-    assert any(name.startswith("parity/") for name in of_language_models)
