@@ -1,7 +1,7 @@
-"""One clear line for each mistake a user can make: what is wrong, and what would be right.
+"""One line for each mistake of a user: what is wrong, and how to mend it.
 
-Exit codes: 2 for a configuration that cannot run, 3 for a run that failed a check of its health, 1
-for one that failed otherwise.  HYDRA_FULL_ERROR=1 shows tracebacks instead.
+Exit codes: 2 for a configuration that cannot run, 3 for a run that failed a health check, 1 for a
+run that failed otherwise.  HYDRA_FULL_ERROR=1 shows tracebacks instead.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CURES = (
 
 
 class JobFailedError(Exception):
-    """A job of a batch failed and has said so; the batch goes on and reports it at its end."""
+    """A job of a batch failed and was reported; the batch goes on and names it at its end."""
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
 
 
 def _is_unhealthy(error: BaseException) -> bool:
-    # Whoever raised it has imported it; importing it here would slow every start down.
+    # The module that raised it is imported already; importing it here would slow every start.
     health = sys.modules.get("core_rl.doctor.findings")
     return health is not None and isinstance(error, health.UnhealthyError)
 
@@ -149,7 +149,7 @@ def _node_error(error: OmegaConfBaseException, context: str) -> str:
         return _unknown_key(error, override)
     said = str(error.msg or error)
     field = error.full_key or override
-    # The first line says it all; the others repeat the key and name Python types.
+    # The first line suffices; the others repeat the key and name Python types.
     return _cured(said) or (f"{field}: " if field else "") + said.splitlines()[0]
 
 
@@ -168,7 +168,7 @@ def _unknown_key(error: OmegaConfBaseException, override: str) -> str:
         prefix = parent._get_full_key(None) or ""
         known = [f"{prefix}.{key}" if prefix else key for key in map(str, parent) if key != "hydra"]
     name = error.full_key or str(error.key)
-    # A key inside a value, as in phases=[{epoch: 2}], does not know where it stands.
+    # The error of a key inside a value, as in phases=[{epoch: 2}], does not say where the key is.
     what = "key" if "." in name or name == override.partition(".")[0] else f"key in {override}:"
     return _unknown(what, name, known)
 

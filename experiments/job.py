@@ -48,7 +48,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     from core_rl.run import processes
     from core_rl.run import run_folder as artifacts
 
-    # A bar is for a terminal: in a file it is one long line.
+    # In a file a progress bar is one long line.
     cfg.trainer.progress = cfg.trainer.progress and sys.stderr.isatty()
     values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
@@ -70,7 +70,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
         if not hardware.is_main_process():  # a further process of the same run
             return task().get(cfg.objective)
         started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
-        # At the start: a run that is killed is the one to go on from.
+        # Linked at the start, so that a killed run can be resumed as `latest`.
         artifacts.link_latest(Path(cfg.paths.output), folder)
         metrics = task()
         if schema.on_test(cfg.objective):
@@ -85,7 +85,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def resumed(path: str) -> str:
-    """Follow `latest`, which this run is about to take over, to the run that it names now.
+    """Resolve `latest` before this run takes the link over; return the run it names now.
 
     The environment keeps the answer for the further jobs of a batch and processes of a run.
     """

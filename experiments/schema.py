@@ -1,9 +1,10 @@
 """The types behind `conf/`, and the checks a configuration must pass before a run starts.
 
-Each package describes its settings in a torch-free `config.py`; they are named here as strings, so
-this package depends on none of them.  `conf/config.yaml` starts from the node `schema` registered
-below, and an option of a group that each pipeline types itself starts from its pipeline's node,
-e.g. `/omni_model@_here_`: types are checked while Hydra composes, ranges by `validate`.
+Each package describes its settings in a `config.py` without torch.  They are named here as strings,
+so this package imports none of the pipelines.  `conf/config.yaml` starts from the node `schema`,
+registered below.  Some groups have other types in each pipeline; their options start from the
+pipeline's own node, as in `/omni_model@_here_`.  Hydra checks types while it composes; `validate`
+checks ranges.
 """
 
 from __future__ import annotations

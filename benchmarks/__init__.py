@@ -1,0 +1,1 @@
+"""Speed, memory and cost of this project against others; `make bench` runs them."""
