@@ -9,10 +9,11 @@ o_ij in [0, 1] is the overlap (F1) of the words of the two answers.  This is nei
 components analysis (Goldberger et al., NeurIPS 2004) with graded labels.  No answerer is asked.
 The bank is small, so W needs a strong weight decay against overfitting.
 
-Training queries of file data are items of the bank.  Their answers are left out: the neighbours of
-an item whose answer was used share more of it than those of a new question will (on 2,000 questions
-of OK-VQA an overlap of .135 against .053 of held-out queries), and a selector would learn to trust
-features that are worse at inference.
+Training queries of file data are items of the bank.  Their answers are left out: an item whose
+answer was used has neighbours that share more of it than those of a new question will, and a
+selector would learn to trust features that are worse at inference.  On 2,000 questions of OK-VQA
+the mean overlap with the ten nearest was .028 for training queries and .015 for test queries; with
+their answers left out it is .013 for both.
 """
 
 from __future__ import annotations
