@@ -26,7 +26,10 @@ REAL = [
 ]
 OVERRIDE = re.compile(r"\+?[a-z_]+(\.[a-z_]+)*=\S+")
 # What the pages of the other pipelines are about.
-OTHERS = {"lever": ["+exp=lever"], "sa2va": ["+exp=sa2va"]}
+OTHERS = {
+    "lever": ["+exp=lever", "paths.data=FOLDER"],
+    "sa2va": ["+exp=sa2va", "paths.data=FOLDER"],
+}
 
 
 def commands(text: str) -> Iterator[list[str]]:
