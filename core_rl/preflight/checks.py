@@ -38,6 +38,7 @@ from core_rl.preflight.memory import (
     host_bytes,
     sizes_of,
 )
+from core_rl.preflight.rehearsal import as_rehearsed, real_run_finding
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +89,17 @@ def preflight(config: Config, thorough: bool = True) -> list[Finding]:
     Returns:
         Findings under `environment/`, `files/` and `resources/`.
     """
+    asked, config = config, as_rehearsed(config)
     found = environment.version_findings()
     found.append(environment.soundfile_finding())
     if thorough:
         found.append(environment.torchvision_finding())
     found += requested_findings(config)
     found += file_findings(config)
-    return found + resource_findings(config)
+    found += resource_findings(config)
+    if _group(asked, "hardware").get("rehearse"):
+        found.append(real_run_finding(_group(asked, "hardware"), _least_bytes(asked)))
+    return found
 
 
 # -- what the configuration asks for ---------------------------------------------------------------
@@ -220,8 +225,7 @@ def _hub_finding(key: str, value: str) -> Finding:
 
 def resource_findings(config: Config) -> list[Finding]:
     """Compare a simple estimate of memory and disk with what is free."""
-    model = _group(config, "model")
-    sizes = sizes_of(str(model["path"])) if model.get("path") else None
+    sizes = _sizes(config)
     if sizes is None:
         why = "the model is built here, or its size is not known"
         return [skipped(f"resources/{name}", why) for name in ("memory", "disk")]
@@ -253,6 +257,16 @@ def resource_findings(config: Config) -> list[Finding]:
     return [*found, _fits("resources/disk", disk, _free_disk(output), cause, cure)]
 
 
+def _sizes(config: Config) -> Sizes | None:
+    path = _group(config, "model").get("path")
+    return sizes_of(str(path)) if path else None
+
+
+def _least_bytes(config: Config) -> float | None:
+    sizes = _sizes(config)
+    return sum(device_bytes(sizes, plan_of(config, sizes)).values()) if sizes else None
+
+
 def plan_of(config: Config, sizes: Sizes) -> Plan:
     """Read from the settings what `core_rl.preflight.memory` asks."""
     hardware, model = _group(config, "hardware"), _group(config, "model")
@@ -268,7 +282,7 @@ def plan_of(config: Config, sizes: Sizes) -> Plan:
         weight_bytes=2 if half else 4,
         masters=half and deepspeed,
         zero_stage=int(hardware.get("zero_stage", 0)) if deepspeed else 0,
-        devices=int(hardware.get("devices", 1)),
+        devices=int(hardware.get("devices", 1)) * int(hardware.get("num_nodes", 1)),
         offload=bool(hardware.get("offload", False)) and deepspeed,
         reference=_kl_weight(config) > 0 and not adapters,
         sequences=batch * int(rollout.get("num_generations", 1)),
