@@ -71,6 +71,13 @@ class OnBadRecord(Enum):
     skip = "skip"
 
 
+class OnNan(Enum):
+    """What an optimiser step whose loss or gradient is not finite does to a run."""
+
+    skip = "skip"  # it is not applied, and counted in train/skipped
+    stop = "stop"
+
+
 class PhaseKind(Enum):
     """Which objective a phase of the curriculum optimises."""
 
@@ -195,6 +202,7 @@ class TrainerConfig:
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     resume: str | None = None  # a run folder or a checkpoint
+    on_nan: OnNan = OnNan.skip  # a step whose loss or gradient is not finite is never applied
     progress: bool = True
     log_every: int = 1
 
@@ -251,6 +259,12 @@ class HardwareConfig:
         """Processes of the whole run."""
         return self.devices * self.num_nodes
 
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the loss is scaled for fp16; steps whose scaled gradient overflows are part."""
+        fp16 = self.precision.startswith("16")
+        return fp16 and (self.precision == "16-mixed" or self.strategy == "deepspeed")
+
 
 @dataclass
 class LoggerConfig:
@@ -282,6 +296,8 @@ class RewardConfig:
     weights: dict[str, float] = field(default_factory=dict)
     spans: dict[str, str] = field(default_factory=dict)
     max_unjudged: float = 0.5  # share of None above which the run warns loudly
+    # Lowest and highest value of a function; one outside ends the run.  Others: -1e6 and 1e6.
+    ranges: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(self.functions))
@@ -289,6 +305,9 @@ class RewardConfig:
         require(not unknown, "reward.weights", unknown, expected)
         share = self.max_unjudged
         require(0 < share <= 1, "reward.max_unjudged", share, "between 0 and 1")
+        for name, ends in self.ranges.items():
+            good = name in self.functions and len(ends) == 2 and ends[0] <= ends[1]
+            require(good, f"reward.ranges.{name}", ends, "[lowest, highest] of a reward function")
 
 
 class OnFailure(Enum):

@@ -38,6 +38,7 @@ from core_rl.loop.denominator import (
     scale_sharded_gradients,
 )
 from core_rl.loop.optim import build_optimizer, build_schedule
+from core_rl.loop.step_guard import StepGuard
 from core_rl.loss_config import FlatGroups
 from core_rl.objective.advantages import group_advantages
 from core_rl.objective.curriculum import Curriculum, Phase
@@ -101,6 +102,7 @@ class GroupPolicyModule(L.LightningModule):
         self.controller = KLController(self.loss.kl, settings.rollout.temperature)
         self.phase_loss = PhaseLoss(self.loss, self.controller, max_completion)
         self.denominator = Denominator()
+        self.guard = StepGuard(settings.trainer.on_nan, settings.hardware.scales_loss)
         self.phase: Phase = curriculum.phase_at(0)
         self._restored: dict[str, Tensor] | None = None
         self.last_group: Group | None = None
@@ -131,14 +133,15 @@ class GroupPolicyModule(L.LightningModule):
         for reference in self.references:
             checkpoint["reference"] = reference.state_dict()
         checkpoint["kl_observed"] = self.controller.observed()
+        checkpoint["skipped"] = self.guard.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint.get("reference")
+        self.guard.skipped = checkpoint.get("skipped", 0)
         if "kl_observed" in checkpoint:
             self.controller.observe(*checkpoint["kl_observed"])
         # A run that had ended and now gets more steps has not seen its last batch yet.
-        more = self.curriculum.total_steps > checkpoint["global_step"]
-        if more:
+        if self.curriculum.total_steps > checkpoint["global_step"]:
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -199,7 +202,7 @@ class GroupPolicyModule(L.LightningModule):
         stats = {**stats, "loss": loss.detach()}
         self._note({f"train/{name}": float(value) for name, value in stats.items()})
         self._log_noted()
-        return loss
+        return self.guard.spread(loss, scores.logp_BGT)
 
     def roll_out(self, queries: Sequence[Query]) -> Rollout:
         """Draw, judge and compare candidates of fresh queries."""
@@ -263,19 +266,24 @@ class GroupPolicyModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         norms = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
-        if norms:
-            self.log("train/grad_norm", torch.stack(norms).norm(), prog_bar=False, batch_size=1)
+        norm = torch.stack(norms).norm() if norms else torch.zeros(())
+        sharded = isinstance(self.trainer.strategy, DeepSpeedStrategy)
+        if not sharded:
+            self.log("train/grad_norm", norm, batch_size=1)
+        self.guard.before_step(optimizer, None if sharded else norm, self.policy)
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if self.global_step == self._stepped:  # more batches to accumulate
             return
-        self._stepped = self.global_step
+        self._stepped, sharded = self.global_step, None
+        self._noted.clear()
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # its gradients are in shards
             norm = self.trainer.strategy.deepspeed_engine.get_global_grad_norm()
-            self.log("train/grad_norm", float(norm), prog_bar=False, batch_size=1)
-        self._noted.clear()
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            restore_loss_scale(self.trainer.optimizers[0])
+            self.log("train/grad_norm", float(norm), batch_size=1)
+            sharded = self.trainer.optimizers[0]
+            restore_loss_scale(sharded)
+        self.guard.after_step(self.global_step, sharded)
+        self.log("train/skipped", float(self.guard.skipped), batch_size=1)
         # Free the gradients before the next candidates are drawn and scored.
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 Values = Sequence[Sequence[float | None]]  # values[b][g]
 
+ANY = (-1e6, 1e6)  # range of a function that states none; the square of a value must be finite
+
 
 class WeightedReward:
     """Run every reward function over a batch and weigh what they say.
@@ -39,6 +41,7 @@ class WeightedReward:
         spans: name -> span of the candidate that the reward may steer; others steer all of it.
         max_unjudged: share of None, from 0 to 1, above which a warning is logged.
         warn_every: calls of `score` between two warnings about the same function.
+        ranges: name -> lowest and highest value of a function; `ANY` for others.
 
     Raises:
         ValueError: weights and functions name different things, a weight is not finite, or a span
@@ -52,6 +55,7 @@ class WeightedReward:
         spans: Mapping[str, str] | None = None,
         max_unjudged: float = 0.5,
         warn_every: int = 50,
+        ranges: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         _check_names(functions, weights, spans or {})
         self.functions = dict(functions)
@@ -59,6 +63,7 @@ class WeightedReward:
         self.spans = dict(spans or {})
         self.max_unjudged = max_unjudged
         self.warn_every = warn_every
+        self.ranges = {name: tuple((ranges or {}).get(name, ANY)) for name in functions}
         self._calls = 0
         self._warned_at: dict[str, int] = {}
 
@@ -66,7 +71,7 @@ class WeightedReward:
     def from_config(cls, cfg: RewardConfig) -> WeightedReward:
         """Build from the `reward` group; a function is a `_target_` node or a ready callable."""
         functions = {name: _instantiate(name, node) for name, node in cfg.functions.items()}
-        return cls(functions, cfg.weights, cfg.spans, cfg.max_unjudged)
+        return cls(functions, cfg.weights, cfg.spans, cfg.max_unjudged, ranges=cfg.ranges)
 
     def score(self, queries: Sequence[Query], actions: Actions) -> RewardTable:
         """Judge every candidate of every query.
@@ -79,13 +84,16 @@ class WeightedReward:
             function with a weight judged the candidate.
 
         Raises:
-            ValueError: a function returned another shape than B x G, or an infinite number.
+            ValueError: a function returned another shape than B x G, or something that is neither
+                None nor a number in its range.
         """
         self._calls += 1
         said = self._run(queries, actions)
         shape = actions.num_queries, actions.num_candidates
         real_BG = actions.mask_BGT.any(dim=-1).cpu()
-        values_RBG = torch.stack([_tensor(name, said[name], shape) for name in self.functions])
+        values_RBG = torch.stack(
+            [_tensor(name, said[name], shape, self.ranges[name]) for name in self.functions]
+        )
         values_RBG = values_RBG.masked_fill(~real_BG, torch.nan)
         table = RewardTable(tuple(self.functions), values_RBG, self._total(values_RBG))
         self._warn_of_unjudged(table, real_BG)
@@ -253,16 +261,30 @@ def _wait_for(work: Coroutine[Any, Any, list[Values]]) -> list[Values]:
         return pool.submit(asyncio.run, work).result()
 
 
-def _tensor(name: str, values: Values, shape: tuple[int, int]) -> Tensor:
+def _tensor(name: str, values: Values, shape: tuple[int, int], ends: tuple[float, ...]) -> Tensor:
     if len(values) != shape[0] or any(len(row) != shape[1] for row in values):
         raise ValueError(
             f"reward {name!r} returned rows of {[len(row) for row in values]} values: expected "
             f"{shape[0]} rows (queries) of {shape[1]} (candidates)"
         )
-    tensor_BG = torch.tensor(
-        [[math.nan if value is None else float(value) for value in row] for row in values],
-        dtype=torch.float32,
-    ).view(shape)
-    if tensor_BG.isinf().any():
-        raise ValueError(f"reward {name!r} returned an infinite value: expected a number or None")
-    return tensor_BG
+    told = [
+        [math.nan if value is None else _number(name, value, ends) for value in row]
+        for row in values
+    ]
+    return torch.tensor(told, dtype=torch.float32).view(shape)
+
+
+def _number(name: str, value: Any, ends: tuple[float, ...]) -> float:
+    low, high = ends
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    # A value that is a sum of rounded parts may pass the end by a little.
+    slack = 1e-6 * max(1.0, abs(low), abs(high))
+    if not low - slack <= number <= high + slack:  # NaN is in no range
+        raise ValueError(
+            f"reward {name!r} returned {value!r}: expected None or a finite number from {low:g} to "
+            f"{high:g}; mend the function, or set reward.ranges.{name}=[LOWEST,HIGHEST]"
+        )
+    return number

@@ -16,6 +16,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from core_rl.doctor.findings import UnhealthyError, failed
+from core_rl.doctor.weights import weights_finite
 from core_rl.files import write_json
 from core_rl.hardware import process_rank
 from core_rl.loop.module import GroupPolicyModule
@@ -215,7 +217,16 @@ class Checkpoints(Callback):
         best = {**self._figures, "val/reward": self.best, "judges": sorted(self._judges)}
         write_json(self.folder / "best.json", best)
 
+    @staticmethod
+    def _refuse_broken(trainer: L.Trainer) -> None:
+        """Raise UnhealthyError, on every process, if weights are not finite."""
+        found = [weights_finite(trainer.lightning_module)]
+        if failed(found):
+            log.error("step %d: weights are not finite: nothing is saved", trainer.global_step)
+            raise UnhealthyError(found)
+
     def _write(self, trainer: L.Trainer, name: str) -> None:
+        self._refuse_broken(trainer)
         if not trainer.is_global_zero:
             return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}

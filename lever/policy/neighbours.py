@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from core_rl.loop.step_guard import leave_out_non_finite
 from lever.data.vqa_accuracy import normalise
 from lever.features.slate_features import pca_features
 from lever.model_config import FeatureConfig
@@ -110,6 +111,7 @@ def learn_directions(
         {"params": [log_scale], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
+    leave_out_non_finite(optimizer)
     batches = math.ceil(len(rows_MD) / config.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * batches)
     loss = torch.zeros(())

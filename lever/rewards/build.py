@@ -34,7 +34,7 @@ def build_reward(
     functions = {name: _function(name, node, given) for name, node in used.items()}
     weights = {name: config.weights[name] for name in functions if name in config.weights}
     kind = ShuffledReward if shuffled else WeightedReward
-    return kind(functions, weights, config.spans, config.max_unjudged)
+    return kind(functions, weights, config.spans, config.max_unjudged, ranges=config.ranges)
 
 
 def needs_references(config: RewardConfig) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core_rl.loop.step_guard import leave_out_non_finite
 from sa2va_rl.compare_config import FinetuneConfig
 from sa2va_rl.data.files import Sample
 from sa2va_rl.rewards.reward_net import without_shades
@@ -113,6 +114,7 @@ def learn_from_truth(
     pictures = [seen(sample) for sample in samples]
     truths = [torch.from_numpy(np.asarray(sample.truth_HW, np.float32)) for sample in samples]
     optimizer = torch.optim.AdamW(net.parameters(), lr)
+    leave_out_non_finite(optimizer)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     net.train()
     for _, places in zip(range(steps), batches(len(samples), batch_size, seed), strict=False):

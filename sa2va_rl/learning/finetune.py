@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core_rl.loop.step_guard import leave_out_non_finite
 from sa2va_rl.compare_config import FinetuneConfig
 from sa2va_rl.data.files import Sample
 from sa2va_rl.learning.differentiable_segmenter import SmallSegmenter, batches, seen
@@ -85,6 +86,7 @@ def finetune(
     net, frozen = copy.deepcopy(start), copy.deepcopy(start).eval().requires_grad_(False)
     inputs = [seen(sample) for sample in pictures]
     optimizer = torch.optim.AdamW(net.parameters(), config.lr, weight_decay=0.0)
+    leave_out_non_finite(optimizer)
     steps, looks = [0], [_look(net, frozen, judge, held_out)]
     best, best_dice, worse = copy.deepcopy(net), looks[0][1], 0
     dealt = batches(len(pictures), config.batch_size, seed)

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from core_rl.files import write_json
 from core_rl.hardware import prepare
+from core_rl.loop.step_guard import leave_out_non_finite
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.learning.policy_run import PolicyRun
 from sa2va_rl.learning.ppo_callbacks import KeepBest, WatchChoices
@@ -56,6 +57,7 @@ def fit_ppo(run: PolicyRun, resume: Path | None = None) -> PromptPolicy:
     prepare(run.settings.hardware, run.seed)
     envs = [_maker(run) for _ in range(config.envs)]
     model = _new_model(run, DummyVecEnv(envs))
+    leave_out_non_finite(model.policy.optimizer)
     best = KeepBest(_chooser(run, model), run.val, config.env)
     newest = _newest(run.folder) if resume is None else newest_checkpoint(resume)
     done = 0 if newest is None else _restore(model, best, newest)

@@ -29,6 +29,7 @@ from torch.utils.data import (
 
 from core_rl.hardware import prepare
 from core_rl.loop.optim import build_optimizer
+from core_rl.loop.step_guard import drop_non_finite
 from core_rl.run.fit import build_logger, quieten_lightning
 from core_rl.run.strategies import trainer_kwargs
 from sa2va_rl.config import RewardFitConfig
@@ -108,6 +109,9 @@ class RewardNetModule(L.LightningModule):
         loss = F.mse_loss(self.net(_turned(pairs_N2SS)).sigmoid(), labels_N)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        drop_non_finite(self.net.parameters())
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         pairs_N2SS, labels_N = batch

@@ -155,16 +155,19 @@ class ClimbsTheLoss(GroupPolicyModule):
 
 
 class Poisons(Callback):
-    """One gradient is NaN at one step."""
+    """All gradients are NaN at some steps, and all weights if asked."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, *steps: int, weights: bool = False) -> None:
+        self.steps = steps
+        self.weights = weights
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step == self.step:
+        if trainer.global_step in self.steps:
             for parameter in pl_module.parameters():
                 if parameter.grad is not None:
                     parameter.grad.fill_(torch.nan)
+                if self.weights:
+                    parameter.data.fill_(torch.nan)
 
 
 class Freezes(Callback):

@@ -11,11 +11,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from core_rl.config import DoctorConfig, HardwareConfig
 from core_rl.hardware import draw_apart
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.loss_config import KLConfig, LossConfig, Reduction
+from core_rl.types import Actions, StepLogProbs
 from tests.core_rl.toy import (
     PathReward,
     ToyPolicy,
@@ -87,6 +89,49 @@ def norms(folder: Path, cut: list[list[int]], hardware: HardwareConfig) -> list[
     return seen.seen
 
 
+class BreaksOnce(ToyPolicy):
+    """The third loss is not finite."""
+
+    scored = 0
+
+    def log_probs(self, prompt: Tensor, actions: Actions, temperature: float = 1.0) -> StepLogProbs:
+        scores = super().log_probs(prompt, actions, temperature)
+        self.scored += torch.is_grad_enabled()
+        return StepLogProbs(scores.logp_BGT * torch.nan) if self.scored == 3 else scores
+
+
+def skipped(folder: Path, rank: int, hardware: HardwareConfig) -> dict[str, Any]:
+    """Learn with a loss that is broken on the first process only."""
+    one = (BreaksOnce if rank == 0 else ToyPolicy)(queries=2, options=3, steps=3, stop=2)
+    reward = PathReward([float(i) for i in range(27)])
+    module = module_of(one, reward, phases(grpo(STEPS)), LOSS)
+    seen = Weights()
+    run(
+        module,
+        forever(one_query(ragged(policy()), rank)),
+        folder,
+        None,
+        (),
+        [seen],
+        None,
+        hardware=hardware,
+    )
+    return {"weights": [*seen.seen, logits(module)], "skipped": module.guard.skipped}
+
+
+class Weights(Callback):
+    """The weights before every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[float]] = []
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        self.seen.append(logits(pl_module))
+
+
 def logits(module: GroupPolicyModule) -> list[float]:
     return [float(value) for value in module.policy.logits.detach().flatten()]
 
@@ -97,6 +142,7 @@ def main(folder: Path) -> None:
     for name, chosen in STRATEGIES.items():
         hardware = HardwareConfig(devices=2, rehearse=True, **chosen)
         told[name] = logits(trained(folder / name, [rank], hardware))
+        told[f"{name} broken"] = skipped(folder / f"{name}-broken", rank, hardware)
     torch.manual_seed(0)
     draw_apart(rank)
     told["drawn"] = torch.rand(8).tolist()

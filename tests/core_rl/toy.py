@@ -349,5 +349,7 @@ def run(
     module.settings = replace(
         module.settings, trainer=trainer or module.settings.trainer, **changes
     )
+    module.guard.on_nan = module.settings.trainer.on_nan
+    module.guard.scales_loss = module.settings.hardware.scales_loss
     hooks = Hooks(save, describe=lambda query: {"id": query}, restore=restore, callbacks=callbacks)
     return fit(module, stream, held_out, folder, hooks)

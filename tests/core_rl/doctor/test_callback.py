@@ -265,7 +265,7 @@ def test_what_is_not_finite_ends_a_run_at_its_step_and_not_at_the_next_round(
     """Also where failures so late only warn: nothing can be learned with NaN weights."""
     doctor = DoctorConfig(every=every)
     with pytest.raises(UnhealthyError) as error:
-        trained(tmp_path, doctor=doctor, steps=8, callbacks=[faulty.Poisons(step=4)])
+        trained(tmp_path, doctor=doctor, steps=8, callbacks=[faulty.Poisons(4, weights=True)])
     found = {one.check for one in error.value.findings}
     assert {"gradient/finite", "weights/not_finite"} <= found
     assert [one["step"] for one in rounds(tmp_path)] == [0, 1, 2, 5]

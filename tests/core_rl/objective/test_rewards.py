@@ -142,13 +142,34 @@ def test_padding_candidates_are_not_judged() -> None:
     [
         ([[1.0, 2.0]], "2 rows"),
         ([[1.0], [1.0]], "of 2"),
-        ([[1.0, math.inf], [0.0, 0.0]], "infinite"),
+        ([[1.0, math.inf], [0.0, 0.0]], "inf: expected None or a finite number"),
+        ([[1.0, math.nan], [0.0, 0.0]], "nan: expected None or a finite number"),
+        ([[1.0, 1e300], [0.0, 0.0]], r"1e\+300: .* from -1e\+06 to 1e\+06"),
+        ([[1.0, "good"], [0.0, 0.0]], "'good': expected None"),
     ],
 )
 def test_a_function_that_answers_wrongly_is_named(values: Values, message: str) -> None:
     reward = WeightedReward({"broken": saying(values)}, {"broken": 1.0})
     with pytest.raises(ValueError, match=f"'broken'.*{message}"):
         reward.score(QUERIES, ACTIONS)
+
+
+def test_a_value_outside_its_range_names_the_function_and_the_setting() -> None:
+    config = RewardConfig(
+        functions={"kind": saying([[0.0, 1.0], [1.0 + 1e-8, 2.0]])},
+        weights={"kind": 1.0},
+        ranges={"kind": [0.0, 1.0]},
+    )
+    with pytest.raises(
+        ValueError, match=r"'kind' returned 2\.0: .*from 0 to 1.*reward\.ranges\.kind"
+    ):
+        WeightedReward.from_config(config).score(QUERIES, ACTIONS)
+
+
+@pytest.mark.parametrize("ranges", [{"other": [0, 1]}, {"kind": [1, 0]}, {"kind": [0.0]}])
+def test_a_range_belongs_to_a_function(ranges: dict[str, list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"reward\.ranges\."):
+        RewardConfig(functions={"kind": length}, weights={"kind": 1.0}, ranges=ranges)
 
 
 # -- async functions -----------------------------------------------------------------------------

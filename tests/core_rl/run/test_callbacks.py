@@ -14,11 +14,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors import safe_open
 
-from core_rl.config import LoggerConfig
+from core_rl.config import DoctorConfig, LoggerConfig
+from core_rl.doctor.findings import UnhealthyError
 from core_rl.loop.module import Batch, GroupPolicyModule
 from core_rl.objective.curriculum import Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.callbacks import TrainLog, validated
+from tests.core_rl.faulty_runs import Poisons
 from tests.core_rl.toy import (
     PathReward,
     Recorder,
@@ -203,6 +205,16 @@ def test_the_best_by_held_out_reward_stays_though_training_goes_on(tmp_path: Pat
     assert metrics["step"] == next(step for step, reward in rewards if reward == best)
     assert rewards[-1][1] < best
     assert names(tmp_path) == ["best", "best.json"]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    trainer = settings(checkpoint_every=1)
+    module = module_of(ToyPolicy(), REWARD, phases(grpo(5)), trainer=trainer)
+    broken = Poisons(3, weights=True)
+    with pytest.raises(UnhealthyError):
+        run(module, forever([0]), tmp_path, callbacks=[broken], doctor=DoctorConfig(enabled=False))
+    assert names(tmp_path) == ["last.ckpt", "step-00000002", "step-00000003"]
+    assert saved(tmp_path / "checkpoints" / "step-00000003")[0].isfinite().all()
 
 
 @pytest.mark.parametrize("same_folder", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import subprocess
@@ -140,6 +141,19 @@ def test_two_processes_learn_what_one_does(
     wanted = strategy_run.logits(strategy_run.trained(tmp_path, [0, 1], HardwareConfig()))
     for rank in ranks:
         assert rank[name] == pytest.approx(wanted, abs=1e-5)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(strategy_run.STRATEGIES))
+def test_two_processes_leave_out_what_is_broken_on_one(
+    name: str, ranks: list[dict[str, Any]]
+) -> None:
+    first, second = (rank[f"{name} broken"] for rank in ranks)
+    assert first == second
+    assert first["skipped"] == 1
+    moved = [a != b for a, b in itertools.pairwise(first["weights"])]
+    assert moved == [True, True, False, True]
 
 
 @needs_deepspeed
