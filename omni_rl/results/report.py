@@ -188,12 +188,12 @@ def _people_sentences(metrics: Mapping[str, float], records: Sequence[Record]) -
     scores = [PeopleFocus().score(record, record.solution) for record in records if record.solution]
     earned = [score for score in scores if score is not None]
     said = (
-        f"People focus (keywords in <context>, 0 to 1): {metrics['before/people_focus']:.3f} "
+        f"People focus (a rule over <context>, 0 to 1): {metrics['before/people_focus']:.3f} "
         f"before, {metrics['after/people_focus']:.3f} after"
     )
     if earned:
         said += f"; the records' own reference solutions earn {np.mean(earned):.3f}"
-    return [f"{said}.  It counts words; grounded_focus says how much of them is true."]
+    return [f"{said}.  It reads words, not the clip; grounded_focus says how much of them is true."]
 
 
 def _kind_of_gain(settings: Settings, metrics: Mapping[str, float]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from omni_rl.rewards import chinese_words as chinese
-from omni_rl.rewards import people
+from omni_rl.rewards import english_words as english
 from omni_rl.rewards.answers import judged_text
 from omni_rl.rewards.lexicon import (
     Lexicon,
@@ -29,7 +29,7 @@ from omni_rl.rewards.lexicon import (
 # Kinds of nouns that a value can belong to.
 HUMAN, CLOTHES, SPEECH, BALL, PLACE = "human", "clothes", "speech", "ball", "place"
 _NOUNS = {
-    HUMAN: merged(entries(people.PEOPLE, noun_forms), entries(chinese.PEOPLE)),
+    HUMAN: merged(entries(english.PEOPLE, noun_forms), entries(chinese.PEOPLE)),
     CLOTHES: merged(
         entries("clothes cloth shirt coat dress jacket sweater suit", noun_forms),
         entries(chinese.CLOTHES),
@@ -40,7 +40,7 @@ _NOUNS = {
         entries(chinese.VOICE_WORDS),
     ),
     BALL: merged(entries("ball object sphere", noun_forms), entries(chinese.BALLS)),
-    PLACE: merged(entries(people.PLACES, noun_forms), entries(chinese.SETTING)),
+    PLACE: merged(entries(english.PLACES, noun_forms), entries(chinese.SETTING)),
 }
 _NEGATIONS = merged(entries("not no never nobody without neither nor"), entries(chinese.NEGATIONS))
 

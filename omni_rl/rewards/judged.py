@@ -19,6 +19,7 @@ from core_rl.types import Actions
 from omni_rl.data.record import Record
 from omni_rl.rewards.answers import INSTRUCTION, given_answer, judged_text, tag_body, truth_of
 from omni_rl.rewards.judge import Judge, api_wanted
+from omni_rl.rewards.people import HALF
 from omni_rl.rewards.rules import Accuracy, PeopleFocus, Values
 
 # A prompt to ask, a value that needs no judge, or None where none can be given.
@@ -174,21 +175,21 @@ class PeopleFocusJudge(JudgedReward):
 
 @dataclass(frozen=True)
 class SwitchedPeopleFocus:
-    """People focus by keywords or by a judge, as set here or in the environment.
+    """People focus by rule or by a judge, as set here or in the environment.
 
     Attributes:
         judge: needed with `use_api`.
-        target: points for a score of 1.0 by keywords.
+        half: points for a score of .5 by rule.
         use_api: null: the environment variable USE_API_REWARD at each call.
     """
 
     judge: Judge | None = None
-    target: int = 7
+    half: float = HALF
     use_api: bool | None = None
 
     async def __call__(self, queries: Sequence[Record], actions: Actions) -> Values:
         if not api_wanted(self.use_api):
-            return PeopleFocus(self.target)(queries, actions)
+            return PeopleFocus(self.half)(queries, actions)
         if self.judge is None:
             raise ValueError(
                 "people_focus by API (use_api or USE_API_REWARD) needs a `judge` with a model name"

@@ -1,91 +1,29 @@
-"""The people_focus reward by keywords: how much a text is about people.
+"""The people_focus reward by rule: how much a text is about people.
 
-A clause earns a point for naming a person (or a face, a voice, ...) and a point for naming what
-they do or feel, never more, so a list of keywords is worth no more than a sentence.  Clauses that
-are mostly keywords, that pile up terms of one kind, or that tell no new behaviour earn nothing.
-Words about the setting cost.  Counting words says nothing about truth: `grounding` does.
+A clause counts if a person is its subject and it tells what they do or feel (`people_english`,
+`people_chinese`).  It earns two points if it has a detail of its own and a shape that no clause
+before had, and else one point, of which a text can earn as many as it has clauses of the first
+sort.  So lists and templates earn little however long they are.  Questions, what is denied or
+supposed, markup and what is copied from the question earn nothing.  A rule over words can not see
+the clip: `grounding` compares with its facts where they are known.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from omni_rl.rewards import chinese_words as chinese
+from omni_rl.rewards import people_chinese, people_english
 from omni_rl.rewards.answers import judged_text
-from omni_rl.rewards.lexicon import (
-    Lexicon,
-    Term,
-    adjective_forms,
-    clauses,
-    entries,
-    noun_forms,
-    units,
-    verb_forms,
-)
+from omni_rl.rewards.lexicon import clauses, units
+from omni_rl.rewards.people_english import Told
 
-PERSON, BEHAVIOUR, SETTING, NEUTRAL = "person", "behaviour", "setting", "neutral"
+HALF = 4.7  # points that earn .5: 3 points then earn less than .3
 
-PEOPLE = """
-person/people/persons man/men woman/women child/children boy girl baby adult teenager human figure
-guy lady gentleman/gentlemen speaker listener host guest interviewer audience crowd friend colleague
-stranger couple family father mother dad mom son daughter brother sister husband/husbands
-wife/wives teacher student doctor nurse officer policeman/policemen driver worker waiter customer
-actor actress character someone somebody everyone everybody
-"""
-BODY = """
-face eye mouth lip eyebrow brow cheek head hand arm finger shoulder voice
-"""
-PRONOUNS = "he/him/his/himself she/her/hers/herself they/them/their/themselves"
-ACTIONS = """
-wave point bow nod clap shrug hug kiss walk run/ran jump dance turn lean kneel/knelt reach hold/held
-give/gave/given shake/shook/shaken stand/stood sit/sat/sitting raise lower lift touch push pull
-follow approach leave look watch stare glance gaze listen move gesture gesticulate
-talk speak/spoke/spoken say/said tell/told/telling ask answer reply explain discuss argue chat shout
-whisper yell scream sing/sang/sung laugh giggle cry smile grin frown gasp sigh sob weep/wept wink
-blink blush pout scowl sneer count interact converse embrace greet comfort apologise apologize
-complain hesitate pause tease joke encourage agree disagree
-"""
-FEELINGS = """
-calm cheerful angry happy sad surprised afraid scared fearful nervous anxious worried upset annoyed
-frustrated furious excited proud ashamed embarrassed confused puzzled bored tired disappointed
-disgusted relaxed confident shy jealous amused delighted serious friendly sincere tense hesitant
-thoughtful curious shocked relieved lonely grateful gentle hostile polite sarcastic
-"""
-NOUNS = """
-expression gesture posture emotion feeling mood tone reaction interaction conversation anger joy
-sadness fear surprise disgust happiness anxiety laughter tear
-"""
-PLACES = """
-wall light lamp table room background window floor furniture chair sofa couch desk door ceiling
-curtain carpet shelf/shelves bed scenery setting environment building sky tree street kitchen office
-landscape decor decoration lighting wallpaper
-"""
-
-
-def people_lists() -> dict[str, dict[str, set[str]]]:
-    """Return the English and Chinese word lists by kind."""
-    return {
-        PERSON: {
-            **entries(PEOPLE, noun_forms),
-            **entries(BODY, noun_forms),
-            **entries(PRONOUNS),
-            **entries(chinese.PEOPLE + chinese.BODY + chinese.PRONOUNS),
-        },
-        BEHAVIOUR: {
-            **entries(ACTIONS, verb_forms),
-            **entries(FEELINGS, adjective_forms),
-            **entries(NOUNS, noun_forms),
-            **entries(chinese.BEHAVIOUR),
-        },
-        SETTING: {**entries(PLACES, noun_forms), **entries(chinese.SETTING)},
-        NEUTRAL: entries(chinese.NEUTRAL),
-    }
-
-
-# Pronouns name a person, but are too common in prose to count towards the density of a clause.
-_PRONOUNS = frozenset(entries(PRONOUNS + " " + chinese.PRONOUNS))
-_LEXICON = Lexicon(people_lists())
+_SENTENCE = re.compile(r"(?:[^.!?;\n\u3002\uff01\uff1f\uff1b]|(?<=\d)\.(?=\d))+[!?\uff1f]*")
+_MARKUP = re.compile(r"<(\w+)[^<>]*>.*?</\1\s*>|<[^<>]*>|\{.*?\}|`[^`]*`", re.DOTALL)
+_CJK = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -94,7 +32,7 @@ class PeopleScore:
 
     Attributes:
         points: sum over clauses, each 0, 1 or 2.
-        setting: words about the setting.
+        setting: clauses that tell of the setting and of nobody.
         value: the score in [0, 1].
     """
 
@@ -103,58 +41,96 @@ class PeopleScore:
     value: float
 
 
+@dataclass
+class _Tally:
+    """What a text has told so far."""
+
+    full: int = 0
+    thin: int = 0
+    behaviours: set[str] = field(default_factory=set)
+    details: set[str] = field(default_factory=set)
+    shapes: set[str] = field(default_factory=set)
+    patterns: list[str] = field(default_factory=list)
+    persons: set[str] = field(default_factory=set)
+
+    def add(self, told: Told, max_persons: int) -> None:
+        new = told.behaviours - self.behaviours
+        if not new or len(self.persons | told.persons) > max_persons + self.full // 2:
+            return
+        detail = bool(told.details - self.details) or told.link or len(new) > 1
+        if detail and not told.vague and told.shape not in self.shapes:
+            self.full += 1
+        else:
+            self.thin += 1
+        self.behaviours |= new
+        self.details |= told.details
+        self.shapes.add(told.shape)
+        self.patterns.append(told.pattern)
+        self.persons |= told.persons
+
+    @property
+    def points(self) -> int:
+        points = 2 * self.full + min(self.thin, max(self.full, 2 - self.full))
+        echoes = len(self.patterns) - len(set(self.patterns))
+        return min(points, 3) if echoes > 2 and 2 * echoes >= len(self.patterns) else points
+
+
 @dataclass(frozen=True)
 class PeopleWords:
-    """The keyword score and its limits.
+    """The score by rule and its limits.
 
     Attributes:
-        target: points that earn 1.0; three full clauses give 6.
-        setting_cost: taken off for each word about the setting.
-        max_density: share of a clause's words that may be keywords, pronouns left out.
-        max_of_a_kind: terms of one kind that a clause may hold; a long one may hold one in three
-            words.
+        half: points that earn .5.  p points earn p^2 / (p^2 + half^2): 3 points .29, 6 points .62,
+            12 points .87.
+        setting_cost: taken off for each clause about the setting alone.
+        max_persons: different nouns for persons before a clause with another one earns nothing; one
+            more for every two full clauses.
     """
 
-    target: int = 7
+    half: float = HALF
     setting_cost: float = 0.1
-    max_density: float = 0.75
-    max_of_a_kind: int = 2
-    lexicon: Lexicon = field(default=_LEXICON, repr=False)
+    max_persons: int = 4
 
     def __post_init__(self) -> None:
-        if self.target < 1:
-            raise ValueError(f"people_focus target={self.target}: expected at least 1 point")
+        if not self.half > 0:
+            raise ValueError(f"people_focus half={self.half}: expected points above 0")
 
-    def __call__(self, text: str) -> PeopleScore:
-        """Score the description in a completion (see `answers.judged_text`)."""
-        points = setting = 0
-        told: set[str] = set()
-        seen: set[frozenset[str]] = set()
-        for clause in clauses(judged_text(text)):
-            tokens = units(clause)
-            terms = self.lexicon.find(tokens)
-            setting += sum(term.kind == SETTING for term in terms)
-            if self._is_stuffed(terms, len(tokens)):
-                continue
-            names = {term.word for term in terms if term.kind == PERSON}
-            behaviours = {term.word for term in terms if term.kind == BEHAVIOUR}
-            said = frozenset(names | behaviours)
-            # A repetition, about the same or another person, earns nothing.
-            if said in seen or (behaviours and behaviours <= told):
-                continue
-            seen.add(said)
-            told |= behaviours
-            points += bool(names) + bool(behaviours)
-        value = min(1.0, points / self.target) - self.setting_cost * setting
-        return PeopleScore(points, setting, min(1.0, max(0.0, value)))
+    def __call__(self, text: str, asked: Iterable[str] = ()) -> PeopleScore:
+        """Score the description in a completion (see `answers.judged_text`).
 
-    def _is_stuffed(self, terms: list[Term], num_units: int) -> bool:
-        content = [
-            term
-            for term in terms
-            if term.kind in (PERSON, BEHAVIOUR) and term.word not in _PRONOUNS
-        ]
-        covered = sum(term.end - term.start for term in content)
-        kinds = Counter(term.kind for term in content)
-        limit = max(self.max_of_a_kind, num_units // 3)
-        return covered > self.max_density * num_units or max(kinds.values(), default=0) > limit
+        Args:
+            text: the completion.
+            asked: the question and its options; clauses copied from them earn nothing.
+        """
+        tally, setting = _Tally(), 0
+        copied = {gram for one in asked for gram in _trigrams(one)}
+        for told in _read(_MARKUP.sub("\n", judged_text(text)), copied):
+            if told.behaviours:
+                tally.add(told, self.max_persons)
+            else:
+                setting += told.setting > 0
+        points = tally.points
+        value = points**2 / (points**2 + self.half**2) - self.setting_cost * setting
+        return PeopleScore(points, setting, max(0.0, value))
+
+
+def _read(text: str, copied: set[tuple[str, ...]]) -> Iterator[Told]:
+    for found in _SENTENCE.finditer(text):
+        sentence = found.group()
+        if sentence.endswith(("?", "\uff1f")):
+            continue
+        parts = [part for part in clauses(sentence) if not _is_copied(part, copied)]
+        chinese = 2 * len(_CJK.findall(sentence)) > len(units(sentence))
+        reader = people_chinese if chinese else people_english
+        yield from reader.read_sentence(parts)
+
+
+def _trigrams(text: str) -> list[tuple[str, ...]]:
+    tokens = units(text)
+    return [tuple(tokens[i : i + 3]) for i in range(len(tokens) - 2)]
+
+
+def _is_copied(clause: str, copied: set[tuple[str, ...]]) -> bool:
+    """Whether most of a clause of four words or more stands in the question."""
+    grams = _trigrams(clause)
+    return len(grams) > 1 and 2 * sum(gram in copied for gram in grams) > len(grams)

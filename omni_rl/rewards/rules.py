@@ -15,7 +15,7 @@ from omni_rl.data.record import Record
 from omni_rl.rewards.answers import INSTRUCTION, TAGS, score_answer, tag_parts
 from omni_rl.rewards.grounding import Grounder, grounding_f1, share_true
 from omni_rl.rewards.lexicon import units
-from omni_rl.rewards.people import PeopleWords
+from omni_rl.rewards.people import HALF, PeopleWords
 
 Values = list[list[float | None]]
 
@@ -81,21 +81,23 @@ class Accuracy(Rule):
 
 @dataclass(frozen=True)
 class PeopleFocus(Rule):
-    """How much the context is about people, by keywords, in [0, 1] (see `people`).
+    """How much the context is about people, by rule, in [0, 1] (see `people`).
 
     Attributes:
-        target: points that earn 1.0.
+        half: points that earn .5.
     """
 
-    target: int = 7
+    half: float = HALF
     words: PeopleWords = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "words", PeopleWords(target=self.target))
+        object.__setattr__(self, "words", PeopleWords(half=self.half))
 
     def score(self, record: Record, text: str) -> float | None:
         """Judge one text; None for an instruction, which asks for other words."""
-        return None if record.problem_type == INSTRUCTION else self.words(text).value
+        if record.problem_type == INSTRUCTION:
+            return None
+        return self.words(text, asked=(record.problem, *record.options)).value
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from omni_rl.rewards.answers import (
 from omni_rl.rewards.grounding import Grounder, Statement
 from omni_rl.rewards.judge import Judge
 from omni_rl.rewards.judged import JudgedAccuracy, PeopleFocusJudge
+from omni_rl.rewards.people import HALF
 from omni_rl.rewards.rules import Format, PeopleFocus
 
 _JUDGE_BATCH = 64
@@ -36,7 +37,7 @@ def score_records(
     texts: Sequence[str],
     seed: int = 0,
     judge: Judge | None = None,
-    target: int = 7,
+    half: float = HALF,
 ) -> pd.DataFrame:
     """Score one completion of each record.
 
@@ -45,7 +46,7 @@ def score_records(
         texts: their N completions, in order.
         seed: of the run; tables of several runs may be joined by `pd.concat`.
         judge: of free-form answers and people focus; None: free-form by token F1.
-        target: points for a keyword score of 1.0.
+        half: points for a people_focus of .5.
 
     Returns:
         N rows: `seed id clip source category problem_type text answer`; `accuracy format
@@ -57,7 +58,7 @@ def score_records(
     """
     if len(records) != len(texts):
         raise ValueError(f"{len(texts)} completions for {len(records)} records: expected one each")
-    form, people, grounder = Format(), PeopleFocus(target), Grounder()
+    form, people, grounder = Format(), PeopleFocus(half), Grounder()
     rows = []
     for record, text in zip(records, texts, strict=True):
         rows.append(

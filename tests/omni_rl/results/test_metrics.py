@@ -27,7 +27,9 @@ def test_metrics_are_the_hand_computed_means() -> None:
     assert metrics["general_accuracy"] == pytest.approx(0.8)
     assert metrics["instruction_following"] == 0.5
     assert metrics["format"] == metrics["answered"] == pytest.approx(5 / 6)
-    assert metrics["people_focus"] == pytest.approx((6 / 7 + (2 / 7 - 0.1) + 2 / 7) / 6)
+    # 5 points; 2 points less a clause about the light, nothing left above .05; 2 points.
+    earned = (25 / (25 + 4.7**2), 4 / (4 + 4.7**2) - 0.1, 4 / (4 + 4.7**2))
+    assert metrics["people_focus"] == pytest.approx(sum(earned) / 6)
     assert metrics["grounded_focus"] == pytest.approx(4 / 6)  # over statements, not records
     assert metrics["grounded/gesture"] == 0.5
     assert metrics["grounded/colour"] == pytest.approx(2 / 3)

@@ -205,7 +205,7 @@ def test_clips_are_chosen_without_a_look_at_the_results(records: list[Record]) -
         assert view.strip_HWC.shape == (112, 4 * 112 + 3 * 4, 3)
         assert [said.when for said in view.told] == ["before", "after"]
         assert view.told[1].verdict == "right"
-        assert view.told[1].people_focus == "0.86"
+        assert view.told[1].people_focus in ("0.53", "0.62")  # 5 or 6 points
         assert "voice" in view.facts
 
 
@@ -214,7 +214,7 @@ def test_findings_say_what_the_intervals_allow(tmp_path: Path, records: list[Rec
     said = " ".join(findings(settings(tmp_path), metrics, records))
     assert "the interval lies above 0" in said
     assert "more accurate than: the most frequent answer" in said
-    assert "reference solutions earn 0.857" in said
+    assert "reference solutions earn 0.5" in said
     assert "One seed" in said
     assert [gain.name for gain in accuracy_gains(metrics)] == [
         "the start model",

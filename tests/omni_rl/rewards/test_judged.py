@@ -96,11 +96,11 @@ def test_people_focus_is_on_a_scale_of_ten(asked: list[str]) -> None:
     assert "so he greets" not in asked[0]
 
 
-def test_the_switch_chooses_keywords_or_api(
+def test_the_switch_chooses_the_rule_or_api(
     asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reward = SwitchedPeopleFocus(Judge("m"))
-    assert run(reward, record(), TOLD) == [pytest.approx(2 / 7)]
+    assert run(reward, record(), TOLD) == [pytest.approx(1 / (1 + 4.7**2))]  # one point
     assert not asked
     monkeypatch.setenv("USE_API_REWARD", "true")
     assert run(reward, record(), TOLD) == [0.4]

@@ -1,121 +1,150 @@
-"""What each kind of text gets from the keyword version of people_focus."""
+"""What each kind of text gets from people_focus by rule.
+
+The points are counted by hand: two for a clause about a person with a detail of its own and a new
+shape, one for another clause, no more of these than there are of the first sort (or two in all).
+"""
 
 from __future__ import annotations
+
+import random
 
 import pytest
 
 from omni_rl.rewards.people import PeopleWords
+from tests.omni_rl.rewards.descriptions import LADDERS, PEOPLE, SCENERY, SHORT
+from tests.omni_rl.rewards.heaps import ATTACKS
 
 HONEST = "a person in red waves, the voice sounds calm, two people talk"
 HONEST_ZH = "一个穿红衣服的人在挥手，声音听起来很平静，两个人在交谈。"
-FULL, HALF = 6 / 7, 3 / 7
 
-# what the text is, the text, its score
+
+def score(points: int) -> float:
+    return points**2 / (points**2 + 4.7**2)
+
+
+# what the text is, the text, its points, clauses about the setting alone
 TABLE = [
-    ("honest", f"<context>{HONEST}</context><think>t</think><answer>A</answer>", FULL),
+    ("honest", f"<context>{HONEST}</context><think>t</think><answer>A</answer>", 5, 0),
     (
         "honest, a face",
         "<context>a man in blue frowns, the voice sounds angry, the face moves</context>",
-        FULL,
+        5,
+        0,
     ),
     (
         "honest, counting",
         "<context>a person in red stands, the voice sounds calm, a man counts 3 balls</context>",
-        FULL,
+        6,
+        0,
     ),
-    ("pronouns are no keywords", "<context>she smiles, he nods</context>", 4 / 7),
-    (
-        "prose",
-        "<context>The woman on the left is smiling while she listens to her friend. "
-        "He looks nervous and keeps pointing at the screen.</context>",
-        4 / 7,
-    ),
-    ("Chinese, honest", f"<context>{HONEST_ZH}</context>", FULL),
-    ("Chinese, a mobile phone is not a hand", "<context>手机很贵，其他都好</context>", 0.0),
-    ("only a person", "<context>a man is there</context>", 1 / 7),
-    ("only a behaviour", "<context>it is very calm today</context>", 1 / 7),
-    ("no context: the whole text", HONEST, FULL),
-    ("empty", "", 0.0),
-    ("empty context", "<context></context><think>a man waves</think>", 0.0),
+    ("Chinese, honest", f"<context>{HONEST_ZH}</context>", 5, 0),
+    ("Chinese, a mobile phone is not a hand", "<context>手机很贵，其他都好</context>", 0, 0),
+    ("bare clauses", "<context>she smiles, he nods, the man is sad</context>", 2, 0),
+    ("only a person", "<context>a man is there</context>", 0, 0),
+    ("only a behaviour", "<context>it is very calm today</context>", 0, 0),
+    ("no context: the whole text", HONEST, 5, 0),
+    ("empty", "", 0, 0),
+    ("empty context", "<context></context><think>a man waves</think>", 0, 0),
     (
         "broken tags: the context ends where the thought begins",
         f"<context>{HONEST}<think>a boy sings to us",
-        FULL,
+        5,
+        0,
     ),
     (
         "scenery",
         "<context>the wall is grey, the light is soft, a table is in the room</context>",
-        0.0,
+        0,
+        3,
     ),
     (
         "half scenery",
         "<context>a person in red waves, the light is soft, two people talk</context>",
-        4 / 7 - 0.1,
+        3,
+        1,
     ),
+    ("scenery in a clause about a person", "<context>a man waves in the room</context>", 2, 0),
+    ("a clause again", "<context>" + "a person in red waves, " * 5 + "</context>", 2, 0),
     (
-        "scenery in a clause about a person",
-        "<context>a man waves in the room</context>",
-        2 / 7 - 0.1,
+        "a template",
+        "<context>a man in red waves, a boy in blue nods, a girl in white sings</context>",
+        3,
+        0,
     ),
-    # What does not pay.
-    (
-        "keyword list",
-        "<context>person, face, voice, waves, smiles, talks, eyes, hand, child, nods</context>",
-        0.0,
-    ),
-    (
-        "keyword heap",
-        "<context>person man woman child face voice waves smiles talks points bows</context>",
-        0.0,
-    ),
-    (
-        "keywords in pairs",
-        "<context>person waves, man smiles, woman talks, child nods</context>",
-        0.0,
-    ),
-    (
-        "a heap with filler is worth its one clause",
-        "<context>the person the man the woman and the child all of them in here</context>",
-        1 / 7,
-    ),
-    (
-        "one clause too full",
-        "<context>a person waves and smiles and points and bows</context>",
-        0.0,
-    ),
-    ("a clause again", "<context>" + "a person in red waves, " * 5 + "</context>", 2 / 7),
-    (
-        "a clause again in other words",
-        "<context>a person in red waves, in blue persons were waving</context>",
-        2 / 7,
-    ),
-    (
-        "the same of others",
-        "<context>a man here talks, a woman here talks, a child here talks</context>",
-        2 / 7,
-    ),
-    ("after the answer", f"<context>x</context><think>x</think><answer>A</answer>{HONEST}", 0.0),
-    ("in the thought", f"<context>x</context><think>{HONEST}</think><answer>A</answer>", 0.0),
-    ("a second context", f"<context>x</context><context>{HONEST}</context>", 0.0),
-    ("Chinese, keyword list", "<context>人、手、脸、眼睛、微笑、说话、挥手、点头</context>", 0.0),
-    ("Chinese, keyword heap", "<context>男人女人孩子微笑说话挥手点头</context>", 0.0),
-    ("Chinese, a clause again", "<context>" + "一个穿红衣服的人在挥手，" * 5 + "</context>", 2 / 7),
+    ("what is denied", "<context>the man does not wave, smiling at nobody</context>", 0, 0),
+    ("after the answer", f"<context>x</context><think>x</think><answer>A</answer>{HONEST}", 0, 0),
+    ("in the thought", f"<context>x</context><think>{HONEST}</think><answer>A</answer>", 0, 0),
+    ("a second context", f"<context>x</context><context>{HONEST}</context>", 0, 0),
 ]
 
 
-@pytest.mark.parametrize(("text", "score"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE])
-def test_what_each_text_gets(text: str, score: float) -> None:
-    assert PeopleWords()(text).value == pytest.approx(score)
+@pytest.mark.parametrize(
+    ("text", "points", "setting"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
+)
+def test_what_each_text_gets(text: str, points: int, setting: int) -> None:
+    found = PeopleWords()(text)
+    assert (found.points, found.setting) == (points, setting)
+    assert found.value == pytest.approx(max(0.0, score(points) - 0.1 * setting))
 
 
-def test_the_score_stays_between_0_and_1() -> None:
-    told = "a man in red waves, a woman over there smiles, the boy in front talks, he is calm"
-    assert PeopleWords()(told).value == 1.0
-    assert PeopleWords()(told).points == 8
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_a_heap_earns_little(kind: str) -> None:
+    for text in ATTACKS[kind]:
+        assert PeopleWords()(f"<context>{text}</context>").value <= 0.3, text
+
+
+def test_there_are_enough_heaps_of_both_languages() -> None:
+    texts = [text for kind in ATTACKS.values() for text in kind]
+    assert len(set(texts)) > 150
+    assert sum(not text.isascii() for text in texts) > 40
+
+
+@pytest.mark.parametrize("text", PEOPLE)
+def test_prose_about_people_earns_much_and_leaves_room(text: str) -> None:
+    assert 0.6 <= PeopleWords()(text).value <= 0.9
+
+
+def test_a_short_caption_earns_less_and_scenery_nothing() -> None:
+    for text in SHORT:
+        assert 0.1 <= PeopleWords()(text).value < 0.6, text
+    for text in SCENERY:
+        assert PeopleWords()(text).value == 0.0, text
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_each_further_clause_earns_more(ladder: list[str]) -> None:
+    joint = " " if ladder[0].isascii() else ""
+    scores = [PeopleWords()(joint.join(ladder[:n])).value for n in range(len(ladder) + 1)]
+    assert scores == sorted(set(scores))
+    assert scores[-1] < 0.95
+
+
+@pytest.mark.parametrize("text", [text for text in PEOPLE if text.isascii()])
+def test_shuffled_words_earn_little(text: str) -> None:
+    words = text.split()
+    rng = random.Random(0)
+    values = [PeopleWords()(" ".join(rng.sample(words, len(words)))).value for _ in range(20)]
+    assert sum(values) / len(values) < 0.3
+
+
+def test_what_is_copied_from_the_question_earns_nothing() -> None:
+    asked = (
+        "Why does the man in the red coat wave at the woman",
+        "A. the man waves because he is happy to see the woman",
+    )
+    copied = "The man waves because he is happy to see the woman. A boy behind them laughs."
+    own = "A boy behind them laughs."
+    assert PeopleWords()(copied, asked) == PeopleWords()(own)
+    assert PeopleWords()(copied).points > PeopleWords()(own).points
+
+
+def test_the_score_rises_without_reaching_1() -> None:
+    prose = PeopleWords()(" ".join(text for text in PEOPLE if text.isascii()))
+    assert 0.9 < prose.value < 1.0
     assert PeopleWords()("<context>" + "a wall and a table, " * 20 + "</context>").value == 0.0
 
 
-def test_target_scales_the_score() -> None:
-    assert PeopleWords(target=6)(HONEST).value == 1.0
-    with pytest.raises(ValueError, match="target=0"):
-        PeopleWords(target=0)
+def test_half_scales_the_score() -> None:
+    assert PeopleWords(half=5)(HONEST).value == 0.5
+    with pytest.raises(ValueError, match="half=0"):
+        PeopleWords(half=0)

@@ -36,6 +36,11 @@ def record(problem_type: str = "multiple choice", answer: str = "A", facts: bool
     )
 
 
+def points(number: int) -> float:
+    """Value of a number of points of people_focus."""
+    return number**2 / (number**2 + 4.7**2)
+
+
 def told(context: str, answer: str = "A", think: str = "the person waves") -> str:
     return f"<context>{context}</context><think>{think}</think><answer>{answer}</answer>"
 
@@ -76,7 +81,7 @@ def test_groups_are_judged_by_their_own_record() -> None:
     group = actions((told(HONEST), told(HONEST, "B")), (told("x", "2"), told("x", "A")))
     assert Accuracy()(queries, group) == [[1.0, 0.0], [1.0, 0.0]]
     assert Format()(queries, group) == [[1.0, 1.0], [1.0, 1.0]]
-    assert PeopleFocus()(queries, group) == [[6 / 7, 6 / 7], [0.0, 0.0]]
+    assert PeopleFocus()(queries, group) == [[points(5), points(5)], [0.0, 0.0]]
     assert Grounding()(queries, group) == [[1.0, 1.0], [None, None]]
 
 
@@ -115,8 +120,8 @@ def test_repetition(text: str, value: float) -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match="ngram=0"):
         Repetition(ngram=0)
-    with pytest.raises(ValueError, match="target=-1"):
-        PeopleFocus(target=-1)
+    with pytest.raises(ValueError, match="half=-1"):
+        PeopleFocus(half=-1)
 
 
 # what the text is, the text; all but the first must get less than the honest one
@@ -173,7 +178,9 @@ def test_honest_words_of_the_embedded_world_earn_everything_there_is(family: str
     for item, text in generated(family, scenes.HONEST):
         assert Format().score(item, text) == 1.0
         assert Accuracy().score(item, text) == 1.0
-        assert PeopleFocus().score(item, text) == pytest.approx(6 / 7), text
+        # `two people talk` and `the face moves` have no detail: one point of six less.
+        earned = points(6 if family == "general" else 5)
+        assert PeopleFocus().score(item, text) == pytest.approx(earned), text
         assert Grounding().score(item, text) == 1.0, text
         assert Grounding(recall=True).score(item, text) == 1.0, text
         assert Repetition().score(item, text) == 0.0, text

@@ -20,7 +20,7 @@ def test_the_table_has_a_row_an_item() -> None:
     assert rows.loc["g1", ["stated_count", "true_count"]].tolist() == [1, 0]
     assert rows["format"].tolist()[:6] == [1, 1, 1, 1, 1, 0]
     assert rows["format"].isna().tolist()[6:] == [True, True]
-    assert rows.loc["s1", "people_focus"] == pytest.approx(6 / 7)
+    assert rows.loc["s1", "people_focus"] == pytest.approx(25 / (25 + 4.7**2))  # 5 points
     assert rows["answer"].isna().tolist() == [False] * 5 + [True, False, False]
 
 

@@ -1,0 +1,315 @@
+"""Texts that are made to earn people_focus and tell nothing about the people of a clip."""
+
+from __future__ import annotations
+
+# What kind of text, and texts of that kind.
+ATTACKS: dict[str, list[str]] = {
+    "heap of persons": [
+        "a man, a woman, a boy, a girl, a baby, a doctor, a nurse",
+        "the man and the woman and the boy and the girl and the baby and the teacher",
+        "There is a man. There is a woman. There is a boy. There is a girl. There is a nurse.",
+        "In this video there are men, women, boys, girls, doctors, nurses, teachers and friends.",
+        "男人、女人、男孩、女孩、婴儿、医生、护士",
+        "视频中有男人，有女人，有孩子，有老人，有医生，有老师",
+    ],
+    "heap of words": [
+        "person man woman child face voice waves smiles talks points bows",
+        "person, face, voice, waves, smiles, talks, eyes, hand, child, nods",
+        "person waves, man smiles, woman talks, child nods",
+        "happy sad angry calm man woman smiling crying talking waving face eyes mouth hands",
+        "emotion: happy; action: wave; person: man; face: smile; voice: calm; gesture: nod",
+        "people faces voices gestures expressions emotions feelings moods tones reactions",
+        "man smiling, woman crying, boy waving, girl dancing, baby laughing",
+        "smiling, waving, talking, nodding, laughing, crying, pointing, bowing, dancing",
+        "a smile, a wave, a nod, a laugh, a frown, a gesture, a tone, an expression",
+        "男人女人孩子微笑说话挥手点头",
+        "人、手、脸、眼睛、微笑、说话、挥手、点头",
+        "表情 手势 情绪 语气 微笑 愤怒 男子 女子 眼神 声音",
+        "微笑，挥手，点头，说话，鼓掌，哭泣，叹气",
+    ],
+    "pronouns": [
+        "he waves, she smiles, they talk, he nods",
+        "he is happy, she is sad, they are calm, he is angry, she is tired",
+        "he smiled and she laughed and they cried and he shouted and she sang",
+        "He waves. She nods. They laugh. He sits. She stands. They dance. He runs. She sings.",
+        "he talks to her, she talks to him, they talk to them, he talks to himself",
+        "someone smiles, somebody waves, everyone talks, everybody laughs",
+        "他挥手，她微笑，他们交谈，他点头",
+        "他很高兴，她很难过，他们很平静，他很生气",
+    ],
+    "template": [
+        "a man waves, a woman smiles, a boy nods, a girl laughs, a baby cries, a doctor talks",
+        "the man is happy, the woman is sad, the boy is angry, the girl is calm",
+        "a man in red waves, a woman in red smiles, a boy in red nods, a girl in red laughs",
+        "a man waves at a dog, a woman smiles at a cat, a boy points at a car, a girl "
+        "nods at a tree",
+        "The man is waving. The woman is smiling. The boy is nodding. The girl is "
+        "laughing. The baby is crying. The doctor is talking.",
+        "one man waves, that woman smiles, another boy nods, this girl laughs, the old nurse talks",
+        "the tall man waves gladly, the short woman smiles softly, the young boy nods slowly",
+        "the man looks happy, the woman looks sad, the boy looks angry, the girl looks calm",
+        "there is a man waving, there is a woman smiling, there is a boy nodding",
+        "the man's face is calm, the woman's face is sad, the boy's face is happy",
+        "a man waved at the camera; a woman smiled at the camera; a boy nodded at the camera",
+        "there we see a man who waves, there we see a woman who smiles, there we see a "
+        "boy who nods",
+        "一个男人在挥手，一个女人在微笑，一个孩子在点头，一个老人在说话",
+        "穿红衣服的男人在挥手，穿蓝衣服的女人在微笑，穿绿衣服的孩子在点头",
+        "男人看起来很高兴，女人看起来很难过，孩子看起来很生气",
+        "男子向狗挥手，女子向猫微笑，孩子向车点头",
+    ],
+    "repetition": [
+        "a person in red waves, a person in red waves, a person in red waves, a person "
+        "in red waves, a person in red waves, ",
+        "The man smiles at the woman. The man smiles at the woman. The man smiles at the "
+        "woman. The man smiles at the woman. The man smiles at the woman. The man smiles "
+        "at the woman. ",
+        "A man smiles warmly. The man smiles warmly. That man smiles warmly. This man "
+        "smiles warmly.",
+        "the voice sounds calm, the calm voice sounds calm, calm sounds the voice",
+        "一个穿红衣服的人在挥手，一个穿红衣服的人在挥手，一个穿红衣服的人在挥手，一个穿红"
+        "衣服的人在挥手，一个穿红衣服的人在挥手，",
+    ],
+    "nothing of the kind": [
+        "no man waves, no woman smiles at the camera, nobody talks to the children",
+        "The man does not wave. The woman never smiles at him. The boy isn't looking at the girl.",
+        "There are no people in the video, smiling at the camera, waving their hands or talking.",
+        "Without a man waving, without a woman smiling at him, without children laughing in red",
+        "Neither the man waves at the camera nor the woman smiles at the boy.",
+        "Nobody is smiling at the woman and nobody is waving to the boy in red.",
+        "It is false that a man waves at the boy, that a woman smiles at him, that a child laughs.",
+        "没有男人挥手，没有女人微笑，没有孩子在大声说话",
+        "男人没有在挥手，女人不微笑，孩子并非在说话",
+    ],
+    "supposed": [
+        "if a woman smiled, the man in red would wave, the boy on the left would nod",
+        "A man could be waving. A woman might smile at him. A child may laugh with them.",
+        "Imagine a man who waves at the camera, a woman smiling at her son, a boy in red laughing.",
+        "Either a man waves at the woman or a woman smiles at the man or a child laughs.",
+        "Perhaps a man waves. Maybe a woman smiles at the boy. Possibly a girl would laugh.",
+        "I wish a man in red waved at the camera while a woman smiled at her friend.",
+        "如果一个女人微笑，穿红衣服的男人会挥手，孩子可能会点头",
+        "想象一个男人在向朋友挥手，一个女人微笑着看着他",
+    ],
+    "general truths": [
+        "People usually smile when they are happy. Every man can talk. Women often may laugh.",
+        "Any person smiles. Every woman talks with friends. All men generally wave to people.",
+        "A man is a person. A woman is a person. A person has a face, a voice and hands.",
+        "人通常会微笑，人一般会说话，每个人都可以挥手",
+    ],
+    "questions and the prompt": [
+        "What does the person do? Which gesture does the person make? How does the person feel?",
+        "Is the man waving? Does the woman smile at him? Who is talking to the boy in red?",
+        "What is the man in the brown shirt laughing about when the woman smiles at him",
+        "Describe the people: what they do, how they feel, how they speak, how they look.",
+        "男人在做什么？女人为什么微笑？孩子在向谁挥手？",
+        "请描述人物的表情，请描述他们的动作，请描述他们的语气",
+    ],
+    "about words": [
+        "The word man, the word smile, the word woman, the word wave, the word calm.",
+        "Keywords: the man waves at the camera, the woman smiles at the boy, the child laughs.",
+        "This sentence says that a man waves. This sentence says that a woman smiles at him.",
+        "For example a man waves at the boy, for example a woman smiles at the dog.",
+        "关键词：男人在挥手，女人在微笑，孩子在大声说话",
+    ],
+    "markup": [
+        "<person>a man in red</person> <action>waves at the woman</action> <mood>is happy</mood>",
+        "<filler>The man smiles at his wife while she laughs softly at the joke.</filler>",
+        '{"person": "the man in red waves", "voice": "the voice sounds calm to her"}',
+        "<b>The man in red waves.</b><b>The woman on the left smiles.</b><b>A boy nods at her.</b>",
+        "<人物>穿红衣服的男人在挥手</人物><动作>旁边的女人微笑着看他</动作>",
+    ],
+    "animals": [
+        "the dog watches the cat, the horse runs to the gate, the bird sings, the monkey laughs",
+        "A puppy is smiling at a kitten while it waves its paw. The parrot is talking happily.",
+        "The dog licks the man and looks happy. The cat sits on the woman and is calm.",
+        "The dog's eyes look sad and its voice sounds angry. The cat's face is calm.",
+        "小狗在跑，小猫看着窗外，小鸟在唱歌，猴子笑着挥手",
+        "小狗的眼神很悲伤，小猫的声音很温柔，猴子的表情很生气",
+    ],
+    "things": [
+        "the robot waves its hand, the statue smiles, the tree bows, the curtain dances",
+        "A statue of a man waves at the sea. A painting of a woman smiles at the wall.",
+        "The clock's hands point to three. The face of the clock looks calm. The chair's "
+        "arms rest.",
+        "The phone is talking, the car is running, the music sounds happy, the sea is calm.",
+        "The toy man waves at the doll. The cartoon woman smiles at the plastic boy.",
+        "机器人挥手微笑，雕像看着大海，木偶在跳舞，手机在说话",
+        "雪人在微笑，玩具人在挥手，钟表的指针指向三点，音乐听起来很愉快",
+    ],
+    "scenery": [
+        "the wall is grey, the light is soft, a table is in the room",
+        "The calm sea meets the angry sky, happy flowers dance and the gentle wind whispers.",
+        "Behind the man a wall is grey. Near the woman the light is soft. By the boy "
+        "stands a lamp.",
+        "墙是灰色的，灯光很柔和，桌子在房间里",
+        "天空很平静，花儿在微笑，风在低语，树在点头",
+    ],
+    "nonsense": [
+        "the man bows the child waves the voice nods the hand laughs the eye talks",
+        "waves red in person a, calm sounds voice the, talk people two",
+        "smile the of man in woman quickly the talks to is happy a and child the runs",
+        "the eye talks, the hand laughs at the mouth, the eyebrow sings, the shoulder argues",
+        "man the waves woman the smiles boy the nods girl the laughs at at at",
+        "a waves man is smile to woman happy the boy in talk",
+        "blargh the man flurb the woman zib the boy smiling waving talking glorp",
+        "的男人挥手在微笑了女人着说话地孩子得点头",
+        "眼睛说话，眉毛唱歌，手大笑，嘴巴走路",
+        "挥手男人微笑女人说话孩子点头老人",
+    ],
+    "alternating templates": [
+        "a man in red waves, the voice sounds calm, a woman in blue smiles, the voice "
+        "sounds sad, a boy in green nods, the voice sounds happy, a girl in white "
+        "laughs, the voice sounds angry",
+        "the man waves at the dog, the woman looks happy, the boy points at the cat, the "
+        "girl looks sad, the nurse nods at the car, the doctor looks calm",
+    ],
+    "relative": [
+        "a man who waves, a woman who smiles, a boy who nods, a girl who laughs, a nurse who talks",
+        "the one who waves, the one who smiles, the one who talks to them, the one who laughs",
+        "a waving man, a smiling woman, a nodding boy, a laughing girl, a crying baby",
+        "the happy man and the sad woman and the angry boy and the calm girl",
+    ],
+    "chain": [
+        "the man waves while smiling while talking while nodding while laughing while crying",
+        "the man waves and smiles and talks and nods and laughs and cries and points and bows",
+        "The man waves, smiles, points, bows, nods, claps, sings, dances, talks, cries.",
+        "he waves at it, smiles at it, points at it, bows to it, nods at it, claps at it",
+        "男人一边挥手，一边微笑，一边点头，一边说话，一边跳舞",
+        "a man waves, then smiles, then talks, then nods, then laughs, then cries",
+    ],
+    "fiction": [
+        "In the novel a man in red waves at the boy. In the poem a woman smiles at him. "
+        "In the song a girl laughs.",
+        "Once upon a time a king waved at a baby, and the queen smiled at the nurse "
+        "while a boy laughed.",
+        "On the poster a man waves at a woman. In the picture a boy smiles at her.",
+    ],
+    "soft denial": [
+        "The man stops smiling. The woman refuses to talk to him. The boy fails to wave "
+        "at the girl.",
+        "instead of a man waving at the boy, instead of a woman smiling at him",
+        "There are zero men waving at the camera, zero women smiling at the boy, zero "
+        "children laughing",
+        "0 people wave at the camera, 0 women smile at him, 0 children laugh",
+        "hardly anyone smiles at the man and nobody else laughs at the boy",
+        "The video lacks a man waving at the boy and lacks a woman smiling at him",
+        "It would be wrong to say that the man waves at the boy and that the woman smiles at him",
+        "I see no man. He does not wave. I hear no woman. She is not talking to me.",
+        "The absence of people smiling, the absence of men waving at women, the absence "
+        "of children laughing in red",
+    ],
+    "options": [
+        "A. the man waves B. the man points C. the man bows D. the man smiles",
+        "The answer is that the man waves. The answer is that the woman smiles. The "
+        "answer is that they talk.",
+        "option A says the man waves at the boy, option B says the woman smiles at him",
+    ],
+    "code": [
+        "man.wave(); woman.smile(); boy.nod(); girl.laugh();",
+        "for person in people: person.wave(); he.smiles(); she.talks_to(him)",
+        "man=waves&woman=smiles&boy=nods",
+        "person: man\naction: waving\nface: smiling\nvoice: calm\nemotion: happy",
+        "- a man waving\n- a woman smiling\n- a boy nodding\n- a girl laughing\n",
+        "1. The man waves.\n2. The woman smiles.\n3. The boy nods.\n4. They talk.\n",
+        "| person | action |\n| man | waves |\n| woman | smiles |",
+    ],
+    "meta": [
+        "This description is about people. I pay attention to the people. I focus on "
+        "their faces and voices and emotions. The people in the video are important.",
+        "I look at the people's faces. I listen to their voices. I watch their gestures. "
+        "I notice their emotions.",
+        "The description covers the man's expression, the woman's tone, the child's "
+        "gestures and the crowd's mood.",
+        "Let me watch the people closely: their faces, their gestures, their voices, "
+        "their feelings. I will describe what they do.",
+        "We should focus on the man, on his expression, on his tone of voice and on how he feels.",
+        "This context talks about the man in red, speaks of the woman and tells of the children.",
+    ],
+    "vacuous": [
+        "The people in the video are people. They do things. They have emotions. They "
+        "are doing something. The person does what the person does.",
+        "Their expressions show their emotions. Their voices express their feelings. "
+        "Their gestures convey their mood. The interaction shows their relationship.",
+        "The person has a face. The person has a voice. The person's face has an "
+        "expression. The person's voice has a tone.",
+        "Someone is somewhere doing something to somebody. Somebody looks at something. "
+        "Everyone feels something.",
+        "The man's expression is an expression. The woman's emotion is an emotion of a "
+        "woman. The tone of the voice is a tone.",
+        "There is a person in the video and the person is doing something in the video "
+        "with some emotion in the voice.",
+        "The people interact with each other. The people express emotions. The people "
+        "show reactions. The people move around. The people communicate.",
+        "人物的表情反映了人物的情绪，人物的语气体现了人物的心情，人物的动作表达了人物的情感",
+        "视频中的人物有表情，有动作，有语气，有情绪",
+        "人物做出了动作，人物说出了话，人物表现出了情绪",
+        "视频里的人在做某件事，他们有某种情绪，他们的表情说明了一切",
+    ],
+    "possessed things": [
+        "The people's park looks calm. The children's hospital looks happy. The woman's "
+        "shop looks sad. The man's car is running.",
+        "the man's dog smiles, the woman's cat waves at the boy's robot, the girl's doll "
+        "laughs softly",
+        "The man-made lake looks calm, the manhole smiles, the boyish hat waves at the ladybird",
+        "男人的狗在笑，女人的车在跑，孩子的玩具在说话",
+        "人工湖很平静，人行道在说话，女装店笑着",
+    ],
+    "titles": [
+        "Baby Shark dances with Spider Man while Iron Man waves at Wonder Woman",
+        "Man of the Match smiles, Woman of the Year waves, Boy of the Day laughs",
+    ],
+    "mixed language": [
+        "man 挥手 woman 微笑 boy 点头 girl 说话",
+        "他 waves, 她 smiles, 男人 talks to 女人, the boy 点头",
+        "the man 微笑着 waves, 女人 is 高兴",
+    ],
+    "numbers": [
+        "2 people 3 wave 4 smile 5 talk 6 laugh",
+        "1 man 1 wave 1 woman 1 smile 1 boy 1 nod",
+        "two men three women four boys five girls talk",
+    ],
+    "caps": [
+        "MAN WAVES WOMAN SMILES BOY NODS",
+        "HE WAVES! SHE SMILES! THEY TALK! HE NODS!",
+    ],
+    "nonsense clauses": [
+        "colourless men sleep furiously, green voices whisper quadratically, the hungry "
+        "face eats the smile of a hat",
+        "The smile waves at the man. The anger talks to the woman. The tone dances with "
+        "the boy. The sadness hugs the girl.",
+        "the room smiles at the woman, the table talks to the man, the lamp waves to the "
+        "boys, the door nods at her",
+        "the voice walks, the eyebrow claps, the hands sing to the mouth, the cheek "
+        "argues with the chin",
+        "在红色挥手人一个，平静声音听起来，交谈人两个",
+        "桌子对男人微笑，灯向女人挥手，门跟孩子说话",
+        "笑容在走路，语气在跳舞，表情在说话，情绪在挥手",
+    ],
+    "generic habits": [
+        "Men wave. Women smile. Boys nod. Girls laugh. Babies cry. Doctors talk.",
+        "Men wave at women, women smile at men, children laugh at clowns, nurses talk to doctors.",
+        "Happy people smile, sad people cry, angry people shout at friends, calm people "
+        "talk softly.",
+        "男人挥手，女人微笑，孩子大笑，老人叹气",
+        "高兴的人微笑，难过的人哭泣，愤怒的人大喊，平静的人说话",
+    ],
+    "orders": [
+        "Smile at the woman. Wave to the man. Talk to the boy. Laugh with her.",
+        "Look at the man. Listen to the woman. Watch the boys. See him smile.",
+        "Let the man wave, let the woman smile at him, let the boy in red laugh",
+        "看那个男人，听那个女人，注意孩子的表情",
+        "让男人挥手，让女人微笑，让孩子说话",
+    ],
+    "future": [
+        "The man will wave at the boy. The woman is going to smile at him. The boy is "
+        "about to laugh at her.",
+        "男人将要挥手，女人将会微笑，孩子准备说话",
+    ],
+    "thanks": [
+        "Thank you for watching, dear people. Please like and share. We smile at you, "
+        "friends, and wave to you.",
+        "Hello everyone, hello ladies and gentlemen, hello boys and girls, welcome to "
+        "the happy show",
+    ],
+}
