@@ -97,6 +97,10 @@ VAGUE = "表现出 表达 移动 表情 手势 动作 姿势 互动 情绪 态�
 # Words of grammar that stand before an object, and those that tell how somebody looks or sounds.
 OBJECT_MARKS = "对 向 朝 朝着 给 被 把 从 跟 和 与 用 面对 同"
 LINKS = "似乎 显得 看起来 听起来 看上去 好像 仿佛 感到 觉得"
+DEGREES = "很 十分 非常 有些 有点 略"
+NEVER_LAST = (
+    "在 正在 的 地 很 十分 非常 有些 有点 略 似乎 显得 对 向 把 被 和 与 给 从 看起来 听起来"
+)
 # Values a fact can take, under the English word; see `grounding`.
 COLOURS = "red/红/红色 green/绿/绿色 blue/蓝/蓝色 yellow/黄/黄色 black/黑/黑色 white/白/白色"
 VOICES = "calm/平静/镇定/冷静 cheerful/愉快/欢快 angry/生气/愤怒/恼怒 sad/悲伤/难过/伤心"

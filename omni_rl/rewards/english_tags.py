@@ -18,6 +18,9 @@ FUNCTION = set("DHGIALCRO")
 
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*|'s\b")
 _INTENDED = re.compile(r"\b(?:going|about|supposed|meant|ought|used|able|ready) to\b")
+_DEFINED = re.compile(
+    r"(?<!there )\b(?:is|are) (?:someone|somebody|anyone|a person|people) (?:who|that)\b"
+)
 _SEEN = re.compile(r"\b(?:can|could) (?:be|clearly be) (seen|heard)\b")
 _NAMED = frozenset(words.PRONOUNS.replace("/", " ").split())
 _NO_VERBS = frozenset(words.NO_VERBS.split())
@@ -61,7 +64,7 @@ class Token(NamedTuple):
 def split_words(text: str) -> list[str]:
     """Split a clause into lower-case words, `'s` apart and hyphens dropped."""
     plain = text.casefold().replace("\u2019", "'").replace("n't", " not")
-    plain = _INTENDED.sub("will", _SEEN.sub(r"is \1", plain))
+    plain = _INTENDED.sub("will", _SEEN.sub(r"is \1", _DEFINED.sub("means", plain)))
     return [word.replace("-", "") for word in _WORD.findall(plain)]
 
 
@@ -117,8 +120,8 @@ def _tag(word: str, before: str, after: str, tokens: list[Token]) -> str:
     if VERB in known and not word.endswith(("ing", "ed")) and before in {"D", "H", "G", "F"}:
         return NOUN if NOUN in known else FEELING if FEELING in known else OTHER
     if VERB in known and NOUN in known:
-        told = has_tag(tokens, "VAL") or not has_tag(tokens, "PYO")
-        placed = before == PREPOSITION or (before == OTHER and told)
+        placed = before == PREPOSITION or (before == OTHER and has_tag(tokens[-3:], "DHI"))
+        placed = placed and not (has_tag(tokens, "PYO") and not has_tag(tokens, "VAL"))
         return NOUN if placed and not word.endswith(("ing", "ed")) else VERB
     return next(iter(known), OTHER)
 
@@ -138,3 +141,12 @@ def segments(tokens: list[Token]) -> list[list[Token]]:
 def has_tag(tokens: Iterable[Token], tags: str) -> bool:
     """Whether one of the tokens has one of the tags."""
     return any(token.tag in tags for token in tokens)
+
+
+def verb_form(token: Token) -> str:
+    """Return the form of a verb: base, third (`waves`), ing or past."""
+    if token.word == token.lemma:
+        return "base"
+    if token.word.endswith("ing"):
+        return "ing"
+    return "third" if token.word.endswith("s") else "past"

@@ -101,7 +101,7 @@ CONNECTIVES = """
 and but yet while as when because since before after who then whereas so that whom whose which also
 """
 ADVERBS = """
-then just still now again often together here there alone also both slightly first almost very too
+then just still now again often together here there alone also both first almost very too
 quite away back forward backward aside more up down out
 """
 # Nouns through which a person is seen or counted: `a group of men`, `a close-up of a woman`.
@@ -122,12 +122,18 @@ UNREAL = """
 if unless suppose imagine pretend whether whenever wish hope false untrue word words noun nouns verb
 verbs keyword keywords reward rewards sentence sentences phrase example examples option options
 question prompt lorem ipsum definition means generic dictionary fairy fiction fictional hypothetical
-dream dreams dreamt novel poem tale legend myth vocabulary synonyms placeholder blah etc
+dream dreams dreamt novel poem tale legend myth vocabulary synonyms placeholder blah etc user
 impossible nowhere lacks denies denied
 """
 DEPICTED = """
 statue doll puppet painting portrait poster robot toy mannequin cartoon sculpture avatar figurine
-drawing photo stone plastic wooden snow paper imaginary invisible stick clay wax lego bot
+drawing photo stone plastic wooden snow paper imaginary invisible stick clay wax lego bot named
+called
+"""
+ANIMALS = """
+dog cat bird horse cow pig sheep monkey bear lion tiger elephant rabbit mouse/mice duck chicken
+puppy kitten parrot fish snake frog bee goat wolf/wolves fox panda dinosaur dragon monster
+alien car truck bus train machine computer phone clock drone
 """
 ASKING = "what which who whose why how where does do did is are was were can will"
 INDIRECT = "what how why whose where"

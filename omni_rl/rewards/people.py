@@ -45,6 +45,8 @@ class PeopleScore:
 class _Tally:
     """What a text has told so far."""
 
+    named: bool = False
+    strange: bool = False
     full: int = 0
     thin: int = 0
     behaviours: set[str] = field(default_factory=set)
@@ -53,7 +55,15 @@ class _Tally:
     patterns: list[str] = field(default_factory=list)
     persons: set[str] = field(default_factory=set)
 
+    def mention(self, told: Told) -> None:
+        """Note whom or what a clause names that earns nothing: a pronoun may mean it."""
+        self.named |= bool(told.persons)
+        self.strange |= not told.persons
+
     def add(self, told: Told, max_persons: int) -> None:
+        if told.pronoun and self.strange and not self.named:
+            return
+        self.named |= bool(told.persons)
         new = told.behaviours - self.behaviours
         if not new or len(self.persons | told.persons) > max_persons + self.full // 2:
             return
@@ -108,7 +118,8 @@ class PeopleWords:
             if told.behaviours:
                 tally.add(told, self.max_persons)
             else:
-                setting += told.setting > 0
+                setting += told.setting > 0 and not told.persons
+                tally.mention(told)
         points = tally.points
         value = points**2 / (points**2 + self.half**2) - self.setting_cost * setting
         return PeopleScore(points, setting, max(0.0, value))

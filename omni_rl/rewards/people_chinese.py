@@ -32,18 +32,33 @@ _LEXICON = Lexicon({kind: entries(listed) for kind, listed in _KINDS.items()})
 _WHOLE, _MARKS = frozenset(words.WHOLE.split()), frozenset(words.OBJECT_MARKS.split())
 _VAGUE = frozenset(words.VAGUE.split())
 _LINKS = frozenset(words.LINKS.split())
+_NEVER_LAST = frozenset(words.NEVER_LAST.split())
 _PARTICLES = {"的", "地", "得", "着", "了", "过"}
+# Words of grammar by what may stand beside them, and tags in an order that no sentence has.
+_ORDER = {
+    **dict.fromkeys(_MARKS, "m"),
+    **dict.fromkeys(words.DEGREES.split(), "q"),
+    **dict.fromkeys(_PARTICLES, "t"),
+    "的": "d",
+}
+_IMPOSSIBLE = re.compile(
+    "m(?![POYXNDZTSF])|Y[PO]|[VF][FV][PO][VF]|D(?![PYXNFTZSV])|d[VGm]|q(?![FXV])|[POYNSDdmt]t"
+)
+_SHAPE = {"O": "P", "N": "Y"}
 _SHORT = 8  # a longer clause has more than persons and behaviours
 
 
 def read_sentence(parts: Iterable[str]) -> list[Told]:
     """Read the clauses of one sentence, which commas and the like have cut."""
-    told, carried = [], False
+    told, carried, thing = [], False, False
     pieces = [terms_of(part) for part in parts]
     unreal = any(term.kind == "U" for piece in pieces for term in piece)
     for piece in pieces:
         denied = unreal or any(term.kind == "M" for term in piece)
         found, carried = _read_clause(piece, carried)
+        kinds = {term.kind for term in piece}
+        thing = "T" in kinds or (thing and not kinds & {"P", "O"})
+        denied = denied or thing  # also of a thing's voice and face
         told.append(Told(setting=found.setting) if denied else found)
         carried = carried and not denied
     return told
@@ -74,15 +89,16 @@ def _read_clause(terms: list[Term], carried: bool) -> tuple[Told, bool]:
         if not carried or (first not in {"V", "F", "N"} and not marked):
             return nothing, False
     behaviours = _predicates(terms, -1 if subject is None else subject)
+    persons = frozenset(term.word for term in terms if term.kind == "P")
     if not behaviours:
-        return nothing, True
+        return Told(persons=persons, setting=setting), True
     shape = "".join(
-        term.word if term.word in _MARKS | _LINKS else "P" if term.kind == "O" else term.kind
+        term.word if term.word in _MARKS | _LINKS else _SHAPE.get(term.kind, term.kind)
         for term in terms
         if term.kind in "PYOVFN" or term.word in _MARKS | _LINKS
     )
     told = Told(
-        persons=frozenset(term.word for term in terms if term.kind == "P"),
+        persons=persons,
         behaviours=behaviours,
         details=frozenset(
             term.word
@@ -97,6 +113,7 @@ def _read_clause(terms: list[Term], carried: bool) -> tuple[Told, bool]:
         vague=behaviours <= _VAGUE,
         link=any(term.word in _LINKS for term in terms),
         setting=setting,
+        pronoun=subject is not None and terms[subject].kind == "O",
     )
     return told, True
 
@@ -105,6 +122,11 @@ def _is_ordered(terms: list[Term]) -> bool:
     """Whether the order of words is possible in a sentence."""
     kinds = "".join(term.kind for term in terms)
     if terms[0].word in _PARTICLES or kinds.endswith("D"):
+        return False
+    marked = "".join(_ORDER.get(term.word, term.kind) for term in terms)
+    if _IMPOSSIBLE.search(marked):
+        return False
+    if terms[-1].word in _NEVER_LAST:
         return False
     if re.search(r"PP|YY|DD|VVV|FFF|NNN|(?:[PO][VF]){2}|(?:[VF]P){2}", kinds):
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from omni_rl.rewards import english_words as words
 from omni_rl.rewards.english_tags import (
@@ -35,6 +36,7 @@ from omni_rl.rewards.english_tags import (
     segments,
     split_words,
     tagged,
+    verb_form,
 )
 from omni_rl.rewards.lexicon import entries, noun_forms
 
@@ -45,12 +47,15 @@ _WHOLE, _COLLECTIVES = frozenset(words.WHOLE.split()), frozenset(words.COLLECTIV
 _SAYING, _VAGUE = frozenset(words.SAYING.split()), frozenset(words.VAGUE.split())
 _PLACES = frozenset(form for forms in entries(words.PLACES, noun_forms).values() for form in forms)
 _NUMBERS, _OBJECTS = frozenset(words.NUMBERS.split()), frozenset(words.OBJECT_PRONOUNS.split())
+_THINGS = _DEPICTED | {
+    form for forms in entries(words.ANIMALS, noun_forms).values() for form in forms
+}
 _PLURAL_PRONOUNS = {"they", "them", "their", "themselves"}
 _UNNAMED = {"someone", "somebody", "people"}
 _ARTICLES = {"a", "an", "the"}
 _ON = {"on", "in", "of", "across", "from", "down", "over"}
 # Tags in an order that no sentence has: heaps, two nouns or verbs without a word between them.
-_IMPOSSIBLE = re.compile("[PYXFVN]{6}|V[VP]V|PP|PY|VVV|XXXXX|[IH]A|HC|OO")
+_IMPOSSIBLE = re.compile("[PYXFVN]{6}|V[VP]V|PP|PY|OP|OO|OY|YO|VVV|XXXXX|[IH]A|HC")
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Told:
         vague: whether the behaviours are too general to tell anything.
         link: whether it tells how somebody looks or sounds.
         setting: words about the setting.
+        pronoun: whether its subject is a pronoun.
     """
 
     persons: frozenset[str] = frozenset()
@@ -76,6 +82,7 @@ class Told:
     vague: bool = False
     link: bool = False
     setting: int = 0
+    pronoun: bool = False
 
 
 def read_sentence(parts: Iterable[str]) -> list[Told]:
@@ -83,13 +90,17 @@ def read_sentence(parts: Iterable[str]) -> list[Told]:
 
     A clause without a subject has that of the clause before.
     """
-    told, carried = [], False
+    told, carried, thing = [], False, False
     pieces = [split_words(part) for part in parts]
     flat = [word for piece in pieces for word in piece]
     unreal = bool(_UNREAL & set(flat)) or (bool(flat) and flat[0] in _ASKING)
     for piece in pieces:
         denied = unreal or bool(_DENIALS & set(piece)) or bool(_INDIRECT & set(piece[:1]))
-        for segment in segments(tagged(piece)):
+        tokens = tagged(piece)
+        # The voice and face of an animal or a thing, until a person is named.
+        thing = not has_tag(tokens, "PO") and (thing or bool(_THINGS & set(piece)))
+        denied = denied or thing
+        for segment in segments(tokens):
             found, carried = read_segment(segment, carried and not denied)
             told.append(replace(found, behaviours=frozenset()) if denied else found)
         carried = carried and not denied
@@ -123,7 +134,9 @@ def read_segment(tokens: list[Token], carried: bool) -> tuple[Told, bool]:
         start, plural = subject, _is_plural(tokens, subject)
     linked = _predicates(tokens, start, plural) | _owned(tokens)
     if not linked:
-        return nothing, subject is not None
+        person = subject is not None and tokens[subject].tag == PERSON
+        named = person and not _is_generic(tokens, start, plural)
+        return replace(nothing, persons=_persons(tokens) if named else frozenset()), named
     return _told(tokens, linked, subject, setting), True
 
 
@@ -134,6 +147,9 @@ def is_ordered(tokens: list[Token]) -> bool:
         return False
     for token, after in zip(tokens, [*tags[1:], ""], strict=True):
         if token.word in _ARTICLES and (not after or after in FUNCTION):
+            return False
+    for token, next_one in pairwise(tokens):
+        if token.tag == AUXILIARY and next_one.tag == VERB and verb_form(next_one) == "third":
             return False
     return sum(tag in FUNCTION for tag in tags) >= len(tags) // 4
 
@@ -231,17 +247,14 @@ def _lacks_subject(tokens: list[Token]) -> bool:
 def _predicates(tokens: list[Token], subject: int, plural: bool | None) -> frozenset[str]:
     """Dictionary forms of the behaviours that the subject is said to show."""
     found: set[str] = set()
-    # `Men wave.` tells of no man in particular.
-    generic = (
-        plural is True and not has_tag(tokens[:subject], "DHG") and tokens[subject].tag == PERSON
-    )
+    generic = _is_generic(tokens, subject, plural)
     body = subject >= 0 and tokens[subject].tag == BODY
     finite = linked = False
     for index in range(subject + 1, len(tokens)):
         token, before = tokens[index], tokens[index - 1] if index else None
         linked = linked or token.tag in {AUXILIARY, LINK}
         if token.tag == VERB and not (body and token.lemma in _WHOLE):
-            form = _form(token)
+            form = verb_form(token)
             if form == "ing" or (form == "past" and linked):
                 found.add(token.lemma)
                 continue
@@ -257,12 +270,11 @@ def _predicates(tokens: list[Token], subject: int, plural: bool | None) -> froze
     return frozenset(found)
 
 
-def _form(token: Token) -> str:
-    if token.word == token.lemma:
-        return "base"
-    if token.word.endswith("ing"):
-        return "ing"
-    return "third" if token.word.endswith("s") else "past"
+def _is_generic(tokens: list[Token], subject: int, plural: bool | None) -> bool:
+    """Whether the subject is no one in particular, as in `men wave`."""
+    if subject < 0 or plural is not True or tokens[subject].tag != PERSON:
+        return False
+    return not has_tag(tokens[:subject], "DHG")
 
 
 def _agrees(form: str, plural: bool | None, before: Token | None) -> bool:
@@ -284,6 +296,7 @@ def _is_other_verb(tokens: list[Token], index: int, subject: int) -> bool:
 def _owned(tokens: list[Token]) -> frozenset[str]:
     """Behaviours named by a noun that is a person's: `her tone`, `a smile on his face`."""
     found = set()
+    said = has_tag(tokens, "VAL") or tokens[0].word == "with"
     for index, token in enumerate(tokens):
         if token.tag != NOUN:
             continue
@@ -296,7 +309,7 @@ def _owned(tokens: list[Token]) -> frozenset[str]:
         after = after[places[0] + 1 : places[0] + 5] if places else []
         if mine and has_tag(tokens[index + 1 :], "FLA"):
             found |= {token.lemma} | {t.lemma for t in tokens[index:] if t.tag == FEELING}
-        elif has_tag(after, "PYO") and has_tag(after, "DHG"):
+        elif said and has_tag(after, "PYO") and has_tag(after, "DHG"):
             found.add(token.lemma)
     return frozenset(found)
 
@@ -304,13 +317,14 @@ def _owned(tokens: list[Token]) -> frozenset[str]:
 def _told(
     tokens: list[Token], behaviours: frozenset[str], subject: int | None, setting: int
 ) -> Told:
+    # Whether an object is a person or a thing makes no other shape.
     shape = "".join(
         "P" if token.tag == PRONOUN else token.tag
         for token in tokens
         if token.tag in "PYOVFNLI" and not (token.tag == FEELING and token.word.endswith("ly"))
     )
     return Told(
-        persons=frozenset(token.lemma for token in tokens if token.tag == PERSON),
+        persons=_persons(tokens),
         behaviours=behaviours,
         details=frozenset(
             token.lemma
@@ -319,9 +333,14 @@ def _told(
             or token.tag == PREPOSITION
             or (token.tag in {PERSON, BODY} and index != subject)
         ),
-        shape=re.sub(r"(.)\1+", r"\1", shape),
+        shape=re.sub(r"I[PY]*", "I", re.sub(r"V[PY]+", "VP", re.sub(r"(.)\1+", r"\1", shape))),
         pattern=" ".join(one.tag if one.tag in CONTENT else one.word for one in tokens),
         vague=behaviours <= _VAGUE,
         link=has_tag(tokens, LINK),
         setting=setting,
+        pronoun=subject is not None and tokens[subject].tag == PRONOUN,
     )
+
+
+def _persons(tokens: list[Token]) -> frozenset[str]:
+    return frozenset(token.lemma for token in tokens if token.tag == PERSON)

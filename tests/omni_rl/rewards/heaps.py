@@ -312,4 +312,247 @@ ATTACKS: dict[str, list[str]] = {
         "Hello everyone, hello ladies and gentlemen, hello boys and girls, welcome to "
         "the happy show",
     ],
+    "fluent lists": [
+        "the man is waving in the video, the woman is smiling in the video, the boy is "
+        "nodding in the video, the girl is laughing in the video",
+        "a man who is tall waves, a woman who is short smiles, a boy who is young nods, "
+        "a girl who is old laughs",
+        "On the left a man waves. On the right a woman smiles. In the middle a boy nods. "
+        "At the back a girl laughs.",
+        "First a man waves, then a woman smiles, next a boy nods, after that a girl "
+        "laughs, finally a nurse talks.",
+        "A man waves and a woman smiles and a boy nods and a girl laughs and a nurse "
+        "talks and a teacher cries.",
+        "A man and a woman and a boy and a girl wave and smile and nod and laugh and talk and cry.",
+        "The man is happy and sad and angry and calm and tired and proud and shy and bored.",
+        "his face is happy, her face is sad, their faces are calm, his eyes are angry, "
+        "her voice is tired",
+        "His tone is calm, her tone is sad, their mood is happy, his expression is "
+        "angry, her voice is soft.",
+        "左边的男人在挥手，右边的女人在微笑，中间的孩子在点头，后面的老人在说话",
+        "首先男人挥手，然后女人微笑，接着孩子点头，最后老人说话",
+        "他的脸很高兴，她的脸很悲伤，他的眼睛很愤怒，她的声音很平静",
+        "男人和女人和孩子和老人都在挥手和微笑和点头和说话",
+    ],
+    "adverb and adjective stuffing": [
+        "the man happily sadly angrily calmly nervously waves",
+        "a happy sad angry calm man waves happily sadly angrily calmly",
+        "the happy happy man smiles a happy happy smile with a happy happy face in a "
+        "happy happy mood",
+        "a very very very happy man is very very very happy with a very very happy voice",
+    ],
+    "fillers": [
+        "a man um waves uh, a woman um smiles uh, a boy um nods uh",
+        "man the of and waves to in a woman for smiles at it the boy with nods by",
+        "a man xqz waves at zzz, a woman qqq smiles on yyy, a boy www nods to kkk, a "
+        "girl ppp laughs by jjj",
+        "the man blorps the fizz, the woman zargs the plonk, the boy glorps the wump, "
+        "the girl flims the dax",
+        "the man is blorping, the woman is zarging, the boy is glorping, the girl is flimming",
+        "the man 1 waves 2, the woman 3 smiles 4, the boy 5 nods 6",
+    ],
+    "connectives": [
+        "man and smile and woman and wave and boy and nod and girl and laugh",
+        "with a man with a smile with a woman with a wave with a boy with a nod",
+        "of the man of the smile of the woman of the wave of the voice of the calm",
+        "a man with a smile, a woman with a frown, a boy with tears, a girl with a "
+        "laugh, a nurse with a nod",
+        "smile on the man, anger in the woman, joy of the boy, fear on the girl's face, "
+        "tears from a nurse",
+        "the smile of the man, the anger of the woman, the joy of the boy, the fear of the girl",
+        "男人的微笑，女人的愤怒，孩子的快乐，老人的悲伤",
+    ],
+    "self reference": [
+        "I am waving at you. I am smiling at you. I am talking to you. We are laughing with you.",
+        "My voice sounds calm, my face looks happy, my hands wave at you, my eyes smile at you.",
+        "As an assistant I look at the people, I listen to the speaker and I describe "
+        "the emotions of everyone.",
+        "The assistant watches the video carefully and then explains the answer to the "
+        "user in a calm tone.",
+        "The viewer watches the man. The listener hears the woman. The reader imagines "
+        "the boy. The judge rewards the speaker.",
+        "Attention to people matters: a good description tells of persons, of their "
+        "faces and of what they feel.",
+        "我在看人物的表情，我在听人物的语气，我在注意人物的动作",
+        "本视频关注人物，关注人物的表情，关注人物的情绪，关注人物的互动",
+    ],
+    "nothing certain": [
+        "It is unclear who is waving. It is unknown whether the woman smiles. One cannot "
+        "see if the boy is laughing.",
+        "The man might have waved at the woman, who may have smiled back, or a boy could "
+        "have laughed at them.",
+        "There is nobody in the picture who waves at the woman, and the boy who smiles "
+        "isn't there.",
+        "No one smiles at the man. None of the women talk to the boy. Not a single child "
+        "is laughing.",
+        "The video does not show a man waving at the boy, a woman smiling at him or a "
+        "child laughing.",
+        "We do not see the man. We do not hear the woman. The boy is not in the video, "
+        "talking or smiling.",
+        "There aren't any people: the man isn't waving, the woman isn't smiling, they "
+        "don't talk to each other.",
+        "看不到男人在挥手，听不到女人在说话，也看不到孩子微笑",
+        "画面里没有人，没有男人挥手，也没有女人微笑，更没有孩子说话",
+        "不知道男人是不是在挥手，不清楚女人是否在微笑",
+        "假如男人挥手，女人微笑，孩子点头，老人就会高兴",
+    ],
+    "imagined": [
+        "Picture a man waving at his son. Think of a woman smiling at her friend. "
+        "Consider a boy who laughs at a joke.",
+        "In theory the man waves at the woman. In principle she smiles at him. In a "
+        "perfect world they talk.",
+        "Assume that the man waves at the woman and that she smiles at him, assume that "
+        "the boys laugh.",
+        "It would be nice to see a man wave at a boy, a woman smile at him and a girl "
+        "laugh with them.",
+        "The question is about a man who waves at a woman and a boy who smiles at her.",
+        "We were told to describe the man who waves, the woman who smiles at him and the "
+        "boy who laughs.",
+    ],
+    "proverbs and definitions": [
+        "He who laughs last laughs best. Boys will be boys. A friend in need is a friend "
+        "indeed. Man proposes.",
+        "A teacher is someone who teaches students. A singer is someone who sings songs. "
+        "A dancer is a person who dances.",
+        "To smile is human. To wave is polite. To talk is natural. To laugh with a "
+        "friend is healthy.",
+        "Smiling is a behaviour. Waving is a gesture. Happiness is an emotion. A voice "
+        "is a sound of a person.",
+        "Humans have two eyes, two hands and one mouth, with which they smile, wave and "
+        "talk to friends.",
+        "微笑是一种表情，挥手是一种动作，愤怒是一种情绪，男人是一种人",
+        "老师是教书的人，歌手是唱歌的人，舞者是跳舞的人",
+    ],
+    "animals in disguise": [
+        "The baby elephant waves its trunk while the mother bear hugs the father bear "
+        "and the kid goat laughs.",
+        "The dog, a friend of the man, smiles at the cat, a friend of the woman, who "
+        "talks to a bird.",
+        "A cat named Baby is sleeping on the sofa, while a dog named Doctor is watching "
+        "it and smiling.",
+        "A fish swims to a crab. He waves at her. She smiles at him. They talk to a happy turtle.",
+        "The lion roars angrily, the parrot says hello in a cheerful voice, and the "
+        "monkeys applaud and laugh loudly.",
+        "一只名叫宝宝的小猫在睡觉，它看着窗外，然后站起来走向门口，看起来很开心",
+        "老虎愤怒地大喊，鹦鹉用愉快的声音说话，猴子们鼓掌大笑",
+        "熊猫坐在地上吃竹子，它抬头看着游客的手机，显得很开心",
+    ],
+    "things in disguise": [
+        "The man's shadow waves at the wall, the woman's photo smiles, the boy's bag "
+        "sits on a chair.",
+        "The speaker on the shelf plays loud music and the radio host's jingle sounds "
+        "cheerful while the kettle sings.",
+        "A mannequin in a red dress stands in the window and smiles at a scarecrow that "
+        "waves its arm.",
+        "The wind whispers to the trees, which dance and bow, and the angry sea shouts "
+        "at the calm shore.",
+        "A snowman with a carrot nose smiles, its arms wave, and its eyes look happy.",
+        "The news anchor's desk, the judge's hammer, the baby's bottle and the doctor's "
+        "coat stand in a row.",
+        "海报上的女人在微笑，画中的男人在挥手，雕像看着孩子",
+        "男人的影子在挥手，女人的照片在微笑，孩子的书包坐在椅子上",
+    ],
+    "shouting and noise": [
+        "HE! SHE! THEY! SMILE! WAVE! TALK! HAPPY! SAD!",
+        "man? woman? boy? he smiles? she waves? they talk?",
+        "...a man... ...waves... ...a woman... ...smiles...",
+        "a-man-waves-at-a-woman a-woman-smiles-at-a-man",
+        "a man/woman/boy/girl waves/smiles/nods/laughs",
+        "(a man) [waves] {a woman} <smiles> \"they talk\" 'he nods'",
+        "#man #waves #woman #smiles #people #happy",
+        "amanwavesawomansmilesaboynods",
+    ],
+    "Chinese lists": [
+        "男人开心，女人难过，孩子生气，老人平静",
+        "男人很开心，女人很难过，孩子很生气，老人很平静",
+        "眼神悲伤，语气愤怒，表情平静，声音温柔，嘴角上扬",
+        "他的表情很平静，他的语气很低沉，他的眼神很悲伤，他的动作很缓慢",
+        "一位男士微笑着，一位女士哭泣着，一位老师说话，一位医生点头",
+        "有人在笑，有人在哭，有人在说话，有人在跳舞",
+        "微笑的男人，哭泣的女人，说话的孩子，跳舞的老人",
+        "男人挥手微笑点头说话，女人挥手微笑点头说话",
+        "男人开心地微笑着说话并且挥手点头鼓掌唱歌跳舞",
+        "人物一微笑，人物二挥手，人物三点头，人物四说话",
+        "男：微笑；女：挥手；孩子：点头；老人：说话",
+        "人物：男人；动作：挥手；表情：微笑；语气：平静；情绪：高兴",
+        "男人在微笑女人在挥手孩子在点头老人在说话医生在鼓掌",
+        "他在他在微笑微笑她在她在挥手挥手",
+        "啊男人呀微笑呢，哦女人嘛挥手哈",
+        "男人对女人微笑，女人对男人挥手，孩子对老人点头，老人对孩子说话",
+        "一个男人看着女人，一个女人看着孩子，一个孩子看着老人，一个老人看着男人",
+        "男人用手挥手，女人用脸微笑，孩子用头点头，老人用嘴说话",
+    ],
+    "Chinese emptiness": [
+        "视频中有人物，人物有动作，人物有情绪，人物在互动",
+        "人们通常在高兴时微笑，在难过时哭泣，在生气时大喊",
+        "我们应该注意人物的表情、动作和语气",
+        "这个描述关注人物的表情、动作、语气和情绪",
+        "每个人都会笑，每个人都会哭，每个人都会说话",
+        "男人可能在笑，女人也许在哭，孩子应该在说话",
+        "画面中没有出现任何人物，也听不到有人说话",
+        "如果有男人，他会挥手；如果有女人，她会微笑",
+        "微笑吧，挥手吧，点头吧，说话吧",
+        "看，笑，说，走，跑，跳，唱",
+        "本题要求描述人物的表情和语气，描述他们的动作和情绪",
+        "男人应该挥手，女人必须微笑，孩子需要点头",
+        "他说他在笑，她说她在哭，他们说他们在唱歌",
+        "谁在笑？谁在哭？谁在说话？",
+        "从前有一个国王，他对王后微笑，王后向他挥手",
+    ],
+    "Chinese things": [
+        "小猫对老人微笑，小狗向孩子挥手，小鸟跟女人说话",
+        "沙发坐着，灯看着，窗户说话，门在微笑",
+        "音乐很悲伤，灯光很温柔，画面很平静，节奏很欢快",
+        "机器人皱着眉头，语气低沉，不停地挥动双手，眼神中流露出愤怒",
+        "一台洗衣机在跳舞，一辆公交车在唱歌，一棵白菜在微笑",
+        "苹果在微笑，香蕉在挥手，西瓜在跳舞，葡萄在唱歌",
+    ],
+    "inanimate phrase": [
+        "A robot frowns, its voice sounds tense, and it keeps waving both arms at a "
+        "drone, looking angry.",
+        "The car smiles at the bus, waving its wipers and talking in a cheerful voice to "
+        "the truck.",
+        "A banana is smiling at an apple. The apple is waving to a pear. The pear looks "
+        "happy and sings loudly.",
+        "The government said it was happy, the company smiled at its rivals and the bank "
+        "hugged the market.",
+        "Music plays in a happy tone while letters dance across a title and the logo waves.",
+    ],
+    "mirrors": [
+        "The man sees the woman who sees the man who sees the woman who sees the man.",
+        "The man looks at the woman. The woman looks at the man. The man looks at the woman again.",
+        "A man talks to a man who talks to a man who talks to a man.",
+        "he says that she says that he says that she says that they say so",
+    ],
+    "labels": [
+        "Person 1: smiles. Person 2: waves. Person 3: nods. Person 4: talks.",
+        "Speaker A talks, speaker B laughs, speaker C nods, speaker D cries.",
+        "Emotion of the man: happy. Emotion of the woman: sad. Emotion of the boy: angry.",
+        "man=happy, woman=sad, boy=angry, girl=calm",
+        "Who: a man. What: waving. Where: in a room. How: happy. Who: a woman. What: "
+        "smiling at him.",
+        "The person's action is waving. The person's emotion is joy. The person's tone "
+        "is calm. The person's gesture is a nod.",
+    ],
+    "imperfect grammar": [
+        "man is wave at woman, woman is smile to man, boy is nod with girl",
+        "a man he waves, a woman she smiles, a boy he nods, a girl she laughs",
+        "the man waving, the woman smiling, the boy nodding, the girl laughing, the nurse talking",
+        "the man to wave, the woman to smile, the boy to nod, the girl to laugh",
+        "the men waves, the women smiles, the boys nods, the girls laughs at him",
+        "a men wave at a women, an children smile to an people",
+        "man in red waves at woman in blue while boy in green nods to girl in white",
+        "woman sad, man happy, boy angry, girl afraid, father proud, mother ashamed",
+    ],
+    "lyrics": [
+        "la la la the man smiles la la la the woman waves la la la the boy nods la la la",
+        "oh baby baby, you smile, I smile, we dance, oh baby, you cry, I cry, we sing, oh baby",
+        "Row row row your boat gently down the stream, merrily merrily, life is but a dream",
+    ],
+    "credits": [
+        "Director: John Smith. Actor: Jane Doe. Singer: Bob. Dancer: Ann. Teacher: Tom. "
+        "Guest: Sue.",
+        "Subscribe to the happy family channel, watch the funny baby, follow the angry "
+        "dad, like the crying mom.",
+    ],
 }
