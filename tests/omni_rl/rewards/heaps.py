@@ -555,4 +555,77 @@ ATTACKS: dict[str, list[str]] = {
         "Subscribe to the happy family channel, watch the funny baby, follow the angry "
         "dad, like the crying mom.",
     ],
+    "poses as caption": [
+        "man woman child in video, people scene, faces, happy mood, talking heads, 4k, "
+        "high quality",
+        "photo of a man, photo of a woman, portrait of a boy, picture of a girl smiling, "
+        "selfie of friends laughing",
+        "A man. A woman. A smile. A wave. A nod. A laugh. A voice. A face. Calm. Happy. Sad.",
+        "The man: waving. The woman: smiling. The boy: nodding. The girl: laughing.",
+        "waving man; smiling woman; nodding boy; laughing girl; talking people; calm voices",
+    ],
+    "time stamps": [
+        "0:01 man waves 0:02 woman smiles 0:03 boy nods 0:04 girl laughs",
+        "At 1 s the man waves. At 2 s the man smiles. At 3 s the man nods. At 4 s the man laughs.",
+        "[00:01] he waves [00:02] she smiles [00:03] they talk [00:04] he nods",
+    ],
+    "sums": [
+        "There are two men and three women and four boys, five faces, six hands and "
+        "seven voices in the video.",
+        "One person, two people, three people, four people: one waves, two smile, three "
+        "talk, four nod.",
+    ],
+    "opposites": [
+        "The man is happy but not happy. The woman smiles and does not smile. The boy "
+        "talks and is silent.",
+        "the man laughs, the man cries, the man laughs, the man cries, the man laughs, "
+        "the man cries",
+        "The man stands and sits and stands and sits. He is calm and angry and calm and angry.",
+    ],
+    "quantifiers": [
+        "All people smile. Most men wave. Many women talk. Some boys nod. Few girls "
+        "laugh. Both babies cry.",
+        "Some people wave, other people smile, more people talk, many people laugh, most "
+        "people nod",
+        "Each person waves. Each woman smiles. Each boy nods. Each girl laughs.",
+    ],
+    "passives": [
+        "The man is waved at. The woman is smiled at. The boy is laughed at. The girl is "
+        "talked to.",
+        "waved by the man, smiled by the woman, nodded by the boy, said by the girl",
+    ],
+    "possessives": [
+        "the man's wave, the woman's smile, the boy's nod, the girl's laugh, the nurse's tears",
+        "his smile, her wave, their laugh, his nod, her tears, their voice, his face",
+        "his smile is a smile, her frown is a frown, their laughter is laughter",
+    ],
+    "there": [
+        "There is smiling. There is waving. There is talking. There are emotions. There "
+        "are people.",
+        "there is a man who is there and a woman who is there and a boy who is there and "
+        "they are there",
+    ],
+    "let us": [
+        "Let us smile at the man, let us wave at the woman, let us talk to the boys in red",
+        "We wave, we smile, we talk, you nod, you laugh, I cry",
+    ],
+    "synonyms": [
+        "The man grins, beams, smirks, smiles, chuckles, giggles, laughs and cheers with "
+        "joy and happiness.",
+        "The happy, joyful, cheerful, delighted, pleased and excited man is glad, merry and jolly.",
+    ],
+    "more Chinese": [
+        "男人微笑。男人挥手。男人点头。男人说话。男人唱歌。",
+        "一位老师，一位医生，一位护士，一位警察，一位司机，都在微笑",
+        "他微笑，他又微笑，他还在微笑，他一直微笑，他非常开心地微笑",
+        "高兴地、悲伤地、愤怒地、平静地、温柔地",
+        "男人的表情、女人的语气、孩子的动作、老人的情绪",
+        "男人（微笑）女人（挥手）孩子（点头）",
+        "人人人人，笑笑笑笑，说说说说",
+        "男人是高兴的，女人是难过的，孩子是生气的，老人是平静的",
+        "开头有一个男人，中间有一个女人，结尾有一个孩子，他们都是人",
+        "微笑着的是男人，挥着手的是女人，点着头的是孩子",
+        "她既高兴又悲伤，既平静又愤怒，既紧张又放松",
+        "人物情绪：高兴、悲伤、愤怒、平静；人物动作：挥手、点头、鼓掌；人物语气：温柔、低沉",
+    ],
 }
