@@ -21,9 +21,6 @@ U = TypeVar("U")
 # Set by torchrun, by Lightning for the processes it starts, and by Slurm.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
-# What to use instead of ZeRO 3.
-WHOLE_WEIGHTS = "use hardware=gpu8_zero2, and model.lora.r=16 where that does not fit"
-
 
 def process_rank() -> int:
     """Number of this process among those of the run."""
@@ -86,26 +83,12 @@ def prepare(hardware: HardwareConfig, seed: int) -> None:
         seed: of Python, NumPy and torch, on every device.
 
     Raises:
-        ValueError: the machine has fewer devices than asked for, or weights would be in parts.
+        ValueError: the machine has fewer devices than asked for.
     """
-    check_weights(hardware)
     check_devices(hardware)
     if hardware.threads and hardware.accelerator == "cpu":
         torch.set_num_threads(hardware.threads)
     _seed_all(seed)
-
-
-def check_weights(hardware: HardwareConfig) -> None:
-    """Raise ValueError for ZeRO 3, which leaves no process with whole weights.
-
-    Under ZeRO 3 every forward pass needs all processes, but they draw different numbers of tokens.
-    A process that saves the policy, or copies it as reference, would get empty tensors.
-    """
-    if hardware.strategy == "deepspeed" and hardware.zero_stage == 3:
-        raise ValueError(
-            "hardware.zero_stage=3, as in conf/hardware/gpu8_zero3.yaml: no process holds whole "
-            f"weights to draw from, to save or to keep for reference; {WHOLE_WEIGHTS}"
-        )
 
 
 def check_devices(hardware: HardwareConfig) -> None:

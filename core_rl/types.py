@@ -129,9 +129,15 @@ class Policy(nn.Module, ABC, Generic[Prompt]):
     def log_probs(self, prompt: Prompt, actions: Actions, temperature: float = 1.0) -> StepLogProbs:
         """Score candidates under logits / temperature, as `sample` would have drawn them."""
 
+    def sometimes_unread(self) -> Sequence[nn.Parameter]:
+        """Trained parameters that a batch may leave unread, such as those of a medium it lacks."""
+        return ()
+
     def frozen_copy(self) -> Reference[Prompt]:
         """Return a copy that never trains: the reference of the KL term."""
-        return copy.deepcopy(self).requires_grad_(False).eval()
+        # Parameters apart: under ZeRO 3 they have attributes that cannot be copied.
+        apart: dict[int, Any] = {id(p): nn.Parameter(p.detach().clone()) for p in self.parameters()}
+        return copy.deepcopy(self, apart).requires_grad_(False).eval()
 
 
 class Sampler(Protocol[PromptIn]):

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core_rl.hf.encoded_prompt import PER_TOKEN, EncodedPrompt, Inputs, Prefix, followed_by
 from core_rl.hf.generation import Sampling, generation_mode
-from core_rl.hf.reference import AdapterReference
+from core_rl.hf.reference import AdapterReference, frozen_model
 from core_rl.hf.repeated_prompt import draw_with_copies, score_with_copies
 from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.hf.shared_prompt import (
@@ -136,14 +136,13 @@ class HFPolicy(Policy[EncodedPrompt]):
     def frozen_copy(self) -> HFPolicy | AdapterReference:
         """Copy the policy for reference; it takes no gradient and does not follow training.
 
-        With adapters, only those are copied.
+        With adapters, only those are copied; otherwise see `core_rl.hf.reference`.
         """
         if self.has_adapters:
             return AdapterReference(self)
         reference = copy.copy(self)
         reference._modules = dict(self._modules)
-        reference.model = copy.deepcopy(self.model)
-        reference.model.requires_grad_(False)
+        reference.model = frozen_model(self.model)
         return reference.eval()
 
     # -- what the loop uses ------------------------------------------------------------------

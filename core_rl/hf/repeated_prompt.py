@@ -22,7 +22,7 @@ from core_rl.hf.generation import (
     log_softmax_masked,
 )
 from core_rl.hf.log_probs import chosen_log_probs
-from core_rl.hf.shared_prompt import has_plain_head, is_partitioned
+from core_rl.hf.shared_prompt import has_plain_head
 from core_rl.types import Actions
 
 # Indices of N queries, their completions [N, T] and mask -> a left-padded batch.
@@ -77,7 +77,7 @@ def _full_pass(
     suppress: Tensor | None,
 ) -> Tensor:
     scored = slice(-ids_NT.shape[1] - 1, -1)
-    if not has_plain_head(model) or is_partitioned(model):
+    if not has_plain_head(model):
         logits = model(**inputs, use_cache=False).logits[:, scored]
         logp = log_softmax_masked(logits, temperature, suppress)
         return torch.where(mask_NT, logp.gather(-1, ids_NT.unsqueeze(-1)).squeeze(-1), 0.0)

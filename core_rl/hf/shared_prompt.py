@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from core_rl.hf.decoding import GrowingCache, ModelDecoder, decode_rows
@@ -35,8 +35,6 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     modules = model.modules()
     if any(getattr(module, "gradient_checkpointing", False) is True for module in modules):
         return "activations are checkpointed, so a layer keeps no keys and values"
-    if is_partitioned(model):
-        return "ZeRO-3 holds a layer's weights only while the layer runs"
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
@@ -44,11 +42,6 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     if not has_plain_head(model):
         return "its logits are more than its head's output"
     return None
-
-
-def is_partitioned(model: nn.Module) -> bool:
-    """True where DeepSpeed's ZeRO-3 has taken the parameters apart."""
-    return any(getattr(parameter, "ds_id", None) is not None for parameter in model.parameters())
 
 
 def has_plain_head(model: PreTrainedModel) -> bool:

@@ -39,6 +39,7 @@ from core_rl.loop.denominator import (
 )
 from core_rl.loop.optim import build_optimizer, build_schedule
 from core_rl.loop.step_guard import StepGuard
+from core_rl.loop.unreached import zero_gradients
 from core_rl.loss_config import FlatGroups
 from core_rl.objective.advantages import group_advantages
 from core_rl.objective.curriculum import Curriculum, Phase
@@ -175,6 +176,7 @@ class GroupPolicyModule(L.LightningModule):
     # -- one step ----------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        zero = zero_gradients(self.policy.sometimes_unread())  # before all that it outlasts
         # Get G candidates of each query with rewards and advantages: stored ones, or fresh ones.
         if isinstance(batch, Group):
             rollout = Rollout(batch, self.policy.encode(batch.queries))
@@ -196,13 +198,11 @@ class GroupPolicyModule(L.LightningModule):
                     at_one = self.policy.log_probs(rollout.prompt, rollout.group.actions)
             found = self.phase_loss.grpo(rollout.group, scores, temperature, at_one)
         total, units, stats = found
-
         # Divide by the units of the optimiser step, and log.
         loss = total / self.denominator.add(float(units), self.device)
-        stats = {**stats, "loss": loss.detach()}
-        self._note({f"train/{name}": float(value) for name, value in stats.items()})
+        self._note({f"train/{name}": float(v) for name, v in {**stats, "loss": loss}.items()})
         self._log_noted()
-        return self.guard.spread(loss, scores.logp_BGT)
+        return self.guard.spread(loss, scores.logp_BGT) + zero
 
     def roll_out(self, queries: Sequence[Query]) -> Rollout:
         """Draw, judge and compare candidates of fresh queries."""

@@ -27,7 +27,6 @@ from core_rl.doctor.findings import (
 )
 from core_rl.doctor.report import round_of, warn_of, write_rounds
 from core_rl.files import write_text
-from core_rl.hardware import WHOLE_WEIGHTS
 from core_rl.preflight import packages as environment
 from core_rl.preflight.memory import (
     GIB,
@@ -115,7 +114,6 @@ def requested_findings(config: Config) -> list[Finding]:
     if hardware.get("strategy") == "deepspeed":
         reason = "hardware.strategy=deepspeed"
         found.append(environment.package_finding("deepspeed", "deepspeed", reason))
-        found.append(_zero_stage(int(hardware.get("zero_stage", 2))))
     rank = _group(model, "lora").get("r", 0)
     if rank:
         found.append(environment.package_finding("peft", "hf", f"model.lora.r={rank}"))
@@ -142,11 +140,6 @@ def _devices(hardware: Config) -> Finding:
         + (": it is built without CUDA" if without_cuda else ""),
         "install torch for your GPU, or hardware=cpu",
     )
-
-
-def _zero_stage(stage: int) -> Finding:
-    cause = f"hardware.zero_stage={stage}: no process holds whole weights to draw from or to save"
-    return finding("environment/zero_stage", float(stage), "<= 2", stage <= 2, cause, WHOLE_WEIGHTS)
 
 
 # -- files -----------------------------------------------------------------------------------------

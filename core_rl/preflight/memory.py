@@ -4,11 +4,11 @@
 
 with P parameters of which T train, b bytes each, over N devices:
 
-    weights     P b                 divided by N under ZeRO 3
+    weights     P b                 and P b / N more under ZeRO 3: a part beside the whole
     gradients   T b                 divided by N under ZeRO 2 and 3
     optimiser   8 T, and 4 T more where weights are in half precision with fp32 masters (DeepSpeed);
                 divided by N under any ZeRO stage, in the machine's memory with offload
-    reference   P b where KL is weighed and there are no adapters, divided as the weights
+    reference   P b where KL is weighed and there are no adapters, divided by N under ZeRO 3
     cache       2 * layers * key-value width * b * sequences * tokens of a sequence
     logits      6 * vocabulary * tokens that are scored at once (half precision, and fp32 for the
                 softmax)
@@ -83,7 +83,7 @@ def device_bytes(sizes: Sizes, plan: Plan) -> dict[str, float]:
     share = {stage: plan.devices if plan.zero_stage >= stage else 1 for stage in (1, 2, 3)}
     optimiser = (12 if plan.masters else 8) * trained / share[1]
     return {
-        "weights": total * plan.weight_bytes / share[3],
+        "weights": total * plan.weight_bytes * (1 + (plan.zero_stage == 3) / plan.devices),
         "gradients": trained * plan.weight_bytes / share[2],
         "optimiser": 0.0 if plan.offload else optimiser,
         "reference": total * plan.weight_bytes / share[3] if plan.reference else 0.0,

@@ -228,6 +228,7 @@ def quieten_lightning() -> None:
         r".*module\(s\) in eval mode at the start of training.*",  # dropout is off on purpose
         r".*does not have many workers.*",
         r".*smaller than the logging interval.*",
+        r"`torch\.distributed\.\w+` is deprecated.*",  # by DeepSpeed
         r".*your dataloader is not resumable.*",  # `PhaseBatches` goes on where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -27,6 +27,7 @@ from lightning.pytorch.plugins.precision import (
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 
 from core_rl.config import HardwareConfig
+from core_rl.run.zero3 import GatheredZero3
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -145,12 +146,19 @@ def _deepspeed(hardware: HardwareConfig) -> Strategy:
         raise ImportError(
             "hardware.strategy=deepspeed needs DeepSpeed: pip install 'people-focus-rl[deepspeed]'"
         ) from error
-    kind = CpuDeepSpeedStrategy if on_cpu else DeepSpeedStrategy
+    whole = hardware.zero_stage < 3
+    kind: type[DeepSpeedStrategy] = DeepSpeedStrategy if whole else GatheredZero3
+    if on_cpu:
+        kind = CpuDeepSpeedStrategy if whole else CpuZero3
     strategy = kind(**deepspeed_kwargs(hardware))
+    # Lightning has no argument for these.
+    assert isinstance(strategy.config, dict)
     if hardware.offload or on_cpu:
-        # Or DeepSpeed refuses any optimiser but its own; Lightning has no argument for it.
-        assert isinstance(strategy.config, dict)
+        # Or DeepSpeed refuses any optimiser but its own.
         strategy.config.setdefault("zero_force_ds_cpu_optimizer", False)
+    if not whole:
+        # Small tensors, too, are gathered by `GatheredZero3`.
+        strategy.config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     return strategy
 
 
@@ -185,3 +193,7 @@ class CpuDeepSpeedStrategy(DeepSpeedStrategy):
             dist_init_required=False,
         )
         return engine, sharded
+
+
+class CpuZero3(GatheredZero3, CpuDeepSpeedStrategy):
+    """ZeRO 3 over gloo on processors."""

@@ -103,7 +103,7 @@ class Training:
             reward,
             self._curriculum(),
             self.settings,
-            build_sampler(self.policy, rollout, self.settings.hardware),
+            build_sampler(self.policy, rollout),
             rollout.max_completion,
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from core_rl.config import EngineKind, HardwareConfig, RolloutConfig
+from core_rl.config import EngineKind, RolloutConfig
 from core_rl.loop.module import FreshSampler
 from core_rl.servers.rollout_engine import Chat, EngineSampler
 from core_rl.types import Sampler
@@ -25,19 +25,10 @@ from omni_rl.policy.policy import OmniPolicy
 from omni_rl.policy.prompts import Item, PromptBuilder
 
 
-def build_sampler(policy: OmniPolicy, rollout: RolloutConfig, hardware: HardwareConfig) -> Sampler:
-    """Build the sampler of candidates: the policy, or the engine that `rollout.engine` names.
-
-    Raises:
-        ValueError: an engine with ZeRO 3, where no process has whole weights to send.
-    """
+def build_sampler(policy: OmniPolicy, rollout: RolloutConfig) -> Sampler:
+    """Build the sampler of candidates: the policy, or the engine that `rollout.engine` names."""
     if rollout.engine.kind is EngineKind.policy:
         return FreshSampler(rollout.num_generations)
-    if hardware.strategy == "deepspeed" and hardware.zero_stage == 3:
-        raise ValueError(
-            "rollout.engine.kind=vllm with hardware.zero_stage=3: no process holds whole weights; "
-            "use hardware=gpu8_zero2 or rollout=g8"
-        )
     from core_rl.servers.vllm import VLLMServer  # needs httpx
 
     writer = ChatWriter(policy.builder)

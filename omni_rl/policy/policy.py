@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.utils import cached_file
 
@@ -91,6 +91,11 @@ class OmniPolicy(HFPolicy):
             inputs.get("video_second_per_grid"),
         )
         return position_ids.long(), (mask.sum(-1) + deltas_B1.view(-1)).long()
+
+    def sometimes_unread(self) -> Sequence[nn.Parameter]:
+        """What trains in the towers: a record may lack sound, pictures or both."""
+        parameters = self.model.named_parameters()
+        return [p for name, p in parameters if p.requires_grad and _in_towers(name)]
 
     def annotate(self, queries: Sequence[Record], actions: Actions) -> Actions:
         masks = {name: self._span(actions, SPANS[name]) for name in self.spans}
@@ -259,8 +264,12 @@ def _peft() -> Any:
 def freeze_towers(model: PreTrainedModel) -> None:
     """Exclude the vision and audio encoders from training."""
     for name, parameter in model.named_parameters():
-        if "visual." in name or "audio_tower." in name:
+        if _in_towers(name):
             parameter.requires_grad_(False)
+
+
+def _in_towers(name: str) -> bool:
+    return "visual." in name or "audio_tower." in name
 
 
 def _freeze_unread(model: PreTrainedModel) -> None:

@@ -39,6 +39,7 @@ STRATEGIES = {
     "ddp": {"strategy": "ddp"},
     "zero1": {"strategy": "deepspeed", "zero_stage": 1},
     "zero2": {"strategy": "deepspeed", "zero_stage": 2},
+    "zero3": {"strategy": "deepspeed", "zero_stage": 3},
 }
 
 

@@ -21,6 +21,7 @@ TINY = (
     "rollout.max_completion=48",
     "data_mix.size=24",
     "model.warm.gate_clips=4",
+    "model.recompute=layers",
     "logger=csv",
     "hardware.rehearse=true",
 )
@@ -31,6 +32,8 @@ TINY = (
     ("preset", "more", "processes"),
     [
         ("gpu8_zero2", (), 2),
+        ("gpu8_zero3", (), 2),
+        ("multinode_zero3", ("curriculum=rce",), 2),
         ("gpu1", ("hardware.precision=bf16-true",), 1),
     ],
 )
@@ -42,7 +45,8 @@ def test_a_preset_runs_from_start_to_report(
     health = json.loads((folder / "health.json").read_text())
     assert all(one["healthy"] for one in health["rounds"])
     samples = pd.read_parquet(folder / "samples.parquet")
-    assert len(samples) == processes * 2 * 2 * 2 * 4  # steps, micro-batches, questions, candidates
+    candidates = 1 if "curriculum=rce" in more else 4
+    assert len(samples) == processes * 2 * 2 * 2 * candidates  # steps, micro-batches, questions
     (curves,) = folder.rglob("metrics.csv")
     norms = pd.read_csv(curves)["train/grad_norm"].dropna()
     assert len(norms) == 2 and (norms > 0).all()

@@ -1,4 +1,4 @@
-"""The reference of a model with adapters."""
+"""The reference of a model, and of one with adapters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core_rl.hf.policy import HFPolicy
-from core_rl.hf.reference import AdapterReference
+from core_rl.hf.reference import AdapterReference, frozen_model, is_partitioned
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import (
     QUERIES,
@@ -96,3 +96,21 @@ def test_it_is_the_same_after_a_resume(policy: HFPolicy) -> None:
     resumed.load_state_dict({})  # of a phase that began with fresh adapters
     bare = build_policy()
     torch.testing.assert_close(of(resumed, actions), score(bare, actions), atol=1e-5, rtol=0)
+
+
+def test_the_copy_shares_what_is_frozen_and_keeps_what_trains() -> None:
+    model = build_model()
+    frozen = model.get_input_embeddings().weight.requires_grad_(False)
+    copied = frozen_model(model)
+    assert not is_partitioned(model)
+    assert copied.get_input_embeddings().weight is frozen
+    assert not any(parameter.requires_grad for parameter in copied.parameters())
+    own = dict(copied.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(own[name], parameter)
+        assert (own[name] is parameter) == (parameter is frozen)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    assert not torch.equal(own["model.norm.weight"], model.model.norm.weight)

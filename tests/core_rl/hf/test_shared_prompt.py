@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.shared_attention import SharingUnsupported
-from core_rl.hf.shared_prompt import encode_prompt, has_plain_head, is_partitioned, why_not_shared
+from core_rl.hf.shared_prompt import encode_prompt, has_plain_head, why_not_shared
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import QUERIES, TextPolicy, build_model, build_policy
 
@@ -82,14 +82,6 @@ def checkpointing() -> TextPolicy:
     return policy.train()
 
 
-def partitioned() -> TextPolicy:
-    """As ZeRO-3 marks the parameters it has taken apart."""
-    policy = build_policy().train()
-    for index, parameter in enumerate(policy.model.parameters()):
-        parameter.ds_id = index
-    return policy
-
-
 def windowed() -> TextPolicy:
     model = build_model(use_sliding_window=True, sliding_window=4, max_window_layers=0)
     return build_policy(model=model).train()
@@ -105,7 +97,6 @@ def softcapped() -> TextPolicy:
     ("policy", "says"),
     [
         (checkpointing, "checkpointed"),
-        (partitioned, "ZeRO-3"),
         (windowed, "sliding_attention"),
         (softcapped, "head"),
     ],
@@ -136,4 +127,4 @@ def test_a_prompt_that_stays_padded_by_itself_is_refused() -> None:
 def test_what_a_model_must_have() -> None:
     model = build_model()
     assert why_not_shared(model) is None
-    assert has_plain_head(model) and not is_partitioned(model)
+    assert has_plain_head(model)

@@ -135,7 +135,7 @@ def test_a_run_that_leaves_everything_out_ends(tmp_path: Path) -> None:
 
 @needs_deepspeed
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_under_deepspeed(stage: int, precision: str, accumulation: int, tmp_path: Path) -> None:
     policy = LossBreaks()

@@ -102,7 +102,7 @@ def test_a_run_learns_in_every_precision(precision: str, strategy: str, tmp_path
 
 
 @needs_deepspeed
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_learns_from_micro_batches_what_it_learns_from_one_batch(
     stage: int, tmp_path: Path
 ) -> None:

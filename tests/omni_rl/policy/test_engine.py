@@ -79,7 +79,7 @@ def test_the_engine_draws_what_the_policy_would_have_drawn(
     policy = fresh_policy(together)
     with serving(fresh_policy(together), by_question(records)) as server:
         engine = EngineConfig(kind=EngineKind.vllm, url=server.url, weights=str(tmp_path))
-        sampler = build_sampler(policy, RolloutConfig(num_generations=3, engine=engine), CPU)
+        sampler = build_sampler(policy, RolloutConfig(num_generations=3, engine=engine))
         assert isinstance(sampler, EngineSampler)
         actions = sampler(policy, policy.encode(records), records, 0.7)
     assert actions.logp_BGT is not None and actions.engine_logp_BGT is not None
@@ -88,12 +88,6 @@ def test_the_engine_draws_what_the_policy_would_have_drawn(
 
 
 def test_without_an_engine_the_policy_draws(fresh_policy: Build) -> None:
-    sampler = build_sampler(fresh_policy(), replace(RolloutConfig(), num_generations=5), CPU)
+    sampler = build_sampler(fresh_policy(), replace(RolloutConfig(), num_generations=5))
     assert isinstance(sampler, FreshSampler)
     assert sampler.num_candidates == 5
-
-
-def test_weights_in_pieces_cannot_be_handed_over(fresh_policy: Build) -> None:
-    rollout = RolloutConfig(engine=EngineConfig(kind=EngineKind.vllm))
-    with pytest.raises(ValueError, match="hardware=gpu8_zero2"):
-        build_sampler(fresh_policy(), rollout, HardwareConfig(strategy="deepspeed", zero_stage=3))
