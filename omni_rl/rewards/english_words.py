@@ -15,6 +15,9 @@ partner passenger shopper spectator viewer protagonist individual contestant bri
 professor pupil classmate teammate team group lecturer instructor vlogger comedian pianist drummer
 guitarist firefighter assistant clerk seller vendor secretary leader politician bystander victim
 suspect witness roommate visitor tourist model magician cameraman/cameramen
+clown king queen prince princess pilot farmer priest monk captain president minister mayor cousin
+uncle aunt twin referee runner swimmer skater boxer wrestler cyclist fan dentist therapist
+barista gymnast
 """
 COLLECTIVES = "audience crowd couple family team group people youth"
 BODY = """
@@ -63,7 +66,7 @@ concerned sorrowful desperate enthusiastic passionate energetic animated affecti
 focused attentive engaged interested distracted determined emotional uneasy uncomfortable
 comfortable awkward stern earnest trembling urgent bitter resentful guilty joyful hopeful doubtful
 skeptical sceptical indifferent astonished stunned depressed melancholy distressed exhausted
-apologetic defensive contemptuous playful loud soft quiet hoarse steady shaky
+apologetic wide defensive contemptuous playful loud soft quiet hoarse steady shaky
 """
 NOUNS = """
 expression gesture posture emotion feeling mood tone reaction interaction conversation anger joy

@@ -158,7 +158,8 @@ def _subject(tokens: list[Token]) -> int | None:
     """Index of the first person that is a subject; None without one."""
     for index, token in enumerate(tokens):
         modifies = has_tag(tokens[index + 1 : index + 2], GENITIVE)
-        if token.tag not in SUBJECTS or token.word in _OBJECTS or modifies:
+        object_form = token.word in _OBJECTS and not (index and tokens[index - 1].word == "of")
+        if token.tag not in SUBJECTS or object_form or modifies:
             continue
         start = _phrase_start(tokens, index)
         if start and tokens[start - 1].tag == PREPOSITION:
