@@ -62,6 +62,15 @@ def over_ranks(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[U]]) -
     return results
 
 
+def from_all(value: T) -> list[T]:
+    """Gather one value of each process of the run, in order; all of them must call this."""
+    if _is_alone():
+        return [value]
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def wait_for_all() -> None:
     """Wait until all processes of the run have reached this call."""
     if not _is_alone():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ from core_rl.doctor.agreement import (
 )
 from core_rl.doctor.degeneration import RewardWatch, degeneration_findings
 from core_rl.doctor.direction import advantage_findings, direction_findings, reward_findings
-from core_rl.doctor.findings import Finding, UnhealthyError, equals, failed, health_metrics
+from core_rl.doctor.findings import (
+    Finding,
+    UnhealthyError,
+    Verdict,
+    equals,
+    failed,
+    health_metrics,
+)
 from core_rl.doctor.report import Round, log_round, round_of, write_rounds
 from core_rl.doctor.weights import (
     WeightSample,
@@ -44,7 +52,7 @@ from core_rl.doctor.weights import (
     weight_findings,
     weights_finite,
 )
-from core_rl.hardware import mean_over_ranks, own_randomness
+from core_rl.hardware import from_all, own_randomness, process_rank
 from core_rl.loop.module import Batch, GroupPolicyModule
 from core_rl.loop.optim import MasterAdamW
 from core_rl.objective.losses import learning_steps
@@ -121,7 +129,7 @@ class Doctor(Callback):
         self._due = self._early = True
         with _as_in_training(trainer, pl_module):
             found = self._gate(trainer, pl_module, batch, phase.config.kind)
-        self._report(trainer, pl_module, found)
+        self._report(trainer, found)
 
     def _gate(
         self, trainer: L.Trainer, module: GroupPolicyModule, batch: Batch, kind: PhaseKind
@@ -232,7 +240,7 @@ class Doctor(Callback):
         self._has_signal = False
         finite = finite_findings(trainer.callback_metrics, str(trainer.precision))
         if failed(finite) and not self._due:
-            self._report(trainer, pl_module, [*finite, weights_finite(pl_module.policy)])
+            self._report(trainer, [*finite, weights_finite(pl_module.policy)])
         if self._due:
             found, self._found = [*finite, *self._found], []
             if self._before is not None:
@@ -243,7 +251,7 @@ class Doctor(Callback):
             found += self.rewards.findings()
             if self.rewards.groups >= self.limits.flat_groups:
                 self.rewards.clear()
-            self._report(trainer, pl_module, found)
+            self._report(trainer, found)
         self._early = self._step - self._began < EARLY_STEPS
         self._due = self._early or (self._step + 1) % self.limits.every == 0
 
@@ -264,8 +272,8 @@ class Doctor(Callback):
 
     # -- reporting ---------------------------------------------------------------------------
 
-    def _report(self, trainer: L.Trainer, module: GroupPolicyModule, found: list[Finding]) -> None:
-        step = trainer.global_step
+    def _report(self, trainer: L.Trainer, found: list[Finding]) -> None:
+        step, found = trainer.global_step, with_others(found)
         for logger in trainer.loggers:
             logger.log_metrics(health_metrics(found), step)
         if trainer.is_global_zero:
@@ -276,9 +284,7 @@ class Doctor(Callback):
         stops = self.limits.on_failure is OnFailure.abort or (
             self.limits.on_failure is OnFailure.auto and (self._early or fatal)
         )
-        # Every rank must stop, or the others wait for it for ever.
-        share = mean_over_ranks(float(failed(found)), module.device)
-        if stops and share > 0:
+        if stops and failed(found):  # on all processes alike
             raise UnhealthyError(found)
 
     def _keep(self, step: int, found: Sequence[Finding]) -> None:
@@ -288,6 +294,18 @@ class Doctor(Callback):
         sick = [one for one in rest[:-1] if not one["healthy"]]
         self._rounds = [*first, *sick[-KEPT_ROUNDS:], *rest[-1:]]
         write_rounds(self.folder, self._rounds)
+
+
+def with_others(found: Sequence[Finding]) -> list[Finding]:
+    """Add what is wrong on other processes of the run, with their number; all must call this."""
+    parts = from_all([one for one in found if one.verdict in (Verdict.fail, Verdict.warn)])
+    others = [
+        replace(one, cause=f"process {rank}: {one.cause}")
+        for rank, part in enumerate(parts)
+        for one in part
+        if rank != process_rank()
+    ]
+    return [*found, *others]
 
 
 @contextmanager

@@ -200,7 +200,8 @@ class GroupPolicyModule(L.LightningModule):
         total, units, stats = found
         # Divide by the units of the optimiser step, and log.
         loss = total / self.denominator.add(float(units), self.device)
-        self._note({f"train/{name}": float(v) for name, v in {**stats, "loss": loss}.items()})
+        stats |= {"loss": loss.detach()}
+        self._note({f"train/{name}": float(value) for name, value in stats.items()})
         self._log_noted()
         return self.guard.spread(loss, scores.logp_BGT) + zero
 
@@ -229,8 +230,7 @@ class GroupPolicyModule(L.LightningModule):
     def draw_for_reuse(self, batch: Batch) -> Group:
         """Draw a group that several updates will share; stored groups pass through.
 
-        The loader calls this outside Lightning's step.  The precision of the step is set here, so
-        that drawing and learning use the same probabilities.
+        The loader calls this outside Lightning's step, whose precision is set here.
         """
         if isinstance(batch, Group):
             return batch

@@ -31,6 +31,7 @@ from core_rl.run.callbacks import (
     write_policy,
 )
 from core_rl.run.examine import examine_policy
+from core_rl.run.shards import check_shards
 from core_rl.run.strategies import trainer_kwargs
 from core_rl.types import Describe, Query
 
@@ -91,6 +92,7 @@ def fit(
     settings = module.settings
     trainer = settings.trainer
     resumed = resume_point(trainer.resume)
+    check_shards(resumed, settings.hardware)
     loggers = build_logger(settings.logger, folder)
     keep = (trainer.checkpoint_every, trainer.keep_checkpoints)
     callbacks: list[Callback] = [

@@ -15,6 +15,7 @@ from core_rl.hardware import is_main_process
 from core_rl.run.fit import resume_point
 from core_rl.run.parallel import Job, each
 from core_rl.run.run_folder import peak_rss_gib
+from core_rl.run.shards import check_shards
 from omni_rl.results.controls import ControlResult, try_control
 from omni_rl.results.metrics import before_after, compare, of_metric, prefixed, summarise
 from omni_rl.results.report import HEADLINE, write_report
@@ -79,6 +80,8 @@ def run_all(
     names = settings.trainer.controls
     total = len(seeds) * (1 + len(names))
     resumed = resume_points(settings.trainer.resume, seeds)
+    for checkpoint in resumed.values():
+        check_shards(checkpoint, settings.hardware)  # before hours of evaluation
     folders = {s: folder if len(seeds) == 1 else folder / f"seed{s}" for s in seeds}
     settings = settings.side_by_side(total)
     own = {

@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from core_rl.config import DoctorConfig, HardwareConfig
+from core_rl.doctor.callback import with_others
+from core_rl.doctor.findings import at_most
 from core_rl.hardware import draw_apart
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.loss_config import KLConfig, LossConfig, Reduction
@@ -147,6 +149,8 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     draw_apart(rank)
     told["drawn"] = torch.rand(8).tolist()
+    found = with_others([at_most("family/check", float(rank), 0.0, "more than 0 here")])
+    told["found"] = [f"{one.verdict.value} {one.cause}" for one in found]
     (folder / f"rank-{rank}.json").write_text(json.dumps(told))
 
 

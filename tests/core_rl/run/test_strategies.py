@@ -160,3 +160,10 @@ def test_two_processes_leave_out_what_is_broken_on_one(
 @pytest.mark.slow
 def test_processes_draw_apart(ranks: list[dict[str, Any]]) -> None:
     assert not set(ranks[0]["drawn"]) & set(ranks[1]["drawn"])
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_the_first_process_hears_what_another_one_found(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["found"] == ["ok ", "FAIL process 1: more than 0 here"]
+    assert ranks[1]["found"] == ["FAIL more than 0 here"]
