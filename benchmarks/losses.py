@@ -2,7 +2,7 @@
 
 Every reduction, token and sequence ratios, one- and two-sided clipping, KL off, on, and with TRL's
 correction for steps that an older policy drew; value and gradient.  Runs itself again inside the
-environment of `benchmarks.trl_env`, where both are importable, and writes
+environment of `benchmarks.workers.trl_env`, where both are importable, and writes
 `outputs/bench/losses.json`.  What differs by design is listed at the top of
 `core_rl.objective.losses`.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.trl_env import trl_python
+from benchmarks.workers.trl_env import trl_python
 from core_rl.loss_config import KLKind, LossConfig, Objective, RatioLevel, Reduction
 from core_rl.objective.kl import kl_per_step
 from core_rl.objective.losses import importance_ratio, policy_loss, reduce_steps

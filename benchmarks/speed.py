@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.speed_figures import draw_growth
 from benchmarks.text_model import write_model
-from benchmarks.trl_env import trl_python
+from benchmarks.workers.trl_env import trl_python
 from experiments.malloc import FOR_TENSORS
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ FOLDER = Path("outputs/bench")
 PICTURE = Path("docs/images/fast-step.png")
 GROUP, COMPLETION = 8, 64
 KL_WEIGHT = 0.04
-OURS = Path(sys.executable), "benchmarks.our_worker"
+OURS = Path(sys.executable), "benchmarks.workers.our_worker"
 Machine = dict[str, Any]  # settings of a comparison that its cases share
 
 
@@ -151,7 +151,7 @@ def beside_trl(lengths: Sequence[int], kl: float, rounds: int, machine: Machine)
         with (
             started("any model", *OURS, settings | {"fused": False}) as any_model,
             started("fused", *OURS, settings) as fused,
-            started("TRL", python, "benchmarks.trl_worker", settings) as trl,
+            started("TRL", python, "benchmarks.workers.trl_worker", settings) as trl,
         ):
             take_turns((any_model, fused, trl), rounds)
         yield compared("trl_any_model", length, kl, any_model, trl)

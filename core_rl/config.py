@@ -234,6 +234,7 @@ class HardwareConfig:
     threads: int = 1  # torch threads a process on CPU; 0 = leave as it is
     accumulation: int = 1
     activation_checkpointing: bool = False
+    gpu: str = "H100"  # which plan=true plans for: a name in core_rl/preflight/plan.py
     one_process: bool = False  # set by experiments that use one device, whatever is asked for
     # Run this preset's strategy, precision and accumulation on CPU, with two processes where it
     # asks for more than one: a rehearsal of a GPU run on any machine.

@@ -45,6 +45,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     """Run the task of a checked configuration; its run folder is `folder`."""
     from core_rl import hardware
     from core_rl.preflight import checks as preflight
+    from core_rl.preflight import plan
     from core_rl.run import processes
     from core_rl.run import run_folder as artifacts
 
@@ -53,9 +54,9 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
     if hardware.is_main_process():
-        if preflight.before_run(values, folder):
+        if plan.before_run(values, folder) or preflight.before_run(values, folder):
             return None
-    elif cfg.preflight == "only":
+    elif cfg.plan or cfg.preflight == "only":
         return None
     asked = cfg.hardware.devices * cfg.hardware.num_nodes
     if cfg.hardware.one_process and asked > 1:

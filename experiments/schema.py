@@ -55,6 +55,7 @@ ROOT: dict[str, Any] = {
     "preflight": StringNode(
         "warn", is_optional=False
     ),  # off | warn | only: see core_rl.preflight.checks
+    "plan": BooleanNode(False, is_optional=False),  # memory and time: see core_rl.preflight.plan
     "model": None,
     "data_mix": None,
     "reward": core.RewardConfig,

@@ -28,16 +28,10 @@ from core_rl.doctor.findings import (
 from core_rl.doctor.report import round_of, warn_of, write_rounds
 from core_rl.files import write_text
 from core_rl.preflight import packages as environment
-from core_rl.preflight.memory import (
-    GIB,
-    Plan,
-    Sizes,
-    checkpoint_bytes,
-    device_bytes,
-    host_bytes,
-    sizes_of,
-)
+from core_rl.preflight.memory import GIB, checkpoint_bytes, device_bytes, host_bytes
+from core_rl.preflight.plan import plan_of
 from core_rl.preflight.rehearsal import as_rehearsed, real_run_finding
+from core_rl.preflight.shapes import Shapes, shapes_of
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +39,6 @@ Config = Mapping[Any, Any]
 
 SUFFIXES = (".json", ".jsonl", ".yaml", ".yml", ".safetensors", ".npz", ".csv", ".parquet", ".mp4")
 MADE = ("output", "output_path", "cache", "log_path")  # fields that name what a run will write
-ADAPTERS = 0.01  # share of a model that adapters are, roughly
 
 
 def before_run(config: Config, folder: Path) -> bool:
@@ -218,12 +211,12 @@ def _hub_finding(key: str, value: str) -> Finding:
 
 def resource_findings(config: Config) -> list[Finding]:
     """Compare a simple estimate of memory and disk with what is free."""
-    sizes = _sizes(config)
-    if sizes is None:
+    shapes = _shapes(config)
+    if shapes is None:
         why = "the model is built here, or its size is not known"
         return [skipped(f"resources/{name}", why) for name in ("memory", "disk")]
-    plan = plan_of(config, sizes)
-    parts = device_bytes(sizes, plan)
+    plan = plan_of(config, shapes)
+    parts = device_bytes(shapes, plan)
     need, free = sum(parts.values()), _free_memory(_group(config, "hardware"))
     shown = ", ".join(f"{name} {value / GIB:.1f}" for name, value in parts.items() if value)
     found = [
@@ -231,61 +224,33 @@ def resource_findings(config: Config) -> list[Finding]:
             "resources/memory",
             need,
             free,
-            f"{sizes.parameters / 1e9:.2f} billion parameters need at least {need / GIB:.1f} GiB a "
-            f"device ({shown}; activations not counted)",
-            "hardware=gpu8_zero2, model.lora.r=16, fewer rollout.num_generations, or a smaller "
-            "rollout.max_completion",
+            f"{shapes.parameters / 1e9:.2f} billion parameters need about {need / GIB:.1f} GiB a "
+            f"device ({shown})",
+            "plan=true shows what would fit: hardware=gpu8_zero2, model.recompute=layers, "
+            "model.lora.r=16, rollout=g4, or a smaller rollout.max_completion",
         )
     ]
     if plan.offload:
-        host = host_bytes(sizes, plan)
+        host = host_bytes(shapes, plan)
         memory = float(psutil.virtual_memory().available)
         cause = f"the offloaded optimiser needs {host / GIB:.0f} GiB of the machine's memory"
         found.append(_fits("resources/host", host, memory, cause, "hardware.offload=false"))
     kept = int(_group(config, "trainer").get("keep_checkpoints", 1))
-    disk = checkpoint_bytes(sizes, plan, kept)
+    disk = checkpoint_bytes(shapes, plan, kept)
     output = Path(str(_group(config, "paths").get("output", ".")))
     cause = f"checkpoints need {disk / GIB:.1f} GiB under {output}"
     cure = "paths.output=FOLDER on a larger disk, or trainer.keep_checkpoints=1"
     return [*found, _fits("resources/disk", disk, _free_disk(output), cause, cure)]
 
 
-def _sizes(config: Config) -> Sizes | None:
-    path = _group(config, "model").get("path")
-    return sizes_of(str(path)) if path else None
+def _shapes(config: Config) -> Shapes | None:
+    model = _group(config, "model")
+    return shapes_of(model) if model.get("path") else None
 
 
 def _least_bytes(config: Config) -> float | None:
-    sizes = _sizes(config)
-    return sum(device_bytes(sizes, plan_of(config, sizes)).values()) if sizes else None
-
-
-def plan_of(config: Config, sizes: Sizes) -> Plan:
-    """Read from the settings what `core_rl.preflight.memory` asks."""
-    hardware, model = _group(config, "hardware"), _group(config, "model")
-    rollout, trainer = _group(config, "rollout"), _group(config, "trainer")
-    deepspeed = hardware.get("strategy") == "deepspeed"
-    half = str(hardware.get("precision", "32-true")) in ("bf16-true", "16-true")
-    half |= str(model.get("dtype", "float32")) in ("bfloat16", "float16")
-    adapters = int(_group(model, "lora").get("r", 0)) > 0
-    completion = int(rollout.get("max_completion", 0))
-    batch = int(trainer.get("batch_size", 1))
-    return Plan(
-        trainable=int(ADAPTERS * sizes.parameters) if adapters else None,
-        weight_bytes=2 if half else 4,
-        masters=half and deepspeed,
-        zero_stage=int(hardware.get("zero_stage", 0)) if deepspeed else 0,
-        devices=int(hardware.get("devices", 1)) * int(hardware.get("num_nodes", 1)),
-        offload=bool(hardware.get("offload", False)) and deepspeed,
-        reference=_kl_weight(config) > 0 and not adapters,
-        sequences=batch * int(rollout.get("num_generations", 1)),
-        tokens=int(rollout.get("max_prompt", 0)) + completion,
-        scored=completion,
-    )
-
-
-def _kl_weight(config: Config) -> float:
-    return float(_group(_group(config, "loss"), "kl").get("weight", 0.0))
+    shapes = _shapes(config)
+    return sum(device_bytes(shapes, plan_of(config, shapes)).values()) if shapes else None
 
 
 def _fits(check: str, need: float, free: float | None, cause: str, cure: str) -> Finding:

@@ -31,5 +31,5 @@ def real_run_finding(hardware: Mapping[Any, Any], device_bytes: float | None) ->
     if nodes > 1:
         parts.append(f"on each of {nodes} nodes")
     if device_bytes is not None:
-        parts.append(f"with at least {device_bytes / GIB:.1f} GiB each, activations not counted")
+        parts.append(f"with at least {device_bytes / GIB:.1f} GiB each")
     return skipped("environment/real_run", f"without the rehearsal: {' '.join(parts)}")

@@ -12,7 +12,6 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
-from safetensors.torch import save_file
 
 from core_rl.doctor.findings import Finding, UnhealthyError, Verdict
 from core_rl.preflight import packages as environment
@@ -23,15 +22,7 @@ from core_rl.preflight.checks import (
     preflight,
     resource_findings,
 )
-from core_rl.preflight.memory import (
-    GIB,
-    Plan,
-    Sizes,
-    checkpoint_bytes,
-    device_bytes,
-    host_bytes,
-    sizes_of,
-)
+from core_rl.preflight.memory import GIB
 
 
 def by_check(found: list[Finding]) -> dict[str, Finding]:
@@ -186,47 +177,6 @@ def test_a_hub_id_fails_only_where_nothing_can_be_loaded(
 
 
 # -- memory and disk -------------------------------------------------------------------------------
-
-
-def test_the_sums_are_those_a_hand_makes() -> None:
-    sizes = Sizes(parameters=1000, layers=2, kv_width=4, vocabulary=10)
-    plain = device_bytes(sizes, Plan(sequences=3, tokens=5, scored=7, reference=True))
-    assert plain == {
-        "weights": 4000,
-        "gradients": 4000,
-        "optimiser": 8000,
-        "reference": 4000,
-        "cache": 2 * 2 * 4 * 4 * 3 * 5,
-        "logits": 6 * 10 * 7,
-    }
-    two = Plan(weight_bytes=2, masters=True, zero_stage=2, devices=4, trainable=400)
-    parts = device_bytes(sizes, two)
-    assert (parts["weights"], parts["gradients"], parts["optimiser"]) == (2000, 200, 1200)
-    three = Plan(weight_bytes=2, masters=True, zero_stage=3, devices=4, offload=True)
-    parts = device_bytes(sizes, three)
-    assert (parts["weights"], parts["optimiser"], host_bytes(sizes, three)) == (2500, 0, 12000)
-    assert checkpoint_bytes(sizes, Plan(), kept=2) == 4 * 4000 + 4000 + 8000
-
-
-def test_sizes_are_read_from_the_files_or_from_the_name(tmp_path: Path) -> None:
-    tensors = {"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}
-    save_file(tensors, tmp_path / "model.safetensors")
-    config = {
-        "thinker_config": {
-            "text_config": {
-                "hidden_size": 64,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "num_hidden_layers": 3,
-                "vocab_size": 11,
-            }
-        }
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert sizes_of(str(tmp_path)) == Sizes(22, layers=3, kv_width=32, vocabulary=11)
-    assert sizes_of("Qwen/Qwen2.5-Omni-7B") == Sizes(7_000_000_000)
-    assert sizes_of("Qwen/Qwen2.5-0.5B-Instruct") == Sizes(500_000_000)
-    assert sizes_of("PhilipC/HumanOmniV2") is None
 
 
 def test_a_model_that_does_not_fit_is_told_with_its_parts() -> None:

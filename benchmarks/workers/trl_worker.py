@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.text_model import prompts
-from benchmarks.worker import Gate, vowels
+from benchmarks.workers.worker import Gate, vowels
 
 
 class Steps(TrainerCallback):

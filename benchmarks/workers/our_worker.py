@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.clips import clip_records, omni_policy
 from benchmarks.text_model import prompts
-from benchmarks.worker import Gate, vowels
+from benchmarks.workers.worker import Gate, vowels
 from core_rl.config import (
     CurriculumConfig,
     HardwareConfig,

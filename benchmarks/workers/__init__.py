@@ -1,0 +1,1 @@
+"""Processes that the speed benchmarks start, and what they need."""
