@@ -170,6 +170,8 @@ class ChooseConfig:
     split: Split = Split.test  # val or test
     simple_match: bool = False  # 1 for an exact match, .5 for a partial one; not the official rule
     results: str | None = None  # a results file in the official format to score; asks no answerer
+    # Stem answers as OK-VQA's annotations are stemmed; published scores differ in whether they do.
+    stem_predictions: bool = False
     query: int | None = None  # +exp=lever_pick: id of the question; null = the first of the split
 
     def __post_init__(self) -> None:

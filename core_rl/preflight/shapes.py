@@ -162,7 +162,7 @@ def _of_path(path: str) -> Shapes | None:
     if not config.is_file():
         return Shapes(language, towers)
     try:
-        found = decoder(text_config(json.loads(config.read_text(encoding="utf-8"))), towers)
+        found = decoder(text_config(json.loads(config.read_text(encoding="utf-8-sig"))), towers)
     except (KeyError, TypeError, ValueError):  # another kind of model
         return Shapes(language, towers)
     return Shapes(**{**vars(found), "language": language})

@@ -8,9 +8,12 @@ demonstrations in PROMPT order, the last one nearest to the question.  With `con
 each new demonstration is put first, so the first id was chosen last.  Pointers made from a file
 keep the prompt order.
 
-`shot_scores`, `beams` (the same data in another layout), `few_shot_num` and `candidate_pool_ids`
-are optional.  Published files have no pool.  Files written here have one, and `_meta` with a
-version.
+`shot_scores`, `beams`, `few_shot_num` and `candidate_pool_ids` are optional.  Published files have
+no pool.  Files written here have one, and `_meta` with a version.
+
+`beams` of published files hold each shot's id and score in the order of ADDING, and `shot_scores`
+beside them the same scores.  With `construct_order: left` that is the reverse of the prompt order;
+the ids tell which it is.
 """
 
 from __future__ import annotations
@@ -139,7 +142,8 @@ def records_of(path: Path, what: str, version: int) -> Iterator[tuple[int, Row]]
     whole = Row(str(path), load_json(path, what))
     if whole.has(META) and whole.row(META).has("version"):
         meta = whole.row(META)
-        if meta.integer("version") != version:
+        # The earlier programs wrote a word ("k64"): no version of this layout.
+        if not meta.is_text("version") and meta.integer("version") != version:
             raise meta.wrong("version", f"{version}; generate the file again")
     keys = [key for key in whole.names if key != META]
     if not keys:
@@ -201,21 +205,33 @@ def _shots(row: Row, query: int) -> list[tuple[int, ...]]:
 
 
 def _shot_scores(row: Row, shots: Sequence[tuple[int, ...]]) -> list[tuple[float, ...]]:
-    """Read the gain of each shot, from `shot_scores` or from the older `beams`."""
-    if row.has("shot_scores"):
+    """Read the gain of each shot in prompt order, from `beams` or `shot_scores`.
+
+    An empty list is a beam whose scores were not kept.
+    """
+    if row.has("beams"):
+        pairs = zip(row.rows("beams"), shots, strict=False)
+        scores = [_added_scores(beam, ids) for beam, ids in pairs]
+    elif row.has("shot_scores"):
         lists = enumerate(row.items("shot_scores"))
         scores = [numbers(row.where, f"shot_scores[{i}]", values) for i, values in lists]
-    elif row.has("beams"):
-        beams = row.rows("beams")
-        for beam, ids in zip(beams, shots, strict=False):
-            if tuple(shot.integer("id") for shot in beam.rows("shots")) != ids:
-                raise beam.wrong("shots", f"the ids {list(ids)}, as in id_list")
-        scores = [tuple(shot.number("score") for shot in beam.rows("shots")) for beam in beams]
     else:
         return [()] * len(shots)
-    if [len(values) for values in scores] != [len(ids) for ids in shots]:
+    wrong = [len(one) not in (0, len(ids)) for one, ids in zip(scores, shots, strict=False)]
+    if len(scores) != len(shots) or any(wrong):
         raise ValueError(
             f"{row.where}: shot_scores: {[len(values) for values in scores]} scores: expected one "
             f"for each shot of id_list, {[len(ids) for ids in shots]}"
         )
     return scores
+
+
+def _added_scores(beam: Row, ids: tuple[int, ...]) -> tuple[float, ...]:
+    """Bring the scores of a beam's shots, which stand in the order of adding, in prompt order."""
+    shots = beam.rows("shots") if beam.has("shots") and not beam.is_empty("shots") else []
+    if not shots:
+        return ()
+    found = {shot.integer("id"): shot.number("score") for shot in shots}
+    if tuple(found) not in (ids, ids[::-1]) or len(found) < len(shots):
+        raise beam.wrong("shots", f"the ids {list(ids)} of id_list, or these in reverse")
+    return tuple(found[key] for key in ids)

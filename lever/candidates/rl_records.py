@@ -18,6 +18,7 @@ pool is an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -30,9 +31,12 @@ from lever.generation_config import Matching
 
 VERSION = 5
 OFFICIAL = "vqaEval"
-# The name of each rule in a file; "fallback" and "error" mark a substitute rule.
+# The name of each rule in a file.  The other modes mark a substitute rule: not judged.
 EVAL_NAMES = {Matching.official: OFFICIAL, Matching.simple: "simple"}
-EVAL_MODES = (*EVAL_NAMES.values(), "fallback", "error")
+MINED = "simple_match"  # a substring counts as a match, and n matches as n / 3: a substitute rule
+EVAL_MODES = (*EVAL_NAMES.values(), "fallback", "error", MINED)
+# The earlier programs also wrote the split whose official file judged the answer.
+OFFICIAL_SPLITS = ("train", "val")
 
 
 class GenMethod(Enum):
@@ -42,6 +46,14 @@ class GenMethod(Enum):
     sample = "sample"
     random = "random"
     retrieval = "retrieval"
+    other = "other"  # of the earlier programs' own: swaps, searches, mined positives
+
+
+# The methods of earlier files that are read as `other`; the last three go on with a number.
+OTHER_METHODS = re.compile(
+    "other|aug_diverse|aug_swap|global_search|mined_from_old|sft_beam_.*|sft_temp_.*|"
+    r"aug_pos_topL_L\d+|aug_neg_bottom_B\d+|aug_neg_mix_L\d+_B\d+"
+)
 
 
 @dataclass(frozen=True)
@@ -157,12 +169,12 @@ def _check_pointers(rows: Sequence[Row], candidates: Sequence[Candidate]) -> Non
 
 
 def _candidate(row: Row, pool: Sequence[int], global_pointers: bool) -> Candidate:
-    methods = [method.value for method in GenMethod]
-    if row.text("gen_method") not in methods:
-        raise row.wrong("gen_method", f"one of {methods}")
+    mode = row.text("vqa_eval_mode", default=OFFICIAL)
+    if row.has("eval_failed") and row.flag("eval_failed"):
+        mode = "error"
     candidate = Candidate(
         pointer=_pointer(row, pool, global_pointers),
-        gen_method=GenMethod(row.text("gen_method")),
+        gen_method=_method(row),
         beam_rank=row.integer("beam_rank") if row.has("beam_rank") else None,
         beam_score=_optional(row, "beam_score"),
         logprob_score=_optional(row, "logprob_score"),
@@ -173,21 +185,37 @@ def _candidate(row: Row, pool: Sequence[int], global_pointers: bool) -> Candidat
         vqa_acc_score=_share(row, "vqa_acc_score"),
         vqa_gt_prob=_share(row, "vqa_gt_prob"),
         vqa_rel_score=_share(row, "vqa_rel_score"),
-        vqa_eval_mode=row.text("vqa_eval_mode", default=OFFICIAL),
+        vqa_eval_mode=OFFICIAL if mode in OFFICIAL_SPLITS else mode,
     )
     _check_method(row, candidate)
     return candidate
 
 
+def _method(row: Row) -> GenMethod:
+    name = row.text("gen_method")
+    if OTHER_METHODS.fullmatch(name):
+        return GenMethod.other
+    methods = [method.value for method in GenMethod]
+    if name not in methods:
+        raise row.wrong("gen_method", f"one of {methods}")
+    return GenMethod(name)
+
+
 def _check_method(row: Row, candidate: Candidate) -> None:
-    """Check that only a beam has a rank and a score, and only a sample a temperature."""
-    beam = candidate.gen_method is GenMethod.beam
+    """Check that only a beam has a rank and a score, and only a sample a temperature.
+
+    `other` methods may have any of them, and mined candidates may have lost them.
+    """
+    beam, mined = candidate.gen_method is GenMethod.beam, candidate.vqa_eval_mode == MINED
+    other = candidate.gen_method is GenMethod.other
     for name in ("beam_rank", "beam_score"):
-        if row.has(name) != beam:
+        if row.has(name) != beam and not (other or (beam and mined)):
             raise row.wrong(name, "a number" if beam else "null, for this is no beam")
     sample = candidate.gen_method is GenMethod.sample
-    if row.has("temperature") != sample or (sample and not row.number("temperature") > 0):
+    if row.has("temperature") and not (row.number("temperature") > 0 and (sample or other)):
         raise row.wrong("temperature", "above 0" if sample else "null, for this is no sample")
+    if sample and not mined and not row.has("temperature"):
+        raise row.wrong("temperature", "above 0")
     if candidate.vqa_eval_mode not in EVAL_MODES:
         raise row.wrong("vqa_eval_mode", f"one of {list(EVAL_MODES)}")
     if candidate.vqa_acc_score is None and candidate.vqa_eval_mode != "error":

@@ -139,11 +139,17 @@ def load_data(config: LeverDataConfig, paths: PathsConfig, seed: int) -> LeverDa
         config.name,
         *map(len, (splits.demos, splits.train, splits.val, splits.test)),
     )
-    return encoded_data(config, splits, Path(paths.cache) / "lever" / "embeddings")
+    order = [item.question.question_id for item in (*train, *test)]
+    return encoded_data(config, splits, Path(paths.cache) / "lever" / "embeddings", order)
 
 
-def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverData:
-    """Embed the items, or read their embeddings from the cache, and draw the pools."""
+def encoded_data(
+    config: LeverDataConfig, splits: Splits, cache: Path, order: Sequence[int] = ()
+) -> LeverData:
+    """Embed the items, or read their embeddings from the cache, and draw the pools.
+
+    `order` has the ids of all questions in the order of their files.
+    """
     items, asked = splits.items, [item.question for item in splits.items]
     seen = Seen(
         question_ids=[one.question_id for one in asked],
@@ -151,6 +157,7 @@ def encoded_data(config: LeverDataConfig, splits: Splits, cache: Path) -> LeverD
         pictures=[item.picture for item in items],
         tags=[item.tags for item in items],
         bank=splits.demos,
+        order=order,
     )
     _check_pictures(items)
     text_ND = encode_questions(config.text_encoder, seen, cache)

@@ -15,6 +15,8 @@ Value = TypeVar("Value")
 def load_json(path: Path, what: str) -> object:
     """Read a JSON file whose objects name no key twice; `what` it should be is for the message.
 
+    A byte order mark at its start, as editors on Windows write one, is left out.
+
     Raises:
         FileNotFoundError: it is missing.
         ValueError: it is not JSON, or an object names a key twice (all but the last would be lost).
@@ -22,7 +24,7 @@ def load_json(path: Path, what: str) -> object:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of {what}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     except _RepeatedKeyError as error:
@@ -64,6 +66,14 @@ class Row:
     def has(self, name: str) -> bool:
         """Whether a field is there and not null."""
         return self._value.get(name) is not None
+
+    def is_text(self, name: str) -> bool:
+        """Whether a field holds a text."""
+        return isinstance(self._value.get(name), str)
+
+    def is_empty(self, name: str) -> bool:
+        """Whether a field holds an empty list."""
+        return self._value.get(name) == []
 
     def wrong(self, name: str, expected: str) -> ValueError:
         """Return the error for a field that is not as expected."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from core_rl.files import write_json
 from lever.data.strict_json import Row, load_json
 
+log = logging.getLogger(__name__)
+
 WHAT = "an official VQA JSON file"
+Stems = Mapping[str, str]  # a word or a whole answer in lower case -> its stem
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class Question:
 def read_questions(questions: str | Path, annotations: str | Path) -> list[Question]:
     """Read an official pair of files, in the order of the questions.
 
-    OK-VQA's annotations hold a stemmed `answer` and a `raw_answer`.  The stemmed one is read: the
-    published scores use it.
+    OK-VQA's annotations hold a stemmed `answer` and a `raw_answer`.  The stemmed one is read, and a
+    warning says so: the published scores use it ("racing" does not match the truth "race").
 
     Raises:
         FileNotFoundError: one of the files is missing.
@@ -55,7 +60,34 @@ def read_questions(questions: str | Path, annotations: str | Path) -> list[Quest
                 f"{path}: {len(ids)} question ids of {other} are not in it (first "
                 f"{sorted(ids)[:3]}): name the two files of one split"
             )
+    stems = _stems(answered.values())
+    if stems:
+        raw, stem = next(iter(stems.items()))
+        log.warning(
+            "%s: the truths are stemmed (%r stands for %r), as the published scores have them; "
+            "choose.stem_predictions=true stems predictions alike",
+            *(annotations, stem, raw),
+        )
     return [_question(key, asked[key], answered[key]) for key in asked]
+
+
+def read_stems(annotations: str | Path) -> Stems:
+    """Learn the stemming of OK-VQA's truths from the file: `raw_answer` -> `answer`, and by word.
+
+    Of several stems of one word the most frequent counts.  Empty where nothing is stemmed.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it breaks its layout.
+    """
+    return _stems(_by_id(Path(annotations), "annotations").values())
+
+
+def stemmed(answer: str, stems: Stems) -> str:
+    """Stem an answer: as a whole where the truths have it, else word by word."""
+    words = answer.lower().split()
+    whole = " ".join(words)
+    return stems.get(whole) or " ".join(stems.get(word, word) for word in words)
 
 
 def write_results(path: str | Path, predictions: Mapping[int, str]) -> None:
@@ -74,6 +106,21 @@ def read_results(path: str | Path) -> dict[int, str]:
     path = Path(path)
     rows = _rows_by_id(path, load_json(path, WHAT))
     return {key: row.text("answer") for key, row in rows.items()}
+
+
+def _stems(answered: Iterable[Row]) -> Stems:
+    """Collect whole answers and words that differ from their stems."""
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in answered:
+        for one in row.rows("answers"):
+            raw, stem = one.text("raw_answer", default="").lower().split(), one.text("answer")
+            if raw and len(raw) == len(stem.split()):
+                for word, short in zip(raw, stem.lower().split(), strict=True):
+                    seen[word][short] += 1
+            if len(raw) > 1:
+                seen[" ".join(raw)][stem.lower()] += 1
+    common = {word: stems.most_common(1)[0][0] for word, stems in seen.items()}
+    return {word: stem for word, stem in common.items() if stem != word}
 
 
 def _by_id(path: Path, name: str) -> dict[int, Row]:

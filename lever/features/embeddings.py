@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,11 +43,18 @@ def write_embeddings(path: str | Path, ids: Sequence[int], rows_ND: Tensor) -> N
     save_file(tensors, str(path))
 
 
-def read_embeddings(path: str | Path, ids: Sequence[int], field: str) -> Tensor:
+def read_embeddings(
+    path: str | Path, ids: Sequence[int], field: str, order: Sequence[int] = ()
+) -> Tensor:
     """Read the rows of questions from a file, unit length, in the order asked for.
 
-    The file is a safetensors file with `ids` [M] (question ids, int64) and `rows` [M, D]; `field`,
-    the kind of embedding, is for the message.
+    Args:
+        path: a safetensors file with `ids` [M] (question ids, int64) and `rows` [M, D], or a `.pt`
+            file with the same two, or with the rows alone as the earlier programs wrote it.  A
+            `.pt` file is read with `weights_only`: code in it is not run.
+        ids: of the questions asked for.
+        field: the kind of embedding, for messages.
+        order: ids of all questions in the order of their files, which is that of rows alone.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -55,7 +63,7 @@ def read_embeddings(path: str | Path, ids: Sequence[int], field: str) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a safetensors file of {field}")
-    found = _tensors(path, (IDS, ROWS))
+    found = _pickled(path, order) if path.suffix == ".pt" else _tensors(path, (IDS, ROWS))
     held, rows_MD = found[IDS], found[ROWS]
     if held.ndim != 1 or rows_MD.ndim != 2 or len(held) != len(rows_MD):
         raise ValueError(
@@ -73,6 +81,29 @@ def read_embeddings(path: str | Path, ids: Sequence[int], field: str) -> Tensor:
     if bad:
         raise ValueError(f"query {ids[bad[0]]}: {field}: {path} holds NaN or infinite numbers")
     return normalize(rows_ND, dim=-1)
+
+
+def _pickled(path: Path, order: Sequence[int]) -> dict[str, Tensor]:
+    """Read a `.pt` file without running code that it may hold."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: not a file of plain tensors ({reason}): expected rows [M, D], or ids and rows"
+        ) from error
+    if isinstance(found, Tensor):
+        if len(found) != len(order):
+            raise ValueError(
+                f"{path}: {tuple(found.shape)} without ids: expected a row for each of the "
+                f"{len(order)} questions of data_mix.files, in their order; or give `ids` too"
+            )
+        return {IDS: torch.tensor(order), ROWS: found}
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(n), Tensor) for n in (IDS, ROWS)
+    ):
+        raise ValueError(f"{path}: expected rows [M, D], or tensors {[IDS, ROWS]} by name")
+    return found
 
 
 def _tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:

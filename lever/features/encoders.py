@@ -49,6 +49,7 @@ class Seen:
         pictures: file of each picture; None if there is none.
         tags: names of the objects in each picture.
         bank: ids that an encoder may be fitted on.
+        order: ids of all questions in the order of their files, the training pair first.
     """
 
     question_ids: Sequence[int]
@@ -56,13 +57,14 @@ class Seen:
     pictures: Sequence[Path | None]
     tags: Sequence[Sequence[str]]
     bank: range
+    order: Sequence[int] = ()
 
 
 def encode_questions(config: TextEncoderConfig, seen: Seen, cache: Path) -> Tensor:
     """Embed the questions, [N, D]."""
     if config.kind is TextEncoderKind.file:
         assert config.path is not None
-        return read_embeddings(config.path, seen.question_ids, "text embedding")
+        return read_embeddings(config.path, seen.question_ids, "text embedding", seen.order)
     return _encode_texts(config, seen.texts, seen.bank, cache)
 
 
@@ -77,7 +79,7 @@ def encode_pictures(
     """
     if config.kind is ImageEncoderKind.file:
         assert config.path is not None
-        return read_embeddings(config.path, seen.question_ids, "image embedding")
+        return read_embeddings(config.path, seen.question_ids, "image embedding", seen.order)
     if config.kind is ImageEncoderKind.tags:
         return _encode_texts(text, _tag_texts(seen), seen.bank, cache)
     paths = _picture_files(seen)

@@ -101,7 +101,7 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
     """
     folder = Path(folder)
     weights = load_file(_weights_file(folder))
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8-sig"))
     made, wanted = about["model"], plain(config)
     # Settings of the training may differ.
     names = [name for name in wanted if name not in ("name", "lr", "batch_size")]

@@ -12,12 +12,13 @@ from core_rl.files import write_text
 from lever.data.datasets import Prompted
 from lever.data.vqa_accuracy import Scores
 from lever.data.vqa_accuracy import evaluate as vqa_scores
-from lever.data.vqa_files import read_results, write_results
+from lever.data.vqa_files import write_results
 from lever.features.slate_features import SlateQuery
 from lever.generation_config import Matching
 from lever.learning.stages import Workshop
 from lever.model_config import ChooseConfig
 from lever.results import choose
+from lever.results.result_files import score_results, stem_all
 from lever.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,14 +33,17 @@ def evaluate(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         groups: the fields of `lever.settings.Settings`, `choose` among them.
 
     Returns:
-        For each number of shots `selector/<shots>/overall`, `.../<answer type>` and
-        `random/<shots>/overall` in percent, and `selector/<shots>/latency_ms`, the mean time of a
-        choice.
+        For each number of shots `selector/<shots>/overall`, `.../<answer type>`,
+        `.../question_type/<type>` and `random/<shots>/overall` in percent, and
+        `selector/<shots>/latency_ms`, the mean time of a choice.  Of a results file the same under
+        `file/`.
     """
     settings = Settings(**groups)
+    if settings.choose.results is not None:
+        scores = score_results(settings, seed, _rule(settings.choose))
+        return _reported(folder, {"file": scores})
     with Workshop.open(settings, seed) as shop:
-        score = _score_selector if settings.choose.results is None else _score_file
-        return score(folder, shop, settings.choose)
+        return _score_selector(folder, shop, settings.choose)
 
 
 def pick(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
@@ -109,17 +113,11 @@ def _score_selector(folder: Path, shop: Workshop, config: ChooseConfig) -> dict[
             said = choose.answered(shop.setup.answerer, slates)
             asked = [shop.data.question_of(query) for query in slates]
             results = {one.question_id: said[query] for one, query in zip(asked, said, strict=True)}
-            tables[f"{name}/{shots}"] = vqa_scores(asked, results, _rule(config))
+            judged = stem_all(shop.settings, results) if config.stem_predictions else results
+            tables[f"{name}/{shots}"] = vqa_scores(asked, judged, _rule(config))
             if slates is chosen:
                 write_results(folder / f"results_{shots}shots.json", results)
     return metrics | _reported(folder, tables)
-
-
-def _score_file(folder: Path, shop: Workshop, config: ChooseConfig) -> dict[str, float]:
-    assert config.results is not None
-    asked = [shop.data.question_of(one.query) for one in shop.data.split(config.split)]
-    scores = vqa_scores(asked, read_results(config.results), _rule(config))
-    return _reported(folder, {"file": scores})
 
 
 def _rule(config: ChooseConfig) -> Matching:
@@ -127,7 +125,10 @@ def _rule(config: ChooseConfig) -> Matching:
 
 
 def _reported(folder: Path, tables: Mapping[str, Scores]) -> dict[str, float]:
-    """Write a table with a line for each method and a column for each answer type."""
+    """Write a table with a line for each method and a column for each answer type.
+
+    Below it stands a line for each question type, where the data has any.
+    """
     kinds = sorted({kind for scores in tables.values() for kind in scores.by_answer_type})
     metrics: dict[str, float] = {}
     lines = [f"{'method/shots':<14}" + "".join(f"{kind:>9}" for kind in ["overall", *kinds])]
@@ -136,7 +137,15 @@ def _reported(folder: Path, tables: Mapping[str, Scores]) -> dict[str, float]:
         values = [found.get(kind, float("nan")) for kind in ["overall", *kinds]]
         lines.append(f"{name:<14}" + "".join(f"{value:>9.2f}" for value in values))
         metrics |= {f"{name}/{kind}": value for kind, value in found.items()}
+        named = {kind: value for kind, value in scores.by_question_type.items() if kind}
+        metrics |= {f"{name}/question_type/{kind}": value for kind, value in named.items()}
+    asked = sorted({kind for scores in tables.values() for kind in scores.by_question_type} - {""})
+    if asked:
+        lines += ["", f"{'question type':<28}" + "".join(f"{name:>14}" for name in tables)]
+    for kind in asked:
+        values = [scores.by_question_type.get(kind, float("nan")) for scores in tables.values()]
+        lines.append(f"{kind:<28}" + "".join(f"{value:>14.2f}" for value in values))
     text = "\n".join(lines)
-    log.info("accuracy in percent by answer type\n%s", text)
+    log.info("accuracy in percent\n%s", text)
     write_text(folder / "report.txt", text + "\n")
     return metrics

@@ -153,7 +153,7 @@ def _datasets(path: Path) -> list[dict[str, object]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such data YAML; check the data paths")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML ({error}); mend it") from error
     datasets = content.get("datasets") if isinstance(content, dict) else None

@@ -183,7 +183,7 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
     adapters = Path(path, ADAPTERS)
     base = path
     if adapters.exists():
-        named = json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        named = json.loads(adapters.read_text(encoding="utf-8-sig"))["base_model_name_or_path"]
         base = known_checkpoint(str(named), f"base_model_name_or_path of {adapters}")
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         base, dtype=getattr(torch, config.dtype), attn_implementation=config.attention

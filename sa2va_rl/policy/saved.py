@@ -102,7 +102,7 @@ def load_policy(folder: Path, prompts: tuple[str, ...] | None = None) -> PromptP
             raise FileNotFoundError(
                 f"no policy in {folder}: {name} is missing; train one by +exp=sa2va_ppo"
             )
-    stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8-sig"))
     own = tuple(stored["prompts"])
     if prompts is not None:
         check_prompts(prompts, expected=len(own))

@@ -176,7 +176,7 @@ def load_reward_net(folder: Path) -> RewardNet:
             raise FileNotFoundError(f"no reward network in {folder}: {name} is missing; train one")
     cure = "give reward_fit.path=RUN/checkpoints/final of a run of +exp=sa2va_reward_net"
     try:
-        read = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        read = json.loads((folder / SETTINGS).read_text(encoding="utf-8-sig"))
         net = RewardNet(RewardNetConfig(**read))
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         said = f"{folder / SETTINGS} holds no settings of a reward network: {error}; {cure}"

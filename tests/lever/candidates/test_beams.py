@@ -58,6 +58,24 @@ def test_scores_of_shots_are_read_from_either_older_layout(tmp_path: Path) -> No
     assert same == record
 
 
+def test_published_beams_in_the_order_of_adding_are_brought_in_prompt_order(tmp_path: Path) -> None:
+    """`construct_order: left` puts the newest first; scores stand in the order of adding."""
+    added = [
+        {"shots": [{"id": 2, "score": 0.2}, {"id": 5, "score": 0.1}], "final_score": 0.1},
+        {"shots": []},
+    ]
+    path = beam_file(tmp_path, entry(beams=added, shot_scores=[[0.2, 0.1], []]))
+    (record,) = read_beams(path)
+    assert record.beams == (Beam((5, 2), 0.046, (0.1, 0.2)), Beam((4, 5), 0.045))
+    assert "shot_scores" not in beam_entry(record)
+
+
+def test_a_word_as_version_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = beam_file(tmp_path, entry(), _meta={"version": "k64"})
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert [record.query for record in read_beams(path)] == [9]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -75,7 +93,7 @@ def test_scores_of_shots_are_read_from_either_older_layout(tmp_path: Path) -> No
         ({"shot_scores": [[0.1], [0.2]]}, r"shot_scores: \[1, 1\] scores"),
         ({"shot_scores": [[0.1, 0.2]]}, r"shot_scores: \[2\] scores"),
         ({"shot_scores": [[0.1, 0.2], [0.1, math.inf]]}, r"shot_scores\[1\]=.*finite"),
-        ({"beams": [{"shots": [{"id": 1, "score": 0}]}]}, r"beams\[0\]: shots=.*as in id_list"),
+        ({"beams": [{"shots": [{"id": 1, "score": 0}]}]}, r"beams\[0\]: shots=.*ids \[5, 2\]"),
         ({"candidate_pool_ids": [2, 5]}, r"id_list: shots \[4\] are outside the query's pool of 2"),
         ({"candidate_pool_ids": [2, 4, 5, 2]}, "candidate_pool_ids: ids occur twice"),
         ({"candidate_pool_ids": [2, 4, 5, 9]}, "candidate_pool_ids: the query is among its own"),

@@ -135,6 +135,44 @@ def test_groups_are_not_empty_of_one_length_and_without_repeats(tmp_path: Path) 
         read_candidates(rl_file(tmp_path, one(), pool=None))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "aug_diverse",
+        "aug_pos_topL_L8",
+        "sft_beam_beam",
+        "sft_temp_1.3",
+        "aug_swap",
+        "aug_neg_bottom_B8",
+        "aug_neg_mix_L8_B8",
+        "global_search",
+        "mined_from_old",
+    ],
+)
+def test_the_methods_of_the_earlier_programs_are_other(tmp_path: Path, method: str) -> None:
+    path = rl_file(tmp_path, one(gen_method=method, temperature=None), _meta={"version": "k64"})
+    assert read_one(path).gen_method is GenMethod.other
+    scored = rl_file(tmp_path, one(gen_method=method, beam_score=0.2))
+    assert read_one(scored).beam_score == 0.2
+
+
+@pytest.mark.parametrize("method", ["beam", "sample"])
+def test_mined_candidates_have_a_rule_of_their_own_and_lost_fields(
+    tmp_path: Path, method: str
+) -> None:
+    """A substring counted as a match: `simple_match` is neither of our two rules."""
+    lost = {"beam_rank": None, "temperature": None, "vqa_eval_mode": "simple_match"}
+    found = read_one(rl_file(tmp_path, one(gen_method=method, **lost)))
+    assert (found.gen_method.value, found.vqa_eval_mode) == (method, "simple_match")
+
+
+def test_a_failed_evaluation_is_no_zero(tmp_path: Path) -> None:
+    failed = one(vqa_acc_score=0.0, vqa_eval_mode="fallback", eval_failed=True)
+    assert read_one(rl_file(tmp_path, failed)).vqa_eval_mode == "error"
+    judged = one(vqa_eval_mode="val", eval_failed=False)
+    assert read_one(rl_file(tmp_path, judged)).vqa_eval_mode == "vqaEval"
+
+
 def test_another_version_is_an_error(tmp_path: Path) -> None:
     path = rl_file(tmp_path, one(), _meta={"version": 6})
     with pytest.raises(ValueError, match="_meta: version=6: expected 5"):

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from lever.data.vqa_files import read_questions, read_results, write_results
+from lever.data.vqa_files import (
+    read_questions,
+    read_results,
+    read_stems,
+    stemmed,
+    write_results,
+)
 from tests.lever.okvqa import okvqa_questions
 
 
@@ -37,6 +43,30 @@ def test_a_pair_is_read_in_the_order_of_the_questions(tmp_path: Path) -> None:
     assert (seven.question_id, seven.answer_type, seven.question_type) == (7, "other", "")
     assert seven.answers == ("dog", "cat")
     assert (seven.image_id, seven.text) == (3, "What is it?")
+
+
+def stemmed_answers(*pairs: tuple[str, str]) -> dict[str, Any]:
+    answers = [{"raw_answer": raw, "answer": stem} for raw, stem in pairs]
+    return {**answered(), "answers": answers}
+
+
+def test_stemmed_truths_are_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truths = stemmed_answers(("racing", "race"), ("race", "race"), ("Racing cars", "race car"))
+    files = pair(tmp_path, [asked()], [truths])
+    assert read_questions(*files)[0].answers == ("race", "race", "race car")
+    assert "'race' stands for 'racing'" in caplog.text
+    assert "choose.stem_predictions=true" in caplog.text
+
+
+def test_predictions_are_stemmed_as_the_truths_are(tmp_path: Path) -> None:
+    truths = stemmed_answers(
+        ("racing", "race"), ("hot dogs", "hot dog"), ("glasses", "glass"), ("las vegas", "la vegas")
+    )
+    stems = read_stems(pair(tmp_path, [asked()], [truths])[1])
+    said = ["Racing", "racing dogs", "las vegas", "vegas", "glasses ", "table"]
+    expected = ["race", "race dog", "la vegas", "vegas", "glass", "table"]
+    assert [stemmed(one, stems) for one in said] == expected
+    assert read_stems(pair(tmp_path, [asked()], [answered()])[1]) == {}
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -45,6 +45,39 @@ def test_rows_from_elsewhere_come_in_the_order_asked_for(tmp_path: Path) -> None
     assert torch.allclose(rows, torch.tensor([[0.6, 0.8], [0, 1]]))
 
 
+@pytest.mark.parametrize("ids", [True, False])
+def test_rows_of_the_earlier_programs_are_read(tmp_path: Path, ids: bool) -> None:
+    """Rows alone stand in the order of the question file."""
+    path, rows = tmp_path / "query_embeddings.pt", torch.tensor([[0.0, 2], [3, 0], [3, 4]])
+    torch.save({"ids": torch.tensor([7, 3, 5]), "rows": rows} if ids else rows, path)
+    found = read_embeddings(path, [5, 7], "text embedding", [7, 3, 5])
+    assert torch.allclose(found, torch.tensor([[0.6, 0.8], [0, 1]]))
+    if not ids:
+        with pytest.raises(ValueError, match="expected a row for each of the 2 questions"):
+            read_embeddings(path, [5, 7], "text embedding", [7, 3])
+
+
+class Planted:
+    """Code in a pickle: reading it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_file_of_embeddings_is_not_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "rows.pt", tmp_path / "trace"
+    torch.save(Planted(trace), path)
+    with pytest.raises(ValueError, match="not a file of plain tensors"):
+        read_embeddings(path, [7], "text embedding", [7])
+    assert not trace.exists()
+    path.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="not a file of plain tensors"):
+        read_embeddings(path, [7], "text embedding", [7])
+
+
 def test_a_question_without_a_row_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.safetensors"
     write_embeddings(path, [7], torch.ones(1, 2))

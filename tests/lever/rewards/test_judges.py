@@ -62,8 +62,9 @@ def test_a_probability_that_rl_data_lack_is_asked_for_and_their_accuracy_is_beli
     assert bare.answer_prob is None
 
 
-def test_a_score_by_a_substitute_rule_is_replaced_and_the_beams_is_kept() -> None:
-    one = Candidate((0, 1), GenMethod.beam, 0, 2.0, vqa_acc_score=0.9, vqa_eval_mode="fallback")
+@pytest.mark.parametrize("mode", ["fallback", "simple_match"])
+def test_a_score_by_a_substitute_rule_is_replaced_and_the_beams_is_kept(mode: str) -> None:
+    one = Candidate((0, 1), GenMethod.beam, 0, 2.0, vqa_acc_score=0.9, vqa_eval_mode=mode)
     assert Judge([record(one)])([(1, (2, 3))]) == [Verdict(beam_score=2.0)]
     [found] = Judge([record(one)], answerer=Dogs(), answers=ANSWERS)([(1, (2, 3))])
     assert found == Verdict(1.0, "dog", None, 2.0)
