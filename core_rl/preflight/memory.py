@@ -6,7 +6,8 @@ What a device holds all the time, with P parameters of which T train, b bytes ea
     gradients   T b                 divided by N under ZeRO 2 and 3
     optimiser   8 T, and 4 T more for the fp32 masters of half-precision weights;
                 divided by N under any ZeRO stage, in the machine's memory with offload
-    reference   what trains, once more, where KL is weighed and there are no adapters
+    reference   what trains, once more, where KL is weighed and there are no adapters;
+                its layers divided by N under ZeRO 3
     buckets     what DeepSpeed collects before it sends, or a copy of the gradients under DDP
 
 On top comes the largest of the parts of a step.  A question has a prompt of M tokens and S tokens
@@ -117,9 +118,17 @@ def standing_bytes(shapes: Shapes, plan: Plan) -> dict[str, float]:
     return {
         "weights": weights * (1 + 1 / share[3] if plan.zero_stage == 3 else 1.0),
         "optimiser": 0.0 if plan.offload else optimiser,
-        "reference": trained * plan.weight_bytes / share[3] if plan.reference else 0.0,
+        "reference": _reference(shapes, plan) if plan.reference else 0.0,
         "buckets": buckets,
     }
+
+
+def _reference(shapes: Shapes, plan: Plan) -> float:
+    """Under ZeRO 3 its layers are in parts; embeddings and head are whole on every device."""
+    trained = _trained(shapes, plan)
+    ends = min(trained, 2 * shapes.vocabulary * shapes.hidden)
+    devices = plan.devices if plan.zero_stage == 3 else 1
+    return (ends + (trained - ends) / devices) * plan.weight_bytes
 
 
 def step_bytes(shapes: Shapes, plan: Plan) -> dict[str, dict[str, float]]:

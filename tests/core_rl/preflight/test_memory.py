@@ -42,6 +42,9 @@ def test_what_stands_is_what_a_hand_adds() -> None:
     three = Plan(weight_bytes=2, masters=True, zero_stage=3, devices=4, offload=True)
     found = standing_bytes(SHAPES, three)
     assert (found["weights"], found["optimiser"]) == (2500, 0)  # shards, and whole for a step
+    ends = 2 * SHAPES.vocabulary * SHAPES.hidden
+    kept = standing_bytes(SHAPES, replace(three, reference=True))["reference"]
+    assert kept == 2 * (ends + (SHAPES.parameters - ends) / 4)
     assert host_bytes(SHAPES, three) == 12000
     assert standing_bytes(SHAPES, Plan(devices=2))["buckets"] == 4000  # DDP's
 
