@@ -20,7 +20,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quick full test lint doctor doctor-selftest bench readme tensorboard clean FORCE
+.PHONY: help env quick full test lint doctor doctor-selftest chaos bench readme tensorboard clean FORCE
 
 ##@ Start
 
@@ -90,6 +90,9 @@ doctor: $(STAMP) ## is the main job well?  ARGS='model=... data_mix=...' as for 
 
 doctor-selftest: $(STAMP) ## plant each known fault, and show the doctor healthy runs
 	$(BIN)/python -m tests.omni_rl.doctor.selftest $(ARGS)
+
+chaos: $(STAMP) ## kill every experiment at random moments, and compare what it ends with
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 ##@ Figures
 

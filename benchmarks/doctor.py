@@ -39,7 +39,7 @@ from core_rl.doctor.callback import Doctor
 from core_rl.files import write_json
 from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.policy import HFPolicy
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
@@ -47,7 +47,7 @@ from core_rl.run.examine import examine_policy
 from core_rl.run.fit import Hooks, fit
 from core_rl.run.run_folder import hardware
 from core_rl.settings import LoopSettings
-from core_rl.types import Actions
+from core_rl.types import Actions, Batch
 
 log = logging.getLogger("benchmarks.doctor")
 

@@ -199,9 +199,10 @@ class TrainerConfig:
     val_every: int = 50
     val_size: int = 64
     test_size: int | None = None  # null = all held-out records, or what the generator draws
-    checkpoint_every: int = 100
+    checkpoint_every: int = 100  # optimiser steps; a run keeps one at its end, too; 0 = none
     keep_checkpoints: int = 2
-    resume: str | None = None  # a run folder or a checkpoint
+    # A run folder, a checkpoint, or `auto`: the newest unfinished run of these settings, if any.
+    resume: str | None = None
     on_nan: OnNan = OnNan.skip  # a step whose loss or gradient is not finite is never applied
     progress: bool = True
     log_every: int = 1
@@ -212,8 +213,8 @@ class TrainerConfig:
         require(steps is None or steps > 0, "trainer.max_steps", steps, "null or above 0")
         require(size is None or size >= 0, "trainer.test_size", size, "0 or more")
         require_least("trainer", self, 1, "batch_size", "accumulation", "workers", "val_every")
-        require_least("trainer", self, 1, "checkpoint_every", "keep_checkpoints", "log_every")
-        require_least("trainer", self, 0, "val_size")
+        require_least("trainer", self, 1, "keep_checkpoints", "log_every")
+        require_least("trainer", self, 0, "val_size", "checkpoint_every")
         require(0 <= self.warmup < 1, "trainer.warmup", self.warmup, "from 0 to below 1")
         require_one_of("trainer", self, "schedule", "cosine", "constant")
         expected = "at least one seed, none of them twice"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from core_rl.secrets import scrub
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +36,17 @@ def atomically(path: Path) -> Iterator[Path]:
     beside = own_name_beside(path)
     try:
         yield beside
+        with beside.open("rb") as written:  # or a power cut may leave an empty file of that name
+            os.fsync(written.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
+    """Write a whole file or nothing, without secrets."""
     with atomically(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(scrub(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:

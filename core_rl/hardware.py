@@ -71,6 +71,15 @@ def from_all(value: T) -> list[T]:
     return values
 
 
+def of_main(value: T) -> T:
+    """Return the main process's value on every process of the run; all of them must ask."""
+    if _is_alone():
+        return value
+    told = [value]
+    dist.broadcast_object_list(told)
+    return told[0]
+
+
 def wait_for_all() -> None:
     """Wait until all processes of the run have reached this call."""
     if not _is_alone():

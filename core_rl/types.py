@@ -181,6 +181,7 @@ class Group:
     Attributes:
         mixed_B: the group's rewards differ, so it carries a signal.
         temperature: at which the candidates were drawn and are scored; None = the loop's own.
+        learned: the run that is resumed has learned from it before.
     """
 
     queries: Sequence[Query]
@@ -189,6 +190,7 @@ class Group:
     advantages_BGT: Tensor
     mixed_B: Tensor
     temperature: float | None = None
+    learned: bool = False
 
     def to(self, device: torch.device) -> Group:
         """Move the tensors that the loss reads; the rewards are not moved."""
@@ -198,6 +200,9 @@ class Group:
             advantages_BGT=self.advantages_BGT.to(device),
             mixed_B=self.mixed_B.to(device),
         )
+
+
+Batch = Sequence[Query] | Group  # queries whose candidates are drawn in the step, or stored ones
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """One line for each mistake of a user: what is wrong, and how to mend it.
 
-Exit codes: 2 for a configuration that cannot run, 3 for a run that failed a health check, 1 for a
+Exit codes: 2 for a configuration that cannot run, 3 for a run that failed a health check, 75 for
+one that SIGTERM ended and that may be started again (after saving, where it was training), 1 for a
 run that failed otherwise.  HYDRA_FULL_ERROR=1 shows tracebacks instead.
 """
 
@@ -26,6 +27,8 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from core_rl import secrets
+from core_rl.run.signals import REQUEUE, TerminatedError, terminable
 from experiments.schema import ConfigError, UnknownKeyError
 from experiments.usage import is_offered
 
@@ -67,6 +70,9 @@ def reported() -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(130)
+    except TerminatedError as error:
+        _say(str(error))
+        sys.exit(REQUEUE)
     except (*CONFIG_ERRORS, ValueError) as error:  # a job answers its own: this is Hydra's
         if SHOW_TRACEBACKS:
             raise
@@ -83,10 +89,14 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
         in_batch: raise JobFailedError, so that the batch goes on, instead of leaving Python.
     """
     try:
-        yield
-    except Exception as error:
+        with terminable():
+            yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit):
+            error = RuntimeError(f"a part of this run called sys.exit({error.code!r})")
+        told = secrets.scrub("".join(traceback.format_exception(error)))
         with (folder / "train.log").open("a", encoding="utf-8") as log:
-            traceback.print_exception(error, file=log)
+            log.write(told)
         if SHOW_TRACEBACKS:
             raise
         if isinstance(error, CONFIG_ERRORS):
@@ -98,7 +108,7 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
         elif isinstance(error, USER_ERRORS):
             line, code = f"{_one_line(str(error))} (traceback: {folder / 'train.log'})", 1
         else:  # not the user's mistake: show where
-            traceback.print_exception(error)
+            sys.stderr.write(told)
             line, code = f"{type(error).__name__}: {_one_line(str(error))}", 1
         if in_batch:
             _say(f"job {folder.name}: {line}")
@@ -198,4 +208,4 @@ def _one_line(text: str) -> str:
 
 def _say(line: str) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {secrets.scrub(line)}\n")

@@ -5,9 +5,7 @@ Only Hydra is imported before the configuration has passed its checks.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -16,12 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from core_rl import secrets
 from core_rl.config import HardwareConfig
 from experiments import errors, schema
 
 log = logging.getLogger(__name__)
-
-RESUMED = "PEOPLE_FOCUS_RESUMED"  # what `trainer.resume` named when the command began
 
 ON_TEST = (
     "A sweep chose between runs by {}, a figure of the test set (objective_on_test=true): what is "
@@ -34,10 +31,14 @@ def job(cfg: DictConfig) -> float | None:
     """Run one composed job; return the metric that `objective` names, for a sweeper."""
     in_batch = HydraConfig.get().mode == RunMode.MULTIRUN
     folder = Path(HydraConfig.get().runtime.output_dir)
+    secrets.scrub_logs()
     with errors.reported_job(folder, in_batch):
         schema.validate(cfg, in_batch)
         if cfg.trainer.resume is not None:
-            cfg.trainer.resume = resumed(cfg.trainer.resume)
+            from experiments import resuming
+
+            settings, output = OmegaConf.to_yaml(cfg, resolve=True), Path(cfg.paths.output)
+            cfg.trainer.resume = resuming.resumed(cfg.trainer.resume, folder, settings, output)
         return execute(cfg, folder)
 
 
@@ -48,6 +49,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     from core_rl.preflight import plan
     from core_rl.run import processes
     from core_rl.run import run_folder as artifacts
+    from experiments.resuming import running
 
     # In a file a progress bar is one long line.
     cfg.trainer.progress = cfg.trainer.progress and sys.stderr.isatty()
@@ -73,7 +75,8 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
         started = artifacts.start_run(folder, OmegaConf.to_yaml(cfg, resolve=True))
         # Linked at the start, so that a killed run can be resumed as `latest`.
         artifacts.link_latest(Path(cfg.paths.output), folder)
-        metrics = task()
+        with running(folder):
+            metrics = task()
         if schema.on_test(cfg.objective):
             metrics |= {"objective_on_test": 1.0}
             artifacts.add_to_reports(folder, ON_TEST.format(cfg.objective))
@@ -83,15 +86,3 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     if cfg.objective not in metrics:
         raise ValueError(f"objective={cfg.objective!r}: expected one of {', '.join(metrics)}")
     return metrics[cfg.objective]
-
-
-def resumed(path: str) -> str:
-    """Resolve `latest` before this run takes the link over; return the run it names now.
-
-    The environment keeps the answer for the further jobs of a batch and processes of a run.
-    """
-    found: dict[str, str] = json.loads(os.environ.get(RESUMED, "{}"))
-    if path not in found and os.path.exists(path):
-        found[path] = os.path.realpath(path)
-        os.environ[RESUMED] = json.dumps(found)
-    return found.get(path, path)

@@ -53,10 +53,10 @@ from core_rl.doctor.weights import (
     weights_finite,
 )
 from core_rl.hardware import from_all, own_randomness, process_rank
-from core_rl.loop.module import Batch, GroupPolicyModule
+from core_rl.loop.module import GroupPolicyModule
 from core_rl.loop.optim import MasterAdamW
 from core_rl.objective.losses import learning_steps
-from core_rl.types import Describe, Group, Query, RewardTable
+from core_rl.types import Batch, Describe, Group, Query, RewardTable
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Doctor(Callback):
             self._signals_before = self._signals
         self._has_signal |= bool(group.mixed_B.any()) or not by_reward
         before = self._seen.get(id(group.rewards))
-        fresh = before is None or before[0] is not group.rewards
+        fresh = not group.learned and (before is None or before[0] is not group.rewards)
         if fresh and by_reward and group.actions.num_candidates > 1:
             self.rewards.add(group.rewards, group.mixed_B)
         if self._due and not self._found and by_reward:
@@ -195,7 +195,9 @@ class Doctor(Callback):
         chosen = slice(0, 1), slice(0, self.limits.candidates)
         few, queries = rows_of(group.actions, *chosen), group.queries[:1]
         found += advantage_findings(group, has_spans=bool(module.reward.spans))
-        if before is None or before[0] is not group.rewards:
+        if group.learned:  # old, and nothing is known of them from before the resume
+            pass
+        elif before is None or before[0] is not group.rewards:
             # Rollouts drawn for several steps at once were drawn before the steps in between.
             starts = module.global_step == module.phase.start
             if starts or module.phase.config.minibatches == 1:

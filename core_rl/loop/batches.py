@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from core_rl.loop.module import Batch, GroupPolicyModule
+from core_rl.loop.continuation import Later, made
+from core_rl.loop.module import GroupPolicyModule
 from core_rl.objective.curriculum import Curriculum, Phase
-from core_rl.types import Group, Query
+from core_rl.types import Batch, Group, Query
 
-Stream = Callable[[Phase], Iterator[Batch]]
+Stream = Callable[[Phase], Iterator[Batch | Later]]
 
 
 def shuffled_batches(
@@ -70,7 +71,17 @@ class PhaseBatches:
         return self.curriculum.total_steps * self.accumulation
 
     def __iter__(self) -> Iterator[Batch]:
-        done = self.module.global_step
+        self.module.continuation.start()
+        batches = self._from(self.module.global_step)
+        while True:
+            self.module.continuation.mark()  # a checkpoint is written once the batch is here
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _from(self, done: int) -> Iterator[Batch]:
+        """Yield the batches after the first `done` optimiser steps."""
         for phase in self.curriculum.phases:
             if phase.end <= done:
                 continue
@@ -78,7 +89,8 @@ class PhaseBatches:
             count = (phase.end - phase.start) * self.accumulation
             if phase.config.num_iterations == phase.config.minibatches == 1:
                 # Drawn inside the step.
-                yield from itertools.islice(self.stream(phase), skip, count)
+                self._new_round([])
+                yield from map(made, itertools.islice(self.stream(phase), skip, count))
             else:
                 yield from itertools.islice(self._reused(phase, skip), count - skip)
 
@@ -86,21 +98,29 @@ class PhaseBatches:
         """Draw the rollouts of several steps at once, then learn from each several times.
 
         The first `skip` batches were used before a resume.  Whole rounds of them are skipped in the
-        stream; a round that was interrupted is drawn again and continued.
+        stream; a round that was interrupted is continued with the rollouts of the checkpoint.
         """
         width = self.accumulation * phase.config.minibatches
         first, skip = divmod(skip, width * phase.config.num_iterations)
         stream = itertools.islice(self.stream(phase), first * width, None)
         for turn in itertools.count(first):
             rng = np.random.default_rng([phase.start, turn])
-            rollouts = [self.module.draw_for_reuse(next(stream)) for _ in range(width)]
-            batches = self._round(rollouts, phase.config.num_iterations, rng)
-            yield from itertools.islice(batches, skip, None)
+            batches = list(itertools.islice(stream, width))
+            rollouts = self.module.continuation.resumed_round(batches, skip)
+            if rollouts is None:
+                rollouts = [self.module.draw_for_reuse(made(batch)) for batch in batches]
+            self._new_round(rollouts)
+            order = self._order(len(rollouts), phase.config.num_iterations, rng)
+            for index in itertools.islice(order, skip, None):
+                yield rollouts[index]
+                self.module.continuation.learned.add(index)
             skip = 0
 
-    def _round(
-        self, rollouts: Sequence[Group], num_iterations: int, rng: np.random.Generator
-    ) -> Iterator[Group]:
-        """Hand out the rollouts `num_iterations` times, each time in a new order."""
+    def _new_round(self, rollouts: Sequence[Group]) -> None:
+        self.module.continuation.rollouts = list(rollouts)
+        self.module.continuation.learned.clear()
+
+    def _order(self, width: int, num_iterations: int, rng: np.random.Generator) -> Iterator[int]:
+        """Yield the rollouts' indices `num_iterations` times, each time in a new order."""
         for _ in range(num_iterations):
-            yield from (rollouts[i] for i in rng.permutation(len(rollouts)))
+            yield from map(int, rng.permutation(width))

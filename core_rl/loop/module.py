@@ -31,6 +31,7 @@ from torch import Tensor
 
 from core_rl.config import PhaseKind
 from core_rl.hardware import draw_apart, sum_over_ranks
+from core_rl.loop.continuation import Continuation, at_a_boundary
 from core_rl.loop.denominator import (
     Denominator,
     restore_loss_scale,
@@ -47,9 +48,7 @@ from core_rl.objective.kl import KLController
 from core_rl.objective.phase_loss import PhaseLoss
 from core_rl.objective.rewards import WeightedReward, rollout_stats
 from core_rl.settings import LoopSettings
-from core_rl.types import Actions, Group, Policy, Prompt, Query, Reference, Sampler
-
-Batch = Sequence[Query] | Group
+from core_rl.types import Actions, Batch, Group, Policy, Prompt, Query, Reference, Sampler
 
 
 class FreshSampler:
@@ -103,11 +102,13 @@ class GroupPolicyModule(L.LightningModule):
         self.controller = KLController(self.loss.kl, settings.rollout.temperature)
         self.phase_loss = PhaseLoss(self.loss, self.controller, max_completion)
         self.denominator = Denominator()
+        self.continuation = Continuation()
         self.guard = StepGuard(settings.trainer.on_nan, settings.hardware.scales_loss)
         self.phase: Phase = curriculum.phase_at(0)
         self._restored: dict[str, Tensor] | None = None
         self.last_group: Group | None = None
         self._noted: dict[str, list[float]] = {}  # since the last optimiser step
+        self._logged: dict[str, float] = {}  # by training steps; Lightning repeats old values
         self._stepped = 0  # optimiser steps made when a micro-batch last ended one
         self._held_out: list[Tensor] = []  # of each batch: sums and counts of what was judged, 2R
 
@@ -130,20 +131,20 @@ class GroupPolicyModule(L.LightningModule):
         self._restored = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A resumed phase keeps the reference it began with and the last observed KL.
+        # A resumed phase keeps the reference it began with.
         for reference in self.references:
             checkpoint["reference"] = reference.state_dict()
-        checkpoint["kl_observed"] = self.controller.observed()
-        checkpoint["skipped"] = self.guard.skipped
+        checkpoint |= {"skipped": self.guard.skipped, "logged": self._logged}
+        self.continuation.save(checkpoint, self.controller.seen)
+        at_a_boundary(checkpoint["loops"], self.global_step * self.settings.trainer.accumulation)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint.get("reference")
         self.guard.skipped = checkpoint.get("skipped", 0)
-        if "kl_observed" in checkpoint:
-            self.controller.observe(*checkpoint["kl_observed"])
-        # A run that had ended and now gets more steps has not seen its last batch yet.
-        if self.curriculum.total_steps > checkpoint["global_step"]:
-            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+        self._logged = dict(checkpoint.get("logged", {}))
+        seen = self.continuation.load(checkpoint, self.global_rank, self.trainer.world_size)
+        if seen is not None:
+            self.controller.seen = seen
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Between two updates only, so that all accumulated batches use the same weight.
@@ -200,8 +201,7 @@ class GroupPolicyModule(L.LightningModule):
         total, units, stats = found
         # Divide by the units of the optimiser step, and log.
         loss = total / self.denominator.add(float(units), self.device)
-        stats |= {"loss": loss.detach()}
-        self._note({f"train/{name}": float(value) for name, value in stats.items()})
+        self._note({f"train/{name}": float(v) for name, v in {**stats, "loss": loss}.items()})
         self._log_noted()
         return self.guard.spread(loss, scores.logp_BGT) + zero
 
@@ -310,8 +310,8 @@ class GroupPolicyModule(L.LightningModule):
         total_R, count_R = self.trainer.strategy.reduce(sums, reduce_op="sum")
         means = dict(zip(self.reward.functions, (total_R / count_R).tolist(), strict=True))
         parts = [self.reward.weights[name] * means[name] for name in self.reward.judging(means)]
-        # Every process logs the same names, because they are averaged over processes.
-        for name, mean in {**means, "reward": sum(parts) if parts else math.nan}.items():
+        means["reward"] = sum(parts) if parts else math.nan
+        for name, mean in means.items():  # the same on every process: they are averaged
             self.log(f"val/{name}", mean, sync_dist=True)
 
     # -- logging and optimiser ---------------------------------------------------------------
@@ -333,16 +333,16 @@ class GroupPolicyModule(L.LightningModule):
         ]
         means_N2 = torch.tensor([(fmean(some), 1.0) if some else (0.0, 0.0) for some in known])
         sums_N2 = sum_over_ranks(means_N2.to(self.device))
+        means = (sums_N2[:, 0] / sums_N2[:, 1]).tolist()
+        self._logged |= zip(self._noted, means, strict=True)
         shown = {f"reward/{name}" for name in (*self.reward.functions, "total")}
-        for name, (total, count) in zip(self._noted, sums_N2, strict=True):
-            self.log(name, total / count, prog_bar=name in shown, batch_size=1)
+        for name, value in self._logged.items():
+            self.log(name, value, prog_bar=name in shown, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         trainer = self.settings.trainer
-        sharded = isinstance(self.trainer.strategy, DeepSpeedStrategy)
-        optimizer = build_optimizer(
-            self.policy, trainer.lr, trainer.weight_decay, masters=not sharded
-        )
+        masters = not isinstance(self.trainer.strategy, DeepSpeedStrategy)
+        optimizer = build_optimizer(self.policy, trainer.lr, trainer.weight_decay, masters=masters)
         schedule = build_schedule(optimizer, self.curriculum, trainer.warmup, trainer.schedule)
         return {
             "optimizer": optimizer,

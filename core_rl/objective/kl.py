@@ -107,6 +107,9 @@ class KLController(nn.Module):
     Args:
         cfg: band, factor, smoothing, limits.  `weight` 0 means no KL term.
         temperature: sampling temperature to start from.
+
+    Attributes:
+        seen: since the last optimiser step, on this rank: the sum of KL * size and that of sizes.
     """
 
     weight: Tensor
@@ -114,6 +117,7 @@ class KLController(nn.Module):
     temperature: Tensor
     updates: Tensor
     last_step: Tensor
+    seen: Tensor
 
     def __init__(self, cfg: KLConfig, temperature: float = 1.0) -> None:
         super().__init__()
@@ -124,9 +128,9 @@ class KLController(nn.Module):
         self.register_buffer("temperature", torch.tensor(temperature))
         self.register_buffer("updates", torch.tensor(0))
         self.register_buffer("last_step", torch.tensor(0))
-        # Sum of KL * size and sum of sizes.  No buffer: DistributedDataParallel would overwrite
+        # No buffer: DistributedDataParallel would overwrite
         # what this rank has seen with rank 0's at every micro-batch.
-        self._observed = torch.zeros(2)
+        self.seen = torch.zeros(2)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KLController:
         """Follow a move to another device and keep float32: bf16 would round the average away."""
@@ -139,11 +143,11 @@ class KLController(nn.Module):
     def observe(self, kl: Tensor, size: float | Tensor = 1.0) -> None:
         """Note the mean KL of one micro-batch; `size` is its weight, 0 where no group learned."""
         noted = torch.stack([kl.detach() * size, torch.as_tensor(size).to(kl)]).float()
-        self._observed = self._observed.to(noted.device) + noted
+        self.seen = self.seen.to(noted.device) + noted
 
     def observed(self) -> tuple[Tensor, Tensor]:
         """Mean KL of all ranks since the last optimiser step, and its size, as `observe` has it."""
-        noted = self._observed.to(self.weight.device, copy=True)
+        noted = self.seen.to(self.weight.device, copy=True)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(noted)  # every rank must hold the same weight
         return noted[0] / noted[1].clamp(min=1e-9), noted[1]
@@ -162,7 +166,7 @@ class KLController(nn.Module):
             return False
         self.last_step.fill_(global_step)
         kl, size = self.observed()
-        self._observed = torch.zeros(2)
+        self.seen = torch.zeros(2)
         return self.update(kl) if size > 0 else False
 
     def update(self, kl: float | Tensor) -> bool:
@@ -193,7 +197,7 @@ class KLController(nn.Module):
         """Forget the smoothed KL: a new phase has a new reference.  Weight and temperature stay."""
         self.ema.zero_()
         self.updates.zero_()
-        self._observed = torch.zeros(2)
+        self.seen = torch.zeros(2)
 
     def _move_weight(self, direction: int) -> bool:
         if not self.cfg.adaptive:

@@ -10,8 +10,9 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -109,13 +110,14 @@ class WeightedReward:
 
     def _run(self, queries: Sequence[Query], actions: Actions) -> dict[str, Values]:
         waiting = [name for name, function in self.functions.items() if _is_async(function)]
-        said = {
-            name: function(queries, actions)
-            for name, function in self.functions.items()
-            if name not in waiting
-        }
+        said: dict[str, Any] = {}
+        for name, function in self.functions.items():
+            if name not in waiting:
+                with _no_exit(name):
+                    said[name] = function(queries, actions)
         if waiting:
-            answers = _wait_for(self._gather(waiting, queries, actions))
+            with _no_exit(" or ".join(waiting)):
+                answers = _wait_for(self._gather(waiting, queries, actions))
             said.update(zip(waiting, answers, strict=True))
         return said
 
@@ -243,6 +245,15 @@ def _instantiate(name: str, node: object) -> Reward:
         f"reward.functions.{name}={node!r}: expected a callable or a node with `_target_` "
         "(and `_partial_: true` where the target is the function itself)"
     )
+
+
+@contextmanager
+def _no_exit(name: str) -> Iterator[None]:
+    """Make sys.exit in a reward an error: it would end the run as if that were its end."""
+    try:
+        yield
+    except SystemExit as left:
+        raise RuntimeError(f"reward {name!r} called sys.exit({left.code!r})") from left
 
 
 def _is_async(function: Reward) -> bool:

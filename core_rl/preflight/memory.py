@@ -214,7 +214,10 @@ def host_bytes(shapes: Shapes, plan: Plan) -> float:
 
 
 def checkpoint_bytes(shapes: Shapes, plan: Plan, kept: int) -> float:
-    """Bytes on disk: kept policies, the best, the last, and one point to resume from."""
+    """Bytes on disk: kept policies, the best, the last, and three points to resume from.
+
+    They are the last, the one before, and the next while it is written.
+    """
     policies = (kept + 2) * shapes.parameters * plan.weight_bytes
     moments = (12 if plan.masters else 8) * _trained(shapes, plan)
-    return float(policies + shapes.parameters * plan.weight_bytes + moments)
+    return float(policies + 3 * (shapes.parameters * plan.weight_bytes + moments))

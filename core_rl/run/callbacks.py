@@ -22,6 +22,8 @@ from core_rl.files import write_json
 from core_rl.hardware import process_rank
 from core_rl.loop.module import GroupPolicyModule
 from core_rl.run.run_folder import SampleWriter
+from core_rl.sealed import change, hidden, put_in_place, recover, seal
+from core_rl.secrets import scrub
 from core_rl.types import Describe, RewardTable
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,14 @@ class Samples(Callback):
         self._step = 0
         self._written: WeakValueDictionary[int, RewardTable] = WeakValueDictionary()
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.writer.keep_until(trainer.global_step)  # later ones are made again
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.writer.flush()  # no step that the checkpoint has may be missing
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
     ) -> None:
@@ -90,7 +100,7 @@ class Samples(Callback):
         group = pl_module.last_group
         if group is None:
             return
-        if self._written.get(id(group.rewards)) is group.rewards:
+        if group.learned or self._written.get(id(group.rewards)) is group.rewards:
             return
         self._written[id(group.rewards)] = group.rewards
         rows = []
@@ -125,7 +135,9 @@ class Samples(Callback):
         self.text_path.parent.mkdir(parents=True, exist_ok=True)
         with self.text_path.open("a", encoding="utf-8") as stream:
             for row in rows:
-                stream.write("\n".join(f"{name}: {value}" for name, value in row.items()) + "\n\n")
+                stream.write(
+                    scrub("\n".join(f"{key}: {value}" for key, value in row.items())) + "\n\n"
+                )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.writer.flush()
@@ -137,11 +149,11 @@ class Samples(Callback):
 
 
 class Checkpoints(Callback):
-    """Keep the newest and the best policy, in the form its library opens, and a resume point.
+    """Keep the newest and the best policy, in the form its library opens.
 
-    Writes `checkpoints/step-00000100` every `every` steps (the newest `keep` stay),
-    `checkpoints/best` by held-out reward, the start included, and `checkpoints/last.ckpt` for
-    `trainer.resume`.  A resumed run takes over the best of the run that it continues.
+    Writes `checkpoints/step-00000100` every `every` steps (the newest `keep` stay), and
+    `checkpoints/best` by held-out reward, the start included.  A resumed run takes over the best of
+    the run that it continues.
 
     Held-out rewards are compared only if the same functions judged.  A validation that lacks one
     of them selects nothing; the first validation with a further one starts the selection again.
@@ -149,7 +161,7 @@ class Checkpoints(Callback):
     Args:
         folder: of the run.
         save: writes the policy into a folder.
-        every: optimiser steps between two.
+        every: optimiser steps between two; 0: none but the best.
         keep: how many stay.
         resumed: the checkpoint that is resumed.
     """
@@ -173,13 +185,20 @@ class Checkpoints(Callback):
         self._saved_at = -1
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            recover(self.folder / "best")
+        trainer.strategy.barrier()
         if self.resumed is None:
             return
         before = Path(self.resumed).parent
         if not (before / "best.json").exists():
             return
+        wrong = change(before / "best") if (before / "best").exists() else "it is missing"
+        if wrong is not None:
+            log.warning("%s: %s; the best is chosen anew", before / "best", wrong)
+            return
         # The checkpoint itself may be older than the best.
-        stored = json.loads((before / "best.json").read_text())
+        stored = json.loads((before / "best.json").read_text(encoding="utf-8"))
         self.best, self._judges = stored["val/reward"], set(stored.pop("judges", ()))
         self._figures = stored
         if trainer.is_global_zero and before.resolve() != self.folder.resolve():
@@ -188,10 +207,9 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.global_step
-        if step and step % self.every == 0 and step != self._saved_at:
+        if self.every and step and step % self.every == 0 and step != self._saved_at:
             self._saved_at = step
             self._write(trainer, f"step-{step:08d}")
-            trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GroupPolicyModule)
@@ -237,12 +255,13 @@ class Checkpoints(Callback):
 
 
 def write_policy(save: SavePolicy, folder: Path, metrics: dict[str, float]) -> None:
-    """Write a policy whole or not at all, in place of an earlier one."""
-    beside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    save(beside, metrics)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    """Write a policy whole or not at all, in place of an earlier one; see `core_rl.sealed`."""
+    new = hidden(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    save(new, metrics)
+    seal(new)
+    put_in_place(new, folder)
 
 
 def validated(folder: Path) -> dict[str, float]:

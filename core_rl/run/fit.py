@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +29,13 @@ from core_rl.run.callbacks import (
     TrainLog,
     write_policy,
 )
+from core_rl.run.csv_rows import EarlierRows
 from core_rl.run.examine import examine_policy
+from core_rl.run.resume import ResumePoint, resume_point
 from core_rl.run.shards import check_shards
+from core_rl.run.signals import saving_first
 from core_rl.run.strategies import trainer_kwargs
+from core_rl.sealed import change, recover
 from core_rl.types import Describe, Query
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,7 @@ def fit(
     Raises:
         UnhealthyError: see `core_rl.doctor.callback.Doctor`.
         KeyboardInterrupt: Ctrl-C while training.
+        TerminatedError: SIGTERM, after saving.
     """
     quieten_lightning()
     settings = module.settings
@@ -96,11 +100,13 @@ def fit(
     loggers = build_logger(settings.logger, folder)
     keep = (trainer.checkpoint_every, trainer.keep_checkpoints)
     callbacks: list[Callback] = [
-        *_watching(module, folder, hooks.describe),
+        ResumePoint(folder, trainer.checkpoint_every),  # before others see the next step
+        *_watching(module, folder, hooks.describe, resumed),
         Checkpoints(folder, hooks.save, *keep, resumed),
         *hooks.callbacks,
         *_doctor(settings.doctor, folder, held_out, hooks),
         *([LearningRateMonitor("step")] if loggers else []),
+        *([EarlierRows(Path(resumed).parents[1])] if resumed else []),
     ]
     runner = L.Trainer(
         **trainer_kwargs(settings.hardware),
@@ -109,8 +115,10 @@ def fit(
         callbacks=callbacks,
         default_root_dir=folder,
     )
+    # Lightning's own answer to SIGTERM ends a run with code 0, and nothing is saved.
+    vars(runner._signal_connector)["register_signal_handlers"] = lambda: None
     batches = PhaseBatches(module, module.curriculum, stream, trainer.accumulation)
-    with _interruptible():
+    with _interruptible(), saving_first():
         runner.fit(module, batches, _loader(held_out), ckpt_path=resumed, weights_only=True)
     if hooks.restore is not None:
         keep_chosen(folder, hooks.save, hooks.restore, hooks.chosen, hooks.final)
@@ -135,10 +143,16 @@ def keep_chosen(
     """
     wait_for_all()  # the main process may still be writing it
     checkpoint = folder / "checkpoints" / chosen
-    if checkpoint.is_dir():
-        restore(checkpoint)
     if is_main_process():
-        shutil.rmtree(checkpoint.with_name(f".{chosen}"), ignore_errors=True)
+        recover(checkpoint)
+    wait_for_all()
+    if checkpoint.is_dir():
+        wrong = change(checkpoint)
+        if wrong is None:
+            restore(checkpoint)
+        else:  # the run's work must not be lost with it
+            log.error("%s is damaged: %s; the policy of the last step is kept", checkpoint, wrong)
+    if is_main_process():
         write_policy(save, folder / final, {})
         log.info("policy saved under %s", folder / final)
     wait_for_all()
@@ -155,13 +169,18 @@ def _interruptible() -> Iterator[None]:
         raise
 
 
-def _watching(module: GroupPolicyModule, folder: Path, describe: Describe) -> list[Callback]:
+def _watching(
+    module: GroupPolicyModule, folder: Path, describe: Describe, resumed: str | None
+) -> list[Callback]:
     """Callbacks that show how the run goes."""
-    trainer, logger = module.settings.trainer, module.settings.logger
+    samples = Samples(folder, describe, debug_path(module.settings.logger, folder))
+    if resumed is not None:
+        samples.writer.take_over(Path(resumed).parents[1])
+    trainer = module.settings.trainer
     rewards = (f"reward/{name}" for name in module.reward.functions)
     return [
         TrainLog(trainer.log_every, (*SHOWN, *rewards)),
-        Samples(folder, describe, debug_path(logger, folder)),
+        samples,
         DeviceUse(),
         *([TQDMProgressBar(refresh_rate=1, leave=True)] if trainer.progress else []),
     ]
@@ -234,26 +253,6 @@ def quieten_lightning() -> None:
         r".*your dataloader is not resumable.*",  # `PhaseBatches` goes on where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def resume_point(resume: str | None) -> str | None:
-    """Find the checkpoint that `trainer.resume` names: itself, or a run folder.
-
-    A checkpoint is a file; DeepSpeed's is a folder that holds another, `checkpoint`.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if resume is None:
-        return None
-    path = Path(resume)
-    if path.is_dir() and not (path / "checkpoint").is_dir():
-        path = path / "checkpoints" / "last.ckpt"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"trainer.resume={resume}: no {path}; name a run folder that has checkpoints/last.ckpt"
-        )
-    return str(path)
 
 
 def build_logger(config: LoggerConfig, folder: Path) -> list[Logger]:

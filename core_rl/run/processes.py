@@ -29,6 +29,7 @@ import torch.distributed as dist
 
 from core_rl.config import HardwareConfig
 from core_rl.hardware import RANK_VARIABLES
+from core_rl.run.signals import REQUEUE, TerminatedError
 from core_rl.run.strategies import backend
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,10 @@ def together(hardware: HardwareConfig, folder: Path) -> Iterator[Path]:
         _join(hardware)
         yield _first_folder(folder)
         dist.barrier()
+    except TerminatedError:
+        for child in children:
+            child.terminate()
+        raise
     except Exception as error:
         # A process that is lost shows as a RuntimeError of the call that waited for it.
         failed = _failed(children, wait=GRACE if isinstance(error, RuntimeError) else 0.0)
@@ -193,9 +198,10 @@ def _watch(children: Sequence[subprocess.Popen[bytes]]) -> None:
     if failed:
         sys.stderr.write(f"error: {failed}; the others are ended\n")
         sys.stderr.flush()
+    ended = any(child.poll() == REQUEUE for child in children)  # by SIGTERM, outside a training
     for child in children:
         child.kill()
-    os._exit(1)
+    os._exit(REQUEUE if ended else 1)
 
 
 def _failed(children: Sequence[subprocess.Popen[bytes]], wait: float = 0.0) -> str:

@@ -13,6 +13,7 @@ import html
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 import psutil
 
 from core_rl.files import atomically, own_name_beside, write_json, write_text
+from core_rl.secrets import scrub, scrub_file
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ def start_run(folder: Path, config_yaml: str) -> Started:
     """Open a run folder: the resolved configuration, and `latest` beside it pointing here."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", config_yaml)
+    # Hydra has written the same settings, as they were given.
+    for file in (*folder.glob(".hydra/*.yaml"), *folder.parent.glob("multirun.yaml")):
+        scrub_file(file)
     return Started(time.time(), cpu_seconds())
 
 
@@ -173,11 +178,43 @@ class SampleWriter:
         self.prefix = f"part-{rank}-" if rank else "part-"
         self.every = every
         self._rows: list[dict[str, Any]] = []
-        self._part = len(list(self.folder.glob(f"{self.prefix}?????.parquet")))
+        self._part = self._next()
+
+    def take_over(self, earlier: Path) -> None:
+        """Copy the parts of an earlier run, the folder `earlier`, unless this one has some."""
+        parts = sorted((earlier / "samples.parquet").glob(f"{self.prefix}?????.parquet"))
+        if self._part or not parts:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for part in parts:
+            shutil.copyfile(part, self.folder / part.name)
+        self._part = self._next()
+
+    def keep_until(self, step: int) -> None:
+        """Remove rows of later steps: a killed run may have written some that are made again."""
+        import pandas as pd
+
+        for part in sorted(self.folder.glob(f"{self.prefix}?????.parquet")):
+            rows = pd.read_parquet(part)
+            kept = rows[rows["step"] <= step]
+            if len(kept) == len(rows):
+                continue
+            if kept.empty:
+                part.unlink()
+                continue
+            with atomically(part) as beside:
+                kept.to_parquet(beside, index=False)
+
+    def _next(self) -> int:
+        names = [path.stem for path in self.folder.glob(f"{self.prefix}?????.parquet")]
+        return max((int(name.rpartition("-")[2]) + 1 for name in names), default=0)
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows; a full part is written at once."""
-        self._rows.extend(dict(row) for row in rows)
+        self._rows.extend(
+            {name: scrub(one) if isinstance(one, str) else one for name, one in row.items()}
+            for row in rows
+        )
         if len(self._rows) >= self.every:
             self.flush()
 

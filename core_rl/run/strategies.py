@@ -27,6 +27,7 @@ from lightning.pytorch.plugins.precision import (
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 
 from core_rl.config import HardwareConfig
+from core_rl.run.checkpoint_io import WholeFiles
 from core_rl.run.zero3 import GatheredZero3
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def trainer_kwargs(hardware: HardwareConfig) -> dict[str, Any]:
     """Keyword arguments of `lightning.Trainer` that the hardware decides."""
     plugin = precision_plugin(hardware)
     plugins: list[Any] = [plugin] if plugin else []
+    if hardware.strategy != "deepspeed":  # which writes a folder itself
+        plugins.append(WholeFiles())
     # The processes are there already: `core_rl.run.processes`, torchrun or Slurm started them.
     if hardware.world_size > 1 and "RANK" in os.environ:
         plugins.append(TorchElasticEnvironment())

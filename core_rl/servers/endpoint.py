@@ -143,7 +143,7 @@ class Client:
                 response = await self._http.request(method, url, json=body)
             if response.is_success:
                 return read(response)
-        except (httpx.HTTPError, TimeoutError, ValueError, TypeError) as error:
+        except (httpx.HTTPError, TimeoutError, ValueError, TypeError, RecursionError) as error:
             # The name only: the message of a malformed header quotes the key.
             problem = type(error).__name__
             raise EndpointError(

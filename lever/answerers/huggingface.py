@@ -29,6 +29,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from core_rl.hf.generation import generation_mode, log_softmax_masked
+from core_rl.hf.loading import load_whole
 from lever.answerers.templates import IMAGE, Prompts, Shown, pictures_of
 from lever.data.datasets import Prompted
 
@@ -247,8 +248,8 @@ def load_hf(
     resized = dict(getattr(processor.image_processor, "size", None) or {})
     if pixels is not None and {"shortest_edge", "longest_edge"} <= resized.keys():
         processor.image_processor.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        path, dtype=dtype, trust_remote_code=False
+    model = load_whole(
+        AutoModelForImageTextToText, path, "answerer.model", dtype=dtype, trust_remote_code=False
     )
     return model.to(device).eval(), processor
 

@@ -48,6 +48,12 @@ class SourceMetrics(Callback):
         self.beams = beams
         self._phase = -1
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, GroupPolicyModule)
+        phase = pl_module.curriculum.phase_at(trainer.global_step)
+        if trainer.global_step > phase.start:  # checked by the run that is resumed
+            self._phase = phase.index
+
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
@@ -165,6 +171,12 @@ class LowestKL(Callback):
         self.kept = kept
         self._seen: list[float] = []
         self._step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": list(self._seen), "step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seen, self._step = list(state_dict["seen"]), state_dict["step"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.kept.take_over(trainer)

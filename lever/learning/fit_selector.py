@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,11 +19,13 @@ from lightning.pytorch.callbacks import Callback
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.loop.batches import shuffled_batches
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.continuation import Later
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import CandidateSubset, Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward, rollout_stats
-from core_rl.run.fit import Hooks, fit, resume_point
-from core_rl.types import Actions, Group
+from core_rl.run.fit import Hooks, fit
+from core_rl.run.resume import resume_point
+from core_rl.types import Actions, Batch, Group
 from lever.candidates.beam_groups import beam_group
 from lever.candidates.beams import BeamRecord
 from lever.candidates.rl_records import CandidateRecord
@@ -101,9 +104,10 @@ def learn(
     )
     held_out = [lessons.val[at : at + VAL_BATCH] for at in range(0, len(lessons.val), VAL_BATCH)]
 
-    def stream(phase: Phase) -> Iterator[Batch]:
+    def stream(phase: Phase) -> Iterator[Later]:
         order = shuffled_batches(lessons.train, trainer.batch_size, lessons.seed + phase.index)
-        return (_batch(module, phase.config, queries, lessons) for queries in order)
+        for queries in order:
+            yield Later(queries, partial(_batch, module, phase.config, queries, lessons))
 
     def save(target: Path, metrics: dict[str, float]) -> None:
         save_policy(policy, settings.model, target, metrics)

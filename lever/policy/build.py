@@ -15,6 +15,7 @@ from torch import Tensor
 from core_rl.config import PathsConfig
 from core_rl.files import write_json
 from core_rl.fingerprint import fingerprint
+from core_rl.sealed import check_whole
 from lever.data.datasets import LeverData
 from lever.features.clip import load_clip
 from lever.features.embeddings import cached_rows
@@ -100,7 +101,9 @@ def load_weights(policy: SlatePolicy, config: LeverModelConfig, folder: str | Pa
         ValueError: it belongs to another selector, or to one with other settings.
     """
     folder = Path(folder)
-    weights = load_file(_weights_file(folder))
+    file = _weights_file(folder)
+    check_whole(folder, "checkpoint")
+    weights = load_file(file)
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8-sig"))
     made, wanted = about["model"], plain(config)
     # Settings of the training may differ.

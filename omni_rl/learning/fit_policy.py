@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -14,13 +15,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from core_rl.config import CurriculumConfig, EngineKind, PhaseKind, TrainerConfig
 from core_rl.loop.batches import shuffled_batches
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.continuation import Later
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.loss_config import KLKind, LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import Hooks, fit, keep_chosen
 from core_rl.run.run_folder import cpu_seconds
-from core_rl.types import Group, RewardTable
+from core_rl.types import Batch, Group, RewardTable
 from omni_rl.data.record import Record
 from omni_rl.data.splits import Splits
 from omni_rl.doctor.gate import gate
@@ -158,11 +160,11 @@ class Training:
         settings, policy = self.settings, self.policy
         clock = CpuClock()
 
-        def stream(phase: Phase) -> Iterator[Batch]:
+        def stream(phase: Phase) -> Iterator[Later]:
             rank, world = module.global_rank, module.trainer.world_size
             size = settings.trainer.batch_size
             for records in shuffled_batches(self.splits.train, size, self.seed, rank, world):
-                yield batch(phase, records)
+                yield Later(records, partial(batch, phase, records))
 
         disable_progress_bar()  # one for every checkpoint would break the training bar
         hooks = Hooks(
@@ -205,7 +207,7 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
 
 def quiet(trainer: TrainerConfig) -> TrainerConfig:
     """Return the trainer of a control: without intermediate checkpoints and never resumed."""
-    return replace(trainer, checkpoint_every=10**9, progress=False, resume=None)
+    return replace(trainer, checkpoint_every=0, progress=False, resume=None)
 
 
 def check_loss(loss: LossConfig) -> None:

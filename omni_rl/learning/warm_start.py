@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.files import alone
 from core_rl.fingerprint import fingerprint
-from core_rl.hardware import is_main_process, wait_for_all
+from core_rl.hardware import is_main_process, of_main, wait_for_all
 from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.loop.batches import shuffled_batches
 from core_rl.objective.curriculum import Phase
+from core_rl.run.callbacks import write_policy
+from core_rl.sealed import is_whole
 from omni_rl.config import TinyConfig, WarmStartConfig
 from omni_rl.data import scenes
 from omni_rl.data.record import Record
@@ -65,11 +71,15 @@ def _start_policy(settings: Settings, seed: int, spans: Sequence[str]) -> OmniPo
             log.info("starting from the packaged warm start (made by +exp=omni_sft seed=0)")
             return load_policy(model, folder, spans)
     folder = cached_folder(settings, seed)
-    if (folder / "config.json").exists():
-        log.info("starting from the cached warm start %s", folder)
-    else:
-        log.info("making a warm start (%s); later runs reuse it", folder)
-        make_warm_start(settings, seed, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{folder.name}.lock")
+    # All processes of a run make it together; only the main one takes the lock.
+    with alone(folder, lock) if is_main_process() else nullcontext():
+        if of_main(is_main_process() and is_whole(folder)):
+            log.info("starting from the cached warm start %s", folder)
+        else:
+            log.info("making a warm start (%s); later runs reuse it", folder)
+            make_warm_start(settings, seed, folder)
     return load_policy(model, folder, spans)
 
 
@@ -102,9 +112,11 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     placed(policy, settings.hardware)
     draws = {name: np.random.default_rng([seed, 5, i]) for i, name in enumerate(STYLES)}
 
-    def teach(phase: Phase, records: Sequence[Record]) -> Sequence[Record]:
-        name = phase.config.data
+    def retold(name: str, records: Sequence[Record]) -> Sequence[Record]:
         return [_taught(record, STYLES[name], draws[name]) for record in records]
+
+    def teach(phase: Phase, records: Sequence[Record]) -> Sequence[Record]:
+        return retold(phase.config.data, records)
 
     quiet = replace(
         settings.trainer,
@@ -113,7 +125,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
         accumulation=1,
         max_steps=None,
         val_every=10**9,
-        checkpoint_every=10**9,
+        checkpoint_every=0,
         weight_decay=0.01,
         resume=None,
     )
@@ -121,11 +133,14 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     def learn(phase: PhaseConfig, turn: int) -> None:
         run = folder.with_name(f"{folder.name}-{phase.data}{turn}")
         made = run / "checkpoints" / "final"
-        if (made / "config.json").exists():  # by an earlier call that was interrupted
+        order = seed + 1000 * turn
+        if of_main(is_main_process() and is_whole(made)):  # by a call that was interrupted
             policy.restore(made)
+            for records in islice(shuffled_batches(train, warm.batch_size, order), phase.steps):
+                retold(phase.data, records)  # later rounds then get the draws that they would have
             return
         own = replace(settings, curriculum=CurriculumConfig(phases=[phase]), trainer=quiet)
-        training = Training(policy, own, Splits(train, [], []), run, seed + 1000 * turn)
+        training = Training(policy, own, Splits(train, [], []), run, order)
         training.by_example(teach)
         training.keep_best()
 
@@ -146,7 +161,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
         if accuracy <= warm.habit_goal:
             break
     if is_main_process():
-        policy.save(folder, settings.model.name, {})
+        write_policy(lambda new, _: policy.save(new, settings.model.name, {}), folder, {})
     wait_for_all()
     return policy
 

@@ -19,7 +19,9 @@ from transformers.utils import cached_file
 from core_rl.config import HardwareConfig
 from core_rl.files import write_text
 from core_rl.hf.encoded_prompt import Inputs
+from core_rl.hf.loading import load_whole, refuse_missing
 from core_rl.hf.policy import HFPolicy
+from core_rl.sealed import check_whole
 from core_rl.types import Actions
 from omni_rl.config import Blank, OmniModelConfig
 from omni_rl.data import scenes
@@ -130,11 +132,11 @@ class OmniPolicy(HFPolicy):
     def restore(self, folder: Path) -> None:
         """Load the weights that `save` wrote."""
         if self.has_adapters:
-            from peft import load_peft_weights, set_peft_model_state_dict
+            from peft import set_peft_model_state_dict
 
-            set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
+            set_peft_model_state_dict(self.model, _adapter_weights(self.model, folder))
             return
-        saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        saved = load_whole(type(self.model), folder, "checkpoint", dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
     def whiten_towers(self, records: Sequence[Record]) -> None:
@@ -177,6 +179,7 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
 
     Raises:
         FileNotFoundError: there is no `path`, or not the checkpoint under its adapters.
+        ValueError: a checkpoint is damaged, or lacks tensors.
     """
     path = known_checkpoint(str(path), "model.path")
     processor = load_processor(path)
@@ -185,16 +188,31 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
     if adapters.exists():
         named = json.loads(adapters.read_text(encoding="utf-8-sig"))["base_model_name_or_path"]
         base = known_checkpoint(str(named), f"base_model_name_or_path of {adapters}")
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-        base, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
+    model = load_whole(
+        Qwen2_5OmniThinkerForConditionalGeneration,
+        base,
+        "model.path",
+        dtype=getattr(torch, config.dtype),
+        attn_implementation=config.attention,
     )
     if not adapters.exists():
         return OmniPolicy(adapted(model, config), processor, config, spans)
     peft = _peft()
     trained = peft.PeftModel.from_pretrained(model, path, is_trainable=True)
+    _adapter_weights(trained, Path(path))  # peft leaves what it does not find at its start
     if config.freeze_towers:
         freeze_towers(trained)
     return OmniPolicy(trained, processor, config, spans)
+
+
+def _adapter_weights(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """Read the adapters of a folder; ValueError if some of the model's are not there."""
+    from peft import get_peft_model_state_dict, load_peft_weights
+
+    check_whole(folder, "adapters")
+    weights: dict[str, torch.Tensor] = load_peft_weights(str(folder), device="cpu")
+    refuse_missing(get_peft_model_state_dict(model).keys() - weights.keys(), folder, "adapters")
+    return weights
 
 
 def known_checkpoint(path: str, field: str) -> str:

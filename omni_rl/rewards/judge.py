@@ -211,6 +211,6 @@ def _content(response: Response) -> str:
     """Return the text of a reply; empty, hence unparsable, if it is malformed."""
     try:
         content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):  # as of 100,000 brackets
         return ""
     return content if isinstance(content, str) else ""

@@ -18,11 +18,12 @@ from core_rl.doctor.report import page, read_rounds, write_findings
 from core_rl.files import write_text
 from core_rl.hardware import is_main_process, own_randomness
 from core_rl.hf.generation import generation_mode
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.preflight.checks import preflight
 from core_rl.run.fit import Hooks, fit
+from core_rl.types import Batch
 from omni_rl.data.record import Record
 from omni_rl.data.record_files import keep_decodable
 from omni_rl.data.sources import read_source
@@ -123,7 +124,7 @@ def _one_step(
         settings.trainer,
         max_steps=1,
         accumulation=1,
-        checkpoint_every=10**9,
+        checkpoint_every=0,
         progress=False,
         resume=None,
     )

@@ -12,8 +12,8 @@ import pandas as pd
 
 from core_rl.files import write_text
 from core_rl.hardware import is_main_process
-from core_rl.run.fit import resume_point
 from core_rl.run.parallel import Job, each
+from core_rl.run.resume import has_resume_point, resume_point
 from core_rl.run.run_folder import peak_rss_gib
 from core_rl.run.shards import check_shards
 from omni_rl.results.controls import ControlResult, try_control
@@ -136,7 +136,7 @@ def resume_points(resume: str | None, seeds: list[int]) -> dict[int, str | None]
     if resume is None or len(seeds) == 1:
         return dict.fromkeys(seeds, resume_point(resume))
     folders = {seed: Path(resume) / f"seed{seed}" for seed in seeds}
-    begun = [seed for seed in seeds if (folders[seed] / "checkpoints" / "last.ckpt").exists()]
+    begun = [seed for seed in seeds if has_resume_point(folders[seed])]
     new = [seed for seed in seeds if seed not in begun]
     if not begun:
         raise ValueError(

@@ -7,6 +7,7 @@ their advantages within the picture.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from safetensors.torch import load_file
 from core_rl.config import PhaseKind
 from core_rl.hardware import prepare
 from core_rl.loop.batches import shuffled_batches
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.continuation import Later
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import Hooks, fit
+from core_rl.types import Batch
 from sa2va_rl.config import RewardMode, SelectorConfig
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.learning.policy_run import PolicyRun
@@ -52,9 +55,10 @@ def fit_selector(run: PolicyRun) -> PromptPolicy:
         FreshSampler(settings.rollout.num_generations),
     )
 
-    def stream(phase: Phase) -> Iterator[Batch]:
+    def stream(phase: Phase) -> Iterator[Batch | Later]:
         for batch in shuffled_batches(queries, width, run.seed):
-            yield _all_prompts(module, batch) if phase.config.kind is PhaseKind.rce else batch
+            every = partial(_all_prompts, module, batch)
+            yield Later(batch, every) if phase.config.kind is PhaseKind.rce else batch
 
     def policy_of(net: PromptSelector) -> PromptPolicy:
         return PromptPolicy(net, run.standardiser, run.train.prompts, sees_progress=False)

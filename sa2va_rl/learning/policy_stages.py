@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core_rl.config import TrainerConfig
 from core_rl.fingerprint import fingerprint
+from core_rl.run.resume import has_resume_point
 from core_rl.run.run_folder import cpu_seconds
 from core_rl.run.stages import run_stage
 from sa2va_rl.config import PPOConfig
@@ -141,9 +142,8 @@ def learn_ppo(inputs: PolicyInputs, config: PPOConfig) -> TrainedPolicy:
 def train_selector(inputs: PolicyInputs, folder: Path) -> TrainedPolicy:
     """Train the policy on the shared loop; an interrupted training in the folder is continued."""
     settings = inputs.settings
-    last = folder / "checkpoints" / "last.ckpt"
-    if settings.trainer.resume is None and last.is_file():
-        settings = replace(settings, trainer=replace(settings.trainer, resume=str(last)))
+    if settings.trainer.resume is None and has_resume_point(folder):
+        settings = replace(settings, trainer=replace(settings.trainer, resume=str(folder)))
     return _train(inputs, settings, folder, fit_selector)
 
 

@@ -24,6 +24,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from core_rl.files import write_json
 from core_rl.hardware import prepare
 from core_rl.loop.step_guard import leave_out_non_finite
+from core_rl.run.callbacks import write_policy
+from core_rl.sealed import change
 from sa2va_rl.data.features import Standardiser
 from sa2va_rl.learning.policy_run import PolicyRun
 from sa2va_rl.learning.ppo_callbacks import KeepBest, WatchChoices
@@ -76,10 +78,13 @@ def fit_ppo(run: PolicyRun, resume: Path | None = None) -> PromptPolicy:
         model.logger.dump(model.num_timesteps)
     if config.keep_best and best.weights:
         model.policy.load_state_dict(best.weights)
-    final = run.folder / "final_model"
     policy = policy_of(model, run.standardiser, run.train.prompts)
-    save_policy(policy, final)
-    model.save(final / ARCHIVE)
+
+    def save(final: Path, _: dict[str, float]) -> None:
+        save_policy(policy, final)
+        model.save(final / ARCHIVE)
+
+    write_policy(save, run.folder / "final_model", {})
     return policy
 
 
@@ -147,11 +152,13 @@ class _Checkpoints(BaseCallback):
             return
         self._next = self.num_timesteps + self.run.settings.ppo.checkpoint_every
         into = self.run.folder / "checkpoints" / f"step-{self.num_timesteps:08d}"
+        write_policy(self._write, into, {})
+
+    def _write(self, into: Path, _: dict[str, float]) -> None:
         assert isinstance(self.model, PPO)
         save_policy(policy_of(self.model, self.run.standardiser, self.run.train.prompts), into)
         self.model.save(into / ARCHIVE)
         self.best.save(into)
-        # Written last: a checkpoint without this file is incomplete.
         write_json(into / STATE, {"steps": self.num_timesteps})
 
 
@@ -168,7 +175,12 @@ def newest_checkpoint(folder: Path) -> Path:
 
 
 def _newest(folder: Path) -> Path | None:
-    return max((path.parent for path in folder.glob(f"checkpoints/step-*/{STATE}")), default=None)
+    for state in sorted(folder.glob(f"checkpoints/step-*/{STATE}"), reverse=True):
+        wrong = change(state.parent)
+        if wrong is None:
+            return state.parent
+        log.warning("%s is damaged: %s; the one before is looked for", state.parent, wrong)
+    return None
 
 
 def _restore(model: PPO, best: KeepBest, newest: Path) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from core_rl.files import write_json
+from core_rl.sealed import check_whole
 from sa2va_rl.data.features import FEATURES, Floats, Standardiser, features_of, observation
 from sa2va_rl.policy.baselines import Choices
 from sa2va_rl.policy.prompt_selector import PromptSelector
@@ -102,6 +103,7 @@ def load_policy(folder: Path, prompts: tuple[str, ...] | None = None) -> PromptP
             raise FileNotFoundError(
                 f"no policy in {folder}: {name} is missing; train one by +exp=sa2va_ppo"
             )
+    check_whole(folder, "policy")
     stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8-sig"))
     own = tuple(stored["prompts"])
     if prompts is not None:

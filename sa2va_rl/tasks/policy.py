@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core_rl.files import write_text
-from core_rl.run.fit import resume_point
+from core_rl.run.resume import resume_point
 from sa2va_rl.config import RewardMode
 from sa2va_rl.learning.policy_stages import (
     PolicyInputs,

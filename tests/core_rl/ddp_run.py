@@ -13,9 +13,9 @@ import torch
 
 from core_rl.config import DoctorConfig, HardwareConfig
 from core_rl.loop.batches import shuffled_batches
-from core_rl.loop.module import Batch
 from core_rl.loss_config import KLConfig, LossConfig, Reduction
 from core_rl.objective.curriculum import Phase
+from core_rl.types import Batch
 from tests.core_rl.toy import (
     PathReward,
     Recorder,

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
-from core_rl.types import Actions, Group, Policy, StepLogProbs
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
+from core_rl.types import Actions, Batch, Group, Policy, StepLogProbs
 from tests.core_rl.toy import ToyPolicy, module_of
 
 

@@ -29,13 +29,13 @@ from core_rl.config import (
     TrainerConfig,
 )
 from core_rl.loop.batches import Stream
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import Hooks, fit
 from core_rl.settings import LoopSettings
-from core_rl.types import Actions, Group, Policy, RewardTable, StepLogProbs
+from core_rl.types import Actions, Batch, Group, Policy, RewardTable, StepLogProbs
 
 
 class ToyPolicy(Policy[Tensor]):
@@ -266,7 +266,7 @@ def settings(**changes: Any) -> TrainerConfig:
         "schedule": "constant",
         "warmup": 0.0,
         "val_every": 1000,
-        "checkpoint_every": 1000,
+        "checkpoint_every": 0,
         "grad_clip": 1e3,
         "progress": False,
     }

@@ -6,6 +6,8 @@ import logging
 import os
 import random
 import signal
+import sys
+import time
 from pathlib import Path
 
 from core_rl.config import HardwareConfig, TrainerConfig
@@ -29,6 +31,13 @@ def probe(
         (folder / f"resumed-{rank}").write_text(trainer.resume)
     if behaviour in ERRORS:
         raise ERRORS[behaviour]
+    if behaviour == "exits":
+        sys.exit(0)
+    if behaviour == "terminated":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    if behaviour == "leaks":
+        leak(folder)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "fit":
@@ -37,6 +46,20 @@ def probe(
     (folder / "report.txt").write_text("lr\n")
     (folder / "report.html").write_text("<html><body>\n<h1>lr</h1></body></html>")
     return {"lr": trainer.lr, "draw": random.random(), "val/reward": -trainer.lr}
+
+
+def leak(folder: Path) -> None:
+    """Meet the key and the password wherever a run may: log, samples, tables, and an error."""
+    from core_rl.files import write_json
+    from core_rl.run.run_folder import SampleWriter
+
+    said = f"401: {os.environ['API_KEY']} is no key for http://me:pa55-word@host:80/v1"
+    logging.getLogger(__name__).warning("the server said %s", said)
+    writer = SampleWriter(folder)
+    writer.add([{"step": 1, "text": said}])
+    writer.flush()
+    write_json(folder / "report.json", {"said": [said]})
+    raise RuntimeError(said)
 
 
 def fit(hardware: HardwareConfig) -> int:

@@ -293,3 +293,37 @@ def test_two_processes_share_one_run_folder(tmp_path: Path) -> None:
     (metrics,) = (tmp_path / "out").glob("*-*-*/*/metrics.json")
     assert json.loads(metrics.read_text())["world_size"] == 2
     assert len(list((tmp_path / "out").glob("*-*-*/*"))) == 1
+
+
+def test_no_file_of_a_run_holds_a_key_or_a_password(tmp_path: Path) -> None:
+    key, password = "sk-live-0123456789abcdef", "pa55-word"
+    url = f"rollout.engine.url=http://me:{password}@host:80"
+    answer = run("+exp=probe", "behaviour=leaks", url, output=tmp_path, API_KEY=key)
+    assert answer.code == 1
+    assert "***" in answer.err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    wanted = {"config.yaml", "train.log", "overrides.yaml", "report.json", "part-00000.parquet"}
+    assert wanted <= names
+    texts = {str(path): path.read_bytes().decode("latin-1") for path in files}
+    # Parquet may be compressed.
+    import pandas as pd
+
+    texts["samples"] = str(pd.read_parquet(next(tmp_path.rglob("samples.parquet"))).to_dict())
+    for name, text in {**texts, "out": answer.out, "err": answer.err}.items():
+        assert key not in text and password not in text, name
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "says"),
+    [
+        ("terminated", 75, "ended by SIGTERM"),
+        ("exits", 1, "a part of this run called sys.exit(0)"),
+    ],
+)
+def test_a_run_that_does_not_end_by_itself_never_ends_well(
+    behaviour: str, code: int, says: str, tmp_path: Path
+) -> None:
+    answer = run("+exp=probe", f"behaviour={behaviour}", output=tmp_path)
+    assert answer.code == code
+    assert says in answer.err.splitlines()[-1]

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 
 from core_rl.config import CurriculumConfig, PhaseConfig
 from core_rl.loop.batches import shuffled_batches
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.loss_config import LossConfig, RatioLevel
 from core_rl.objective.curriculum import Curriculum, Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import Hooks, fit
+from core_rl.types import Batch
 from lever.answerers.protocol import KernelICLAnswerer
 from lever.data.world import World
 from lever.features.slate_features import SlateQuery

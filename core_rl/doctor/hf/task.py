@@ -25,6 +25,7 @@ from core_rl.doctor.report import write_findings
 from core_rl.doctor.weights import weight_findings
 from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.encoded_prompt import Inputs, followed_by
+from core_rl.hf.loading import load_whole
 from core_rl.hf.policy import switch_dropout_off
 
 log = logging.getLogger(__name__)
@@ -93,8 +94,12 @@ def loaded(path: str, dtype: str, attention: str) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, dtype), attn_implementation=attention
+    model = load_whole(
+        AutoModelForCausalLM,
+        path,
+        "model.path",
+        dtype=getattr(torch, dtype),
+        attn_implementation=attention,
     )
     return model, tokenizer
 

@@ -17,9 +17,10 @@ from lightning.pytorch.callbacks import Callback
 
 from core_rl.config import DoctorConfig, HardwareConfig, LoggerConfig, OnFailure
 from core_rl.doctor.findings import UnhealthyError
-from core_rl.loop.module import Batch, GroupPolicyModule
+from core_rl.loop.module import GroupPolicyModule
 from core_rl.loss_config import KLConfig, LossConfig
 from core_rl.objective.curriculum import Phase
+from core_rl.types import Batch
 from tests.core_rl import faulty_runs as faulty
 from tests.core_rl.toy import (
     PathReward,

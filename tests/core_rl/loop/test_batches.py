@@ -11,9 +11,9 @@ import pytest
 
 from core_rl.config import PhaseConfig
 from core_rl.loop.batches import PhaseBatches, shuffled_batches
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.objective.curriculum import Curriculum, Phase
-from core_rl.types import Actions
+from core_rl.types import Actions, Batch
 from tests.core_rl.toy import (
     PathReward,
     Recorder,

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from core_rl.config import HardwareConfig, PhaseConfig
-from core_rl.loop.module import Batch, FreshSampler, GroupPolicyModule
+from core_rl.loop.module import FreshSampler, GroupPolicyModule
 from core_rl.loss_config import AdvantageConfig, FlatGroups, KLConfig, LossConfig
 from core_rl.objective.curriculum import Curriculum, Phase
-from core_rl.types import Actions
+from core_rl.types import Actions, Batch
 from tests.core_rl.toy import (
     PathReward,
     Recorder,

@@ -154,6 +154,19 @@ def test_a_function_that_answers_wrongly_is_named(values: Values, message: str) 
         reward.score(QUERIES, ACTIONS)
 
 
+def test_a_reward_does_not_end_the_run_by_leaving_python() -> None:
+    def leaves(queries: Sequence[Query], actions: Actions) -> Values:
+        raise SystemExit(0)
+
+    async def leaves_later(queries: Sequence[Query], actions: Actions) -> Values:
+        raise SystemExit
+
+    for function in (leaves, leaves_later):
+        reward = WeightedReward({"rude": function}, {"rude": 1.0})  # type: ignore[dict-item]
+        with pytest.raises(RuntimeError, match=r"reward 'rude' called sys\.exit"):
+            reward.score(QUERIES, ACTIONS)
+
+
 def test_a_value_outside_its_range_names_the_function_and_the_setting() -> None:
     config = RewardConfig(
         functions={"kind": saying([[0.0, 1.0], [1.0 + 1e-8, 2.0]])},

@@ -16,10 +16,11 @@ from safetensors import safe_open
 
 from core_rl.config import DoctorConfig, LoggerConfig
 from core_rl.doctor.findings import UnhealthyError
-from core_rl.loop.module import Batch, GroupPolicyModule
+from core_rl.loop.module import GroupPolicyModule
 from core_rl.objective.curriculum import Phase
 from core_rl.objective.rewards import WeightedReward
 from core_rl.run.callbacks import TrainLog, validated
+from core_rl.types import Batch
 from tests.core_rl.faulty_runs import Poisons
 from tests.core_rl.toy import (
     PathReward,
@@ -174,7 +175,7 @@ def test_the_newest_stay(tmp_path: Path) -> None:
     recorder = Recorder()
     module = module_of(ToyPolicy(), REWARD, phases(grpo(7)), trainer=trainer)
     run(module, forever([0]), tmp_path, callbacks=[recorder])
-    assert names(tmp_path) == ["last.ckpt", "step-00000004", "step-00000006"]
+    assert names(tmp_path) == ["before.ckpt", "last.ckpt", "step-00000004", "step-00000006"]
     logits, metrics = saved(tmp_path / "checkpoints" / "step-00000004")
     assert metrics["step"] == 4
     assert torch.equal(logits, recorder.policies[8])  # as it stood before step 5
@@ -213,7 +214,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     broken = Poisons(3, weights=True)
     with pytest.raises(UnhealthyError):
         run(module, forever([0]), tmp_path, callbacks=[broken], doctor=DoctorConfig(enabled=False))
-    assert names(tmp_path) == ["last.ckpt", "step-00000002", "step-00000003"]
+    assert names(tmp_path) == ["before.ckpt", "last.ckpt", "step-00000002", "step-00000003"]
     assert saved(tmp_path / "checkpoints" / "step-00000003")[0].isfinite().all()
 
 
@@ -246,7 +247,7 @@ def test_the_figures_of_the_best_can_be_read(tmp_path: Path) -> None:
 def test_without_held_out_queries_nothing_is_best(tmp_path: Path) -> None:
     trainer = settings(val_every=1, checkpoint_every=1, keep_checkpoints=1)
     run(module_of(ToyPolicy(), REWARD, phases(grpo(2)), trainer=trainer), forever([0]), tmp_path)
-    assert names(tmp_path) == ["last.ckpt", "step-00000002"]
+    assert names(tmp_path) == ["before.ckpt", "last.ckpt", "step-00000002"]
 
 
 @pytest.mark.parametrize(

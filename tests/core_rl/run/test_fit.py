@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import load_file
 
 from core_rl.config import LoggerConfig, TrainerConfig
-from core_rl.loop.module import Batch
 from core_rl.objective.curriculum import Phase
-from core_rl.run.fit import build_logger, debug_path, resume_point
+from core_rl.run.fit import build_logger, debug_path
+from core_rl.types import Batch
 from tests.core_rl.toy import (
     PathReward,
     Recorder,
@@ -32,26 +32,6 @@ from tests.core_rl.toy import (
 )
 
 REWARD = PathReward([float(i) for i in range(9)])
-
-
-def test_a_resume_point_is_a_file_or_a_run_folder(tmp_path: Path) -> None:
-    file = tmp_path / "checkpoints" / "last.ckpt"
-    file.parent.mkdir()
-    file.touch()
-    assert resume_point(None) is None
-    assert resume_point(str(file)) == resume_point(str(tmp_path)) == str(file)
-
-
-def test_a_checkpoint_of_deepspeed_is_a_folder(tmp_path: Path) -> None:
-    kept = tmp_path / "checkpoints" / "last.ckpt"
-    (kept / "checkpoint").mkdir(parents=True)
-    assert resume_point(str(kept)) == resume_point(str(tmp_path)) == str(kept)
-
-
-@pytest.mark.parametrize("name", ["", "nothing", "nothing.ckpt"])
-def test_no_resume_point_names_what_was_looked_for(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"trainer\.resume=.*last\.ckpt"):
-        resume_point(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

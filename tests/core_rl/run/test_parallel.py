@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from core_rl.run.parallel import Job, each
+from core_rl.run.parallel import Job, LostJobError, each
+from core_rl.run.signals import TerminatedError, asked_to_end, saving_first, terminable
 
 log = logging.getLogger(__name__)
 
@@ -67,3 +72,50 @@ def test_a_job_may_be_followed_by_others(workers: int, tmp_path: Path) -> None:
 def test_the_error_of_a_job_is_raised(workers: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="-1 is negative"):
         each(jobs(tmp_path, 2, -1), workers)
+
+
+def dies(folder: Path, how: str) -> None:
+    if how == "exits":
+        sys.exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def saves(folder: Path) -> None:
+    """As a training does: SIGTERM is looked for between two steps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with saving_first():
+        (folder / "began").touch()
+        while not asked_to_end():
+            time.sleep(0.01)
+        (folder / "saved").touch()
+        raise TerminatedError("saved")
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "says"),
+    [
+        ("killed", LostJobError, "process of lost ended by SIGKILL.*kept is in .*lost; .*auto"),
+        ("exits", RuntimeError, r"lost called sys\.exit\(0\)"),
+    ],
+)
+def test_a_process_without_a_result_is_named(
+    how: str, error: type[Exception], says: str, tmp_path: Path
+) -> None:
+    lost = Job("lost", tmp_path / "lost", dies, (tmp_path, how))
+    with pytest.raises(error, match=says):
+        each([lost, *jobs(tmp_path, 2)], workers=2)  # type: ignore[list-item]
+
+
+def test_sigterm_lets_every_process_save(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    work = [Job(folder.name, folder, saves, (folder,)) for folder in folders]
+
+    def ask() -> None:
+        while not all((folder / "began").exists() for folder in folders):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=ask).start()
+    with pytest.raises(TerminatedError), terminable():
+        each(work, workers=2)
+    assert all((folder / "saved").exists() for folder in folders)

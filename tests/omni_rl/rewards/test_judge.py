@@ -111,6 +111,8 @@ def test_no_server_at_all_is_counted_and_the_run_goes_on(
     [
         b"<html>hello</html>",
         b"[]",
+        b"[" * 100_000,
+        b'{"choices": ' + b"[" * 100_000,
         b'{"choices": []}',
         reply(None),
         reply("I would rather not say."),
@@ -173,7 +175,7 @@ def test_a_cache_that_is_damaged_during_the_run_costs_a_warning(
 
 
 def test_half_a_character_in_a_reply_is_kept(serve: Serve, tmp_path: Path) -> None:
-    server = serve(lambda n, prompt: (200, reply("\ud83d Score: 5")))
+    server = serve(lambda n, prompt: (200, reply("\ud83d\nScore: 5")))
     for _ in range(2):
         assert ask(Judge("m", cache=tmp_path / "judge.sqlite"), "p") == [0.5]
     assert len(server.prompts) == 1

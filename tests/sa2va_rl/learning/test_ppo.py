@@ -53,7 +53,7 @@ def test_it_learns_which_picture_wants_which_prompt(trained: PolicyRun) -> None:
 def test_the_stored_policy_is_the_archive_without_pickle(trained: PolicyRun) -> None:
     final = trained.folder / "final_model"
     assert {path.name for path in final.iterdir()} == {
-        "ppo.zip", "policy.safetensors", "policy.json", "standardiser.json",
+        "ppo.zip", "policy.safetensors", "policy.json", "standardiser.json", "whole.json",
     }  # fmt: skip
     archive = PPO.load(final / "ppo.zip")  # of our own making
     policy = load_policy(final)
