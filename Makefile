@@ -72,7 +72,7 @@ FORCE:
 quick: $(STAMP) ## the main job in a few minutes
 	$(BIN)/python -m experiments.run +exp=$(EXP) trainer=quick $(ARGS)
 
-full: $(STAMP) ## the main job with three seeds and its controls
+full: $(STAMP) ## the main job with five seeds and its controls
 	$(BIN)/python -m experiments.run +exp=$(EXP) trainer=full $(ARGS)
 
 ##@ Checks
