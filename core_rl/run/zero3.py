@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class GatheredZero3(DeepSpeedStrategy):
     """DeepSpeed's ZeRO 3 with whole weights between the optimiser's steps."""
 
-    _attributes: dict[nn.Parameter, dict[str, Any]]
+    _attributes: dict[nn.Parameter, dict[str, Any]] | None = None  # before DeepSpeed adds its own
 
     def setup(self, trainer: Any) -> None:
         assert self.lightning_module is not None
@@ -49,14 +49,14 @@ class GatheredZero3(DeepSpeedStrategy):
             return super().load_checkpoint(*args, **kwargs)
 
     def teardown(self) -> None:
-        """Leave plain parameters with whole weights."""
-        if self.lightning_module is not None and hasattr(self, "_attributes"):
-            gather(self.lightning_module)
+        """Leave plain parameters; their weights are whole, unless the step itself failed."""
+        if self.lightning_module is not None and self._attributes is not None:
             for parameter, before in self._attributes.items():
                 vars(parameter).clear()
                 vars(parameter).update(before)
             for part in self.lightning_module.modules():
                 part._parameters = dict(part._parameters)
+            self._attributes = None
         super().teardown()
 
     @contextmanager

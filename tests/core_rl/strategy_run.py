@@ -49,14 +49,23 @@ def policy() -> ToyPolicy:
     return ToyPolicy(queries=2, options=3, steps=3, stop=2)
 
 
-def trained(folder: Path, shares: list[int], hardware: HardwareConfig) -> GroupPolicyModule:
+def trained(
+    folder: Path, shares: list[int], hardware: HardwareConfig, start: ToyPolicy | None = None
+) -> GroupPolicyModule:
     """Learn from the stored groups that are this process's share."""
-    group = ragged(policy())
+    learner = start or policy()
+    group = ragged(learner)
     reward = PathReward([float(i) for i in range(27)])
     trainer = settings(accumulation=len(shares))
-    module = module_of(policy(), reward, phases(grpo(STEPS)), LOSS, trainer)
+    module = module_of(learner, reward, phases(grpo(STEPS)), LOSS, trainer)
     run(module, forever(*(one_query(group, i) for i in shares)), folder, hardware=hardware)
     return module
+
+
+def trained_twice(folder: Path, hardware: HardwareConfig) -> GroupPolicyModule:
+    """Train one policy by two runs of the loop."""
+    first = trained(folder / "first", [0, 1], hardware)
+    return trained(folder / "second", [0, 1], hardware, first.policy)
 
 
 class Norms(Callback):
