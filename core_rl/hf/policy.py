@@ -32,6 +32,7 @@ from core_rl.hf.shared_prompt import (
     score_candidates,
     why_not_shared,
 )
+from core_rl.hf.sharing_check import attention_window, length_limit, probe, why_different
 from core_rl.types import Actions, Policy, Query, StepLogProbs
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class HFPolicy(Policy[EncodedPrompt]):
         recompute: what a shared prompt's backward pass computes again instead of keeping it:
             `auto` = layers of the prompt, cheap operations of the completions; `layers` of both;
             `never`.  See `core_rl.hf.recompute`.
+        compare: before sharing prompts, compare both ways once; see `core_rl.hf.sharing_check`.
 
     Attributes:
         per_token: names of the inputs, beside `input_ids`, that `collate` makes with one number a
@@ -77,6 +79,7 @@ class HFPolicy(Policy[EncodedPrompt]):
         rows_per_pass: int = 8,
         fused_decode: bool = True,
         recompute: str = "auto",
+        compare: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -86,6 +89,8 @@ class HFPolicy(Policy[EncodedPrompt]):
         self.rows_per_pass = rows_per_pass
         self.fused_decode = fused_decode
         self.recompute = recompute
+        self.compare = compare
+        self._compared: set[bool] = set()  # with gradients, without
         self._reason = ""  # why prompts are not shared, as last logged
         self.register_buffer("stop_ids", torch.tensor(list(stop_ids)), persistent=False)
         self.register_buffer(
@@ -151,7 +156,30 @@ class HFPolicy(Policy[EncodedPrompt]):
         """Encode each query by itself, without padding; with its graph where gradients are on."""
         if not self.shared_prompt or self._logs_why_not(why_not_shared(self.model)):
             return EncodedPrompt(queries)
-        return EncodedPrompt(queries, self._prefixes(queries))
+        if self.compare and torch.is_grad_enabled() not in self._compared:
+            self._compare_sharing(queries[:1])
+        return EncodedPrompt(queries, self._prefixes(queries) if self.shared_prompt else None)
+
+    def _compare_sharing(self, queries: Sequence[Query]) -> None:
+        """Stop sharing prompts where that gives other numbers, or an error, for this model."""
+        # What holds with gradients holds without.
+        self._compared |= {torch.is_grad_enabled(), False}
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        actions = probe(vocabulary, self.suppress_ids, self.device)
+
+        def score(shared: bool, actions: Actions) -> Tensor:
+            prefixes = self._prefixes(queries) if shared else None
+            return self.log_probs(EncodedPrompt(queries, prefixes), actions).logp_BGT
+
+        try:
+            reason = why_different(self.model, partial(score, True), partial(score, False), actions)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a model's own code raises in the shared pass
+            score(False, actions)  # a model that fails in both ways says so itself
+            reason = f"it raises {type(error).__name__}: {str(error).splitlines()[0]}"
+        if self._logs_why_not(reason):
+            self.shared_prompt = False
 
     @torch.no_grad()
     def sample(
@@ -227,6 +255,7 @@ class HFPolicy(Policy[EncodedPrompt]):
         for query in queries:
             try:
                 inputs, next_position = self._build([query])
+                self._check_window(inputs["input_ids"].shape[1])
                 found.append(encode_prompt(self.model, inputs, next_position, self.recompute))
             except SharingUnsupported as reason:
                 self._logs_why_not(str(reason))
@@ -238,7 +267,23 @@ class HFPolicy(Policy[EncodedPrompt]):
         """Inputs with their positions, and the position that follows each prompt."""
         inputs = self.inputs(queries)
         inputs["position_ids"], next_position = self.positions(inputs)
+        self._check_length(inputs["input_ids"].shape[1])
         return inputs, next_position
+
+    def _check_window(self, prompt: int) -> None:
+        window = attention_window(self.model.config.get_text_config())
+        if window is not None and prompt + self.max_completion > window:
+            raise SharingUnsupported(f"its layers attend to the last {window} tokens only")
+
+    def _check_length(self, prompt: int) -> None:
+        limit = length_limit(self.model.config.get_text_config())
+        if limit is not None and prompt + self.max_completion > limit:
+            raise ValueError(
+                f"a prompt of {prompt} tokens and a completion of up to {self.max_completion} go "
+                f"beyond {limit}, where this model's rotary positions change with the length: what "
+                "is drawn would not be what is scored; lower rollout.max_prompt or "
+                "rollout.max_completion"
+            )
 
     def _build_whole(
         self, queries: Sequence[Query], chosen: list[int], ids_NT: Tensor, mask_NT: Tensor

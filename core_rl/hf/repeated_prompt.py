@@ -35,7 +35,13 @@ def draw_with_copies(
     """Draw one candidate of each row; see `core_rl.hf.generation.decode`."""
     with last_logits_only(model):
         out = model(**inputs, use_cache=True)
-    cache, mask = out[cache_name(model)], inputs["attention_mask"]
+    name = cache_name(model)
+    if name not in out:
+        raise ValueError(
+            f"{type(model).__name__} keeps a state instead of keys and values: only models that "
+            "attend in every layer can be trained here"
+        )
+    cache, mask = out[name], inputs["attention_mask"]
     return decode(model, cache, out.logits[:, -1], mask, next_position_N, sampling)
 
 

@@ -1,0 +1,104 @@
+"""Does a prompt that is encoded once give what copies of it give?
+
+Some models have structure in the mask, in the cache or in the positions that the shared path does
+not see: bidirectional prefixes, small windows, learned prefixes.  They run without an error and
+give other numbers.  So a policy compares both ways once, on its first prompt, before it relies on
+sharing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core_rl.types import Actions
+
+Score = Callable[[Actions], Tensor]
+
+# Mean gap of log-probs, nats, and relative gap of a gradient.  Models that share agree to 1e-5 in
+# float32; healthy ones in half precision to .06, those that do not by 1.9 and more.
+LIMITS = {torch.float64: (2e-4, 1e-2), torch.float32: (2e-4, 1e-2)}
+HALF_LIMITS = (0.2, 0.5)
+SMALL = 2_000_000_000  # parameters up to which a gradient is compared: two passes keep everything
+
+
+def probe(vocabulary: int, suppressed: Tensor, device: torch.device) -> Actions:
+    """Two candidates of three tokens that may be drawn; no random number is used."""
+    allowed = torch.ones(vocabulary, dtype=torch.bool, device=device)
+    allowed[suppressed[suppressed < vocabulary]] = False
+    ids = allowed.nonzero().flatten()
+    chosen = ids[torch.linspace(0, len(ids) - 1, 6, device=device).long()]
+    ids_BGT = chosen.view(1, 2, 3)
+    return Actions(ids_BGT, torch.ones_like(ids_BGT, dtype=torch.bool))
+
+
+def why_different(model: Any, shared: Score, copied: Score, actions: Actions) -> str | None:
+    """Compare both ways of scoring; None if they agree.
+
+    Args:
+        model: whose parameters the gradient is taken of, where gradients are on.
+        shared: log-probs of candidates after the prompt that was encoded once.
+        copied: the same with a copy of the prompt for each.
+        actions: what is scored.
+    """
+    dtype = next(model.parameters()).dtype
+    half = dtype not in LIMITS or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled()
+    values_limit, gradient_limit = HALF_LIMITS if half else LIMITS[dtype]
+    parameter = _first_trained(model) if torch.is_grad_enabled() else None
+    with torch.set_grad_enabled(parameter is not None):
+        ours, ours_slope = _scored(shared, actions, parameter)
+        theirs, theirs_slope = _scored(copied, actions, parameter)
+    gap = float((ours - theirs).abs().mean())
+    if not gap <= values_limit:  # NaN, too
+        return f"log-probs would differ by {gap:.2g} nats from those after copies of the prompt"
+    if ours_slope is None or theirs_slope is None:
+        return None
+    apart = float((ours_slope - theirs_slope).norm() / theirs_slope.norm().clamp(min=1e-12))
+    if not apart <= gradient_limit:
+        return f"gradients would differ by {apart:.0%} from those through copies of the prompt"
+    return None
+
+
+def _scored(
+    score: Score, actions: Actions, parameter: nn.Parameter | None
+) -> tuple[Tensor, Tensor | None]:
+    logp = score(actions).float()
+    if parameter is None or not logp.requires_grad:
+        return logp.detach(), None
+    (slope,) = torch.autograd.grad(logp.sum(), [parameter], allow_unused=True)
+    return logp.detach(), None if slope is None else slope.float()
+
+
+def _first_trained(model: Any) -> nn.Parameter | None:
+    """A parameter that the gradient of a whole pass reaches last; None in large models."""
+    if sum(p.numel() for p in model.parameters()) > SMALL:
+        return None
+    layers = model.get_decoder().parameters()
+    return next((p for p in layers if p.requires_grad and p.dim() == 2), None)
+
+
+def length_limit(config: Any) -> int | None:
+    """Tokens beyond which rotary positions change with the length of the sequence; None if never.
+
+    Beyond it the keys of a prompt depend on how much follows, so drawing token by token and scoring
+    in one pass are two distributions, whatever is shared.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = rope.values() if all(isinstance(one, dict) for one in rope.values()) else [rope]
+    found = []
+    for one in kinds:
+        if one.get("rope_type") in ("dynamic", "longrope"):
+            original = one.get("original_max_position_embeddings")
+            original = original or getattr(config, "original_max_position_embeddings", None)
+            found.append(int(original or config.max_position_embeddings))
+    return min(found, default=None)
+
+
+def attention_window(config: Any) -> int | None:
+    """Tokens that a layer attends to at most; None where it is all of them."""
+    names = ("sliding_window", "keep_window_size", "attention_window_size")
+    found = [int(size) for name in names if (size := getattr(config, name, None))]
+    return min(found, default=None)
