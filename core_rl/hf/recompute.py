@@ -128,3 +128,13 @@ class _Recipe:
 def _forget(recipe: _Recipe | None) -> None:
     if recipe is not None:
         recipe.result = None
+
+
+def checkpoint_activations(model: Any, reentrant: bool = False) -> None:
+    """Switch activation checkpointing on for a `PreTrainedModel`, under the name that its release has.
+
+    Older releases call it `gradient_checkpointing_enable`; later ones warn of that name.
+    """
+    new = getattr(model, "activation_checkpointing_enable", None)
+    enable = model.gradient_checkpointing_enable if new is None else new
+    enable({"use_reentrant": reentrant})

@@ -29,9 +29,8 @@ from core_rl.run.callbacks import (
     TrainLog,
     write_policy,
 )
-from core_rl.run.csv_rows import EarlierRows
 from core_rl.run.examine import examine_policy
-from core_rl.run.resume import ResumePoint, resume_point
+from core_rl.run.resume import EarlierRows, ResumePoint, resume_point
 from core_rl.run.shards import check_shards
 from core_rl.run.signals import saving_first
 from core_rl.run.strategies import trainer_kwargs

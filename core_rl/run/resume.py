@@ -8,6 +8,7 @@ checksums); DeepSpeed's is a folder that holds another, `checkpoint`, and is sea
 
 from __future__ import annotations
 
+import csv
 import logging
 import shutil
 import zipfile
@@ -19,6 +20,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 
 from core_rl.hardware import mean_over_ranks
 from core_rl.loop.module import GroupPolicyModule
@@ -28,6 +30,7 @@ from core_rl.sealed import damage, seal, sync
 log = logging.getLogger(__name__)
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
+ROWS = Path("csv", "metrics.csv")  # of the figures of each step
 
 
 class ResumePoint(Callback):
@@ -182,3 +185,30 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+class EarlierRows(Callback):
+    """Put the rows of the run that is resumed before those of this one.
+
+    Lightning begins the file anew, also in the same folder.  Rows of steps that are made again are
+    left out.
+
+    Args:
+        run: folder of the run that is resumed; its file is read here.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.rows: list[dict[str, str]] = []
+        if (run / ROWS).is_file():
+            with (run / ROWS).open(newline="", encoding="utf-8") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if (row["step"] or "").isdigit()]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger) and trainer.is_global_zero:
+                earlier = [
+                    {name: value for name, value in row.items() if value}
+                    for row in self.rows
+                    if int(row["step"]) < trainer.global_step
+                ]
+                logger.experiment.metrics[:0] = earlier

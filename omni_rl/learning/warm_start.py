@@ -21,7 +21,7 @@ from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
 from core_rl.files import alone
 from core_rl.fingerprint import fingerprint
 from core_rl.hardware import is_main_process, of_main, wait_for_all
-from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.hf.recompute import checkpoint_activations
 from core_rl.loop.batches import shuffled_batches
 from core_rl.objective.curriculum import Phase
 from core_rl.run.callbacks import write_policy

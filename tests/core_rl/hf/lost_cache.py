@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.generation import cache_name
+from core_rl.hf.recompute import checkpoint_activations
 from tests.core_rl.hf.text_policy import build_model
 
 

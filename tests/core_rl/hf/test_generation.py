@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.generation import (
     cache_name,
     generation_mode,
     last_logits_only,
     log_softmax_masked,
 )
+from core_rl.hf.recompute import checkpoint_activations
 from tests.core_rl.hf.lost_cache import checkpointed
 from tests.core_rl.hf.text_policy import QUERIES, build_model, build_policy
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.policy import HFPolicy
+from core_rl.hf.recompute import checkpoint_activations
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import (
     QUERIES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn.functional import gelu, linear, silu
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core_rl.hf.policy import HFPolicy
-from core_rl.hf.recompute import operations_again
+from core_rl.hf.recompute import checkpoint_activations, operations_again
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import (
     QUERIES,
@@ -142,3 +143,30 @@ def own_forward(layer: Any) -> Iterator[Any]:
     layer.forward = layer.forward
     yield layer.forward
     del layer.forward
+
+
+class OldName:
+    """As models of older releases are called."""
+
+    asked: Any = None
+
+    def gradient_checkpointing_enable(self, options: dict[str, bool]) -> None:
+        self.asked = options
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_every_layer_is_computed_again(reentrant: bool) -> None:
+    model: Any = build_policy().model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpoint_activations(model, reentrant)
+    layers = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+    assert layers and all(layer.gradient_checkpointing for layer in layers)
+    options = [layer._gradient_checkpointing_func.keywords for layer in layers]
+    assert options == [{"use_reentrant": reentrant}] * len(layers)
+
+
+def test_releases_that_know_the_older_name_only() -> None:
+    model = OldName()
+    checkpoint_activations(model)
+    assert model.asked == {"use_reentrant": False}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.hf.recompute import checkpoint_activations
 from core_rl.hf.shared_attention import SharingUnsupported
 from core_rl.hf.shared_prompt import encode_prompt, has_plain_head, why_not_shared
 from core_rl.types import Actions

@@ -19,7 +19,6 @@ from core_rl.objective.mismatch import mismatch_weights
 from core_rl.servers.rollout_engine import Chat, Drawing, EngineSampler
 from core_rl.servers.vllm import VLLMServer
 from core_rl.types import Actions
-from tests.core_rl.hf.engine_server import EngineServer, serving
 from tests.core_rl.hf.text_policy import (
     QUERIES,
     TextPolicy,
@@ -28,6 +27,7 @@ from tests.core_rl.hf.text_policy import (
     gradients,
     with_adapters,
 )
+from tests.core_rl.servers.engine_server import EngineServer, serving
 from tests.core_rl.toy import grpo, module_of, phases
 
 

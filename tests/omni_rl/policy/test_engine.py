@@ -22,7 +22,7 @@ from omni_rl.data.media import load_clip
 from omni_rl.data.record import Record
 from omni_rl.policy.engine import ChatWriter, build_sampler
 from omni_rl.policy.policy import OmniPolicy
-from tests.core_rl.hf.engine_server import serving
+from tests.core_rl.servers.engine_server import serving
 
 Build = Callable[..., OmniPolicy]
 CPU = HardwareConfig()

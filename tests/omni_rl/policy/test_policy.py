@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-from core_rl.hf.checkpointing import checkpoint_activations
+from core_rl.hf.recompute import checkpoint_activations
 from core_rl.types import Actions
 from omni_rl.config import Blank, LoraConfig
 from omni_rl.data.record import Record

@@ -17,9 +17,9 @@ from core_rl.doctor.hf import checks
 from core_rl.doctor.hf.checks import Trainer, check_policy, diagnose
 from core_rl.doctor.hf.parity import Case, Drawn, unpadded_rows
 from core_rl.doctor.hf.prompt_checks import template_findings, tokenizer_findings
-from core_rl.hf.checkpointing import checkpoint_activations
 from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.generation import cache_name, generation_mode
+from core_rl.hf.recompute import checkpoint_activations
 from tests.core_rl.hf.lost_cache import checkpointed, release_loses_it
 from tests.core_rl.hf.text_policy import QUERIES, build_model, build_policy, byte_tokenizer
 
