@@ -189,7 +189,7 @@ class OmniDataConfig:
     generated: bool = True  # made by `omni_rl.data.scenes`; real data otherwise
     shifted: bool = False  # draw test clips from the unseen range of generator settings
     test_path: str = ""  # real data: held-out records (IntentBench's qa.json, say)
-    test_root: str = ""
+    test_root: str = ""  # folder of its media, in paths.data or else the working folder
     val_path: str = ""
     val_root: str = ""
     on_bad_record: OnBadRecord = OnBadRecord.error

@@ -2,14 +2,18 @@
 
 Social-IQ 2.0: one question a line with `qid, q, vid_name, a0..a3, answer_idx`.  Its `ts` (the
 seconds that the question is about) is not used: as in the published training the whole clip is.
+Some of its qids stand for several questions; all but the first get an id by their content.
 EMER: HumanOmniV2's file (already in the record format, labels under `clean_list`), or R1-Omni's
 conversations.  Video-R1: both files; the reasoning under `process` becomes part of the solution.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -23,11 +27,7 @@ from omni_rl.data.record_files import Reading, collect, read_entries, write_reco
 log = logging.getLogger(__name__)
 
 LETTERS = "ABCD"
-SOCIAL_IQ_FOLDERS = (
-    "",
-    "video",
-    "videos",
-)  # inside the media folder, of its clips
+SOCIAL_IQ_FOLDERS = ("", "video", "videos")  # inside the media folder, of its clips
 CATEGORIES = {
     **{word: word.capitalize() for word in ("why", "how", "what", "when")},
     **dict.fromkeys(("who", "whose", "whom", "which"), "Who/Which"),
@@ -70,16 +70,23 @@ def convert(
     except ValueError as error:
         known = [member.value for member in RawKind]
         raise ValueError(f"kind={kind!r}: expected one of {known}") from error
-    source, root = Path(source), Path(media_root)
-    reading = collect(
-        source,
-        read_entries(source),
-        lambda entry: _record(raw_kind, entry, root),
-        Skips(on_bad_record),
-    )
-    write_records(out, reading.records, root)
+    reading = read_raw(raw_kind, Path(source), Path(media_root), on_bad_record)
+    write_records(out, reading.records, Path(media_root))
     log.info("%s: %d %s records written to %s", source, len(reading.records), kind, out)
     return reading
+
+
+def read_raw(kind: RawKind, source: Path, root: Path, on_bad_record: OnBadRecord) -> Reading:
+    """Read a raw file as records; `root` is the folder of its media.
+
+    Raises:
+        FileNotFoundError: the raw file or a media file is missing.
+        ValueError: a bad line, or nothing left.
+    """
+    entries = read_entries(source)
+    if kind is RawKind.social_iq:
+        entries = _with_own_ids(entries)
+    return collect(source, entries, lambda entry: _record(kind, entry, root), Skips(on_bad_record))
 
 
 def social_category(question: str) -> str:
@@ -88,6 +95,18 @@ def social_category(question: str) -> str:
         if word in CATEGORIES:
             return CATEGORIES[word]
     return "Other"
+
+
+def _with_own_ids(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Give a further question under a known qid an id by its content."""
+    seen: dict[object, str] = {}
+    for entry in entries:
+        qid = entry.raw.get("qid")
+        content = json.dumps(entry.raw, sort_keys=True)
+        if seen.setdefault(qid, content) != content:
+            digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+            entry = replace(entry, raw={**entry.raw, "qid": f"{qid}-{digest}"})
+        yield entry
 
 
 def _record(kind: RawKind, entry: Entry, root: Path) -> Record:

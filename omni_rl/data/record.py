@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ PROBLEM_TYPES = (
     "instruction",  # ours: `answer` is the exact text wanted
 )
 MODALITIES = ("video", "image", "audio")
+CLIPS = ("videos", "video")  # folders of clips beside the questions of a download
 ID_KEYS = ("id", "problem_id", "qid")
 
 
@@ -233,6 +234,16 @@ def _option_letter(option: str, index: int) -> str:
     return named.group(1) if named else chr(ord("A") + index)
 
 
+def same_option(letters: Sequence[str], options: Sequence[str]) -> bool:
+    """Whether two letters name one text: some published questions list the right answer twice."""
+    texts = {
+        _option_letter(option, index): _NAMED.sub("", option.strip(), count=1).strip()
+        for index, option in enumerate(options)
+    }
+    found = [texts.get(one) for one in letters]
+    return bool(found[0]) and len(set(found)) == 1
+
+
 def _inside_tags(text: str) -> str:
     """Return the text inside `<answer>`, or the whole text without that tag."""
     tagged = _ANSWER.search(text)
@@ -290,10 +301,16 @@ def _media(entry: Entry, data_root: Path) -> dict[str, tuple[Path, ...]]:
 
 def _paths(entry: Entry, value: object, data_root: Path) -> tuple[Path, ...]:
     names = value if isinstance(value, list) else [value] if value else []
-    paths = [data_root / name for name in names if isinstance(name, str) and name]
+    paths = [_placed(data_root, name) for name in names if isinstance(name, str) and name]
     if len(paths) < len(names):
         raise ValueError(f"{entry.origin}: media {value!r}; expected a file name or a list of them")
     return tuple(paths)
+
+
+def _placed(root: Path, name: str) -> Path:
+    """Return the file of a name: in the folder, or in its `videos`, where IntentBench has its."""
+    places = [root / name, *(root / folder / name for folder in CLIPS)]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _stored(path: Path, data_root: Path) -> str:

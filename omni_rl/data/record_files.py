@@ -1,8 +1,8 @@
 """Files of records in the HumanOmniV2 format.
 
-A file is a JSON list (`.json`) or has one JSON object a line (`.jsonl`).  IntentBench's `qa.json`
-and Video-R1's files have the same keys.  Ours add `facts` (what is true in a generated clip) and
-`category`.
+A file is a JSON list or has one JSON object a line; both are found under the names `.json` and
+`.jsonl`.  IntentBench's `qa.json` and Video-R1's files have the same keys.  Ours add `facts` (what
+is true in a generated clip) and `category`.
 
 A record that cannot be used is an error that names file, record and cure, or it is skipped and
 counted.  The published reader silently trains on another record instead.
@@ -179,7 +179,8 @@ def read_entries(path: Path) -> Iterator[Entry]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
-    if path.suffix == ".json":
+    # A list, or one object a line: told by the content, not by the name.
+    if text.lstrip()[:1] == "[" or (path.suffix == ".json" and not _in_lines(text)):
         try:
             rows = json.loads(text)
         except json.JSONDecodeError as error:
@@ -197,6 +198,15 @@ def read_entries(path: Path) -> Iterator[Entry]:
             yield _entry(f"{path}:{number}", json.loads(line))
         except json.JSONDecodeError as error:
             yield Entry(f"{path}:{number}", {}, f"not JSON ({error.msg}); mend or drop the line")
+
+
+def _in_lines(text: str) -> bool:
+    """Whether the first line is a whole object and not the only one."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return isinstance(json.loads(first), dict) and bool(rest.strip())
+    except json.JSONDecodeError:
+        return False
 
 
 def _entry(origin: str, row: object) -> Entry:

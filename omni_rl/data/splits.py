@@ -201,5 +201,8 @@ def _held_out(
     file = Path(path)
     if base is not None and not file.is_absolute():
         file = base / file
-    reading = read_file(file, root or None, "", data.on_bad_record)
+    folder = Path(root) if root else None
+    if folder is not None and base is not None and (base / folder).is_dir():
+        folder = base / folder
+    reading = read_file(file, folder, "", data.on_bad_record)
     return keep_decodable(reading.records[:limit], data.on_bad_record).records

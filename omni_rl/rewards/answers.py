@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from omni_rl.data.record import Record
+from omni_rl.data.record import Record, same_option
 from omni_rl.rewards.lexicon import units
 
 TAGS = ("context", "think", "answer")
@@ -130,7 +130,8 @@ def _labels(text: str) -> list[str]:
 
 
 def _choice(given: str, truth: str, record: Record) -> float:
-    return float(letter(given, record.options) == letter(truth, record.options))
+    ours, theirs = letter(given, record.options), letter(truth, record.options)
+    return float(ours == theirs or same_option((ours, theirs), record.options))
 
 
 def _choices(given: str, truth: str, record: Record) -> float:

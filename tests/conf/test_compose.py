@@ -31,6 +31,7 @@ NEEDS = {
     "omni_demo": ["video=clip.mp4", "question='Who waves?'"],
     "hf_doctor": ["path=folder"],
     "sa2va_segment": ["image=picture.png"],
+    "prepare_data": ["dataset=emer", "raw=download", "out=data"],
     "stage4_people_focus": ["paths.data=data"],
     "sa2va_annotations": ["paths.data=data"],
     "sa2va_folders": ["paths.data=data"],
@@ -38,6 +39,7 @@ NEEDS = {
 # Groups that only some experiments have.
 INSIDE = {
     "answerer": "lever_beams",
+    "dataset": "prepare_data",
     "ppo": "sa2va_reward_net",
     "scale": "sa2va_reward_net",
     "worlds": "lever",
@@ -90,6 +92,7 @@ def test_every_option_composes(group: str, option: str) -> None:
         return
     plus = "+" if group == "ratios" else ""
     inside = [f"+exp={INSIDE[group]}"] if group in INSIDE else []
+    inside += NEEDS.get(INSIDE.get(group, ""), [])
     composed(*inside, f"{plus}{group}={option}", *NEEDS.get(option, []))
 
 
