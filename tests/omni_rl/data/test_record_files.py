@@ -223,6 +223,18 @@ def test_a_broken_list_is_an_error_even_when_skipping(folder: Path) -> None:
         read_file(path)
 
 
+def test_a_list_and_lines_are_told_by_content_not_by_name(folder: Path) -> None:
+    lines = write_lines(folder / "lines.json", GOOD | {"qid": 1}, GOOD | {"qid": 2})
+    whole = folder / "list.jsonl"
+    whole.write_text(json.dumps([GOOD | {"qid": 1}, GOOD | {"qid": 2}], indent=1))
+    for path in (lines, whole):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+        assert [record.id for record in read_file(path).records] == ["1", "2"]
+    lines.write_text(f'{json.dumps(GOOD)}\n{{"problem": \n')
+    with pytest.raises(ValueError, match=r"lines\.json:2: not JSON"):
+        read_file(lines)
+
+
 def test_ids_are_unique(folder: Path) -> None:
     path = write_lines(folder / "two.jsonl", GOOD | {"qid": "q"}, GOOD | {"qid": "q"})
     with pytest.raises(ValueError, match=r"two\.jsonl:2 \(record 'q'\): id is taken by .*:1;"):

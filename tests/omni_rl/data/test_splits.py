@@ -185,6 +185,15 @@ def test_the_size_of_the_test_limits_real_records_where_it_is_set(
     assert got == {2: 2, None: 5}
 
 
+def test_the_folder_of_the_test_is_looked_for_in_the_data(
+    real: OmniDataConfig, sizes: TrainerConfig
+) -> None:
+    folder = Path(real.test_root)
+    within = replace(real, test_path=f"{folder.name}/social_test.jsonl", test_root=folder.name)
+    paths = PathsConfig(data=str(folder.parent))
+    assert len(load_test(within, replace(sizes, test_size=2), paths, seed=0)) == 2
+
+
 def test_held_out_records_without_a_general_source_are_named(
     real: OmniDataConfig, sizes: TrainerConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

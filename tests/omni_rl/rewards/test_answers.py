@@ -86,6 +86,12 @@ def test_each_problem_type(problem_type: str, truth: str, given: str, reward: fl
     assert score_answer(question(problem_type, truth), text) == pytest.approx(reward)
 
 
+def test_the_right_text_under_two_letters_is_right_under_both() -> None:
+    twice = question("multiple choice", "B", options=("A. sad", "B. happy", "C. calm", "D. happy"))
+    given = {letter: score_answer(twice, f"<answer>{letter}</answer>") for letter in "ABCDE"}
+    assert given == {"A": 0.0, "B": 1.0, "C": 0.0, "D": 1.0, "E": 0.0}
+
+
 @pytest.mark.parametrize(
     ("given", "score"),
     [
