@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from core_rl import secrets
 from core_rl.run.signals import REQUEUE, TerminatedError, terminable
+from experiments import mishaps
 from experiments.schema import ConfigError, UnknownKeyError
 from experiments.usage import is_offered
 
@@ -95,8 +96,8 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
         if isinstance(error, SystemExit):
             error = RuntimeError(f"a part of this run called sys.exit({error.code!r})")
         told = secrets.scrub("".join(traceback.format_exception(error)))
-        with (folder / "train.log").open("a", encoding="utf-8") as log:
-            log.write(told)
+        with suppress(OSError), (folder / "train.log").open("a", encoding="utf-8") as log:
+            log.write(told)  # the error may be that of a full disk
         if SHOW_TRACEBACKS:
             raise
         if isinstance(error, CONFIG_ERRORS):
@@ -105,6 +106,8 @@ def reported_job(folder: Path, in_batch: bool) -> Iterator[None]:
             line, code = str(error), 3
             if not in_batch:
                 line = "\n".join([f"unhealthy, see {folder / 'health.json'}", *_diagnosis(error)])
+        elif (mishap := mishaps.told(error)) is not None:
+            line, code = f"{mishap} (traceback: {folder / 'train.log'})", 1
         elif isinstance(error, USER_ERRORS):
             line, code = f"{_one_line(str(error))} (traceback: {folder / 'train.log'})", 1
         else:  # not the user's mistake: show where

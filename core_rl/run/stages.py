@@ -42,9 +42,10 @@ def run_stage(
     # All processes of a run make a stage together; only the main one takes the lock.
     free = done.is_file() or not is_main_process()
     with nullcontext() if free else alone(folder, folder.with_name(f".{folder.name}.lock")):
-        if done.is_file():
+        figures = _figures(done)
+        if figures is not None:
             log.info("stage %s: done before, %s", name, folder)
-            return folder, _figures(done)
+            return folder, figures
         log.info("stage %s: into %s", name, folder)
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
@@ -52,9 +53,16 @@ def run_stage(
         seconds = time.monotonic() - began
         write_json(done, {"seconds": seconds, "figures": figures})
         log.info("stage %s: %.0f s", name, seconds)
-    return folder, _figures(done)
+    return folder, figures
 
 
-def _figures(done: Path) -> dict[str, float]:
-    kept = json.loads(done.read_text(encoding="utf-8"))["figures"]
-    return {name: float("nan") if value is None else value for name, value in kept.items()}
+def _figures(done: Path) -> dict[str, float] | None:
+    """What a finished stage kept; None if it is not finished, or, with a warning, damaged."""
+    if not done.is_file():
+        return None
+    try:
+        kept = json.loads(done.read_text(encoding="utf-8"))["figures"]
+        return {name: float("nan") if value is None else value for name, value in kept.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s is damaged (%s): the stage is run again", done, error)
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def _append(path: Path, missing: Sequence[int], make: Make) -> None:
     told = time.monotonic()
     with path.open("a", encoding="utf-8") as lines:
         for count, (query, record) in enumerate(make(missing), 1):
-            lines.write(json.dumps({"query": query, "record": record}) + "\n")
+            line = {"query": query, "record": record, "crc32": _crc(query, record)}
+            lines.write(json.dumps(line) + "\n")
             lines.flush()  # so that the line survives a kill of the process
             if time.monotonic() - told > _EVERY:
                 told = time.monotonic()
@@ -81,21 +83,26 @@ def _append(path: Path, missing: Sequence[int], make: Make) -> None:
 def read_shards(folder: Path) -> dict[int, Json]:
     """Read the lines of all shards; an incomplete last line is left out.
 
-    Raises:
-        ValueError: another line is not a record.
+    So are damaged lines, with a warning: their queries are missing then, and made again.
     """
     found: dict[int, Json] = {}
     for path in sorted(folder.glob("part-*.jsonl")):
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         for number, line in enumerate(lines[:-1], 1):  # complete lines end with a line break
             try:
                 entry = json.loads(line)
-                found[int(entry["query"])] = entry["record"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}, line {number}: not a record ({error}); delete the file and run again"
-                ) from error
+                query, record = int(entry["query"]), entry["record"]
+                if "crc32" in entry and entry["crc32"] != _crc(query, record):
+                    raise ValueError("its checksum differs")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                log.warning("%s, line %d: damaged (%s); it is made again", path, number, error)
+                continue
+            found[query] = record
     return found
+
+
+def _crc(query: int, record: Json) -> int:
+    return zlib.crc32(json.dumps([query, record], sort_keys=True).encode())
 
 
 def _drop_half_line(path: Path) -> None:

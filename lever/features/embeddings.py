@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import pickle
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -17,24 +18,43 @@ from core_rl.files import atomically
 
 log = logging.getLogger(__name__)
 
-ROWS, IDS = "rows", "ids"
+ROWS, IDS, CRC = "rows", "ids", "crc32"
 
 
 def cached_rows(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
     """Read rows [N, D] from the cache, or make and store them.
 
-    `key` is a fingerprint of everything that the rows depend on; it names the file.
-
-    Raises:
-        ValueError: the file exists and cannot be read.
+    `key` is a fingerprint of everything that the rows depend on; it names the file.  A file that is
+    damaged is made again.
     """
     path = folder / f"{key}.safetensors"
-    if not path.is_file():
-        rows_ND = make()
-        with atomically(path) as beside:
-            save_file({ROWS: rows_ND.contiguous()}, beside)
-        log.info("embeddings: %d rows of %d into %s", *rows_ND.shape, path)
-    return _tensors(path, (ROWS,))[ROWS]
+    kept = _kept_rows(path) if path.is_file() else None
+    if kept is not None:
+        return kept
+    rows_ND = make().contiguous()
+    with atomically(path) as beside:
+        save_file({ROWS: rows_ND}, beside, {CRC: _crc(rows_ND)})
+    log.info("embeddings: %d rows of %d into %s", *rows_ND.shape, path)
+    return _tensors(path, (ROWS,))[ROWS]  # mapped into memory, and shared with other processes
+
+
+def _kept_rows(path: Path) -> Tensor | None:
+    """Rows of the cache; None, with a warning, if their checksum is another one."""
+    try:
+        with safe_open(path, "pt") as file:
+            rows_ND: Tensor = file.get_tensor(ROWS)
+            noted = (file.metadata() or {}).get(CRC)
+    except SafetensorError as error:
+        log.warning("%s is damaged (%s) and made again", path, error)
+        return None
+    if noted not in (None, _crc(rows_ND)):
+        log.warning("%s is damaged (its checksum differs) and made again", path)
+        return None
+    return rows_ND
+
+
+def _crc(rows_ND: Tensor) -> str:
+    return str(zlib.crc32(rows_ND.contiguous().view(torch.uint8).numpy().data))
 
 
 def write_embeddings(path: str | Path, ids: Sequence[int], rows_ND: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -76,13 +77,25 @@ def test_a_shard_outside_the_queries_is_an_error(
         fill_shard(tmp_path, QUERIES, start, end, Maker())
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
-    fill_shard(tmp_path, QUERIES, 0, None, Maker())
+@pytest.mark.parametrize("damage", ["cut", "nested", "another record"])
+def test_a_damaged_line_is_named_and_its_record_made_again(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = fill_shard(tmp_path, QUERIES, 0, None, Maker())
     [path] = tmp_path.glob("*.jsonl")
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([lines[0], "{]\n", *lines[2:]]))
-    with pytest.raises(ValueError, match="line 2: not a record"):
-        read_shards(tmp_path)
+    entry = json.loads(lines[1])
+    changed = {
+        "cut": "{]",
+        "nested": "[" * 100_000,
+        "another record": json.dumps({**entry, "record": {"other": 1}}),
+    }
+    path.write_text("".join([lines[0], changed[damage] + "\n", *lines[2:]]))
+    assert entry["query"] not in read_shards(tmp_path)
+    assert "line 2: damaged" in caplog.text
+    again = Maker()
+    assert fill_shard(tmp_path, QUERIES, 0, None, again) == whole
+    assert again.made == [entry["query"]]
 
 
 def test_two_that_make_one_shard_at_once_make_it_once(tmp_path: Path) -> None:

@@ -29,6 +29,20 @@ def test_rows_are_made_once_and_read_memory_mapped(tmp_path: Path) -> None:
         assert str(tmp_path / "cache" / "key.safetensors") in maps.read_text()
 
 
+@pytest.mark.parametrize("damage", ["torn", "flipped"])
+def test_damaged_rows_are_made_again(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = torch.arange(60.0).view(20, 3)
+    cached_rows(tmp_path, "key", lambda: rows)
+    [path] = tmp_path.iterdir()
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] if damage == "torn" else data[:-9] + b"x" + data[-8:])
+    assert torch.equal(cached_rows(tmp_path, "key", lambda: rows + 1), rows + 1)
+    assert f"{path} is damaged" in caplog.text
+    assert torch.equal(cached_rows(tmp_path, "key", lambda: rows), rows + 1)
+
+
 def test_what_fails_leaves_no_file(tmp_path: Path) -> None:
     def make() -> Tensor:
         raise RuntimeError("out of memory")
