@@ -131,7 +131,7 @@ def _forget(recipe: _Recipe | None) -> None:
 
 
 def checkpoint_activations(model: Any, reentrant: bool = False) -> None:
-    """Switch activation checkpointing on for a `PreTrainedModel`, under the name that its release has.
+    """Switch activation checkpointing on for a model, under the name that its release has.
 
     Older releases call it `gradient_checkpointing_enable`; later ones warn of that name.
     """
