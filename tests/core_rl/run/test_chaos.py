@@ -1,18 +1,18 @@
 """Kills at aimed and at random moments: the run that goes on ends like the uninterrupted one.
 
-The run is a forked copy of this process, so that each kill costs a second.  `make chaos` does the
+The runs are forks of one process, so that each kill costs a second.  `make chaos` does the
 same with whole experiments.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,12 @@ from core_rl.run import callbacks, checkpoint_io, resume, run_folder
 from core_rl.run.resume import has_resume_point
 from core_rl.run.signals import REQUEUE, TerminatedError, terminable
 from tests.core_rl.run.test_resume import samples, trained
+from tests.limits import HUNG
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has torch")
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["lightning.pytorch", "pandas", "tests.core_rl.run.test_resume"])
 
 SETUP = "reused"
 # What is called while files are written: (owner, name of the function), and at which call.
@@ -42,21 +46,26 @@ AIMED: dict[str, tuple[Any, str, int]] = {
 }
 
 
-def forked(work: Callable[[], None]) -> int:
-    """Run a copy of this process; return its exit code, negative for a signal."""
-    number = os.fork()
-    if number == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except TerminatedError:
-            code = REQUEUE
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+def forked(work: Callable[..., None], *args: Any) -> int:
+    """Run a function in a fork of a process that has imported all; return its exit code.
+
+    A fork of this process would hang where earlier tests have started threads.
+    """
+    process = FORKS.Process(target=coded, args=(work, *args))
+    process.start()
+    process.join(HUNG)
+    if process.is_alive():
+        process.kill()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def coded(work: Callable[..., None], *args: Any) -> None:
+    """Call a function; SIGTERM ends it with the code that ends a command."""
+    try:
+        work(*args)
+    except TerminatedError:
+        os._exit(REQUEUE)
 
 
 def logits(folder: Path) -> Path:
@@ -70,8 +79,9 @@ def go(folder: Path) -> None:
     torch.save(module.policy.logits.detach(), logits(folder))
 
 
-def killed_at(folder: Path, owner: Any, name: str, call: int) -> None:
+def killed_at(folder: Path, moment: str) -> None:
     """Die at a call of a function."""
+    owner, name, call = AIMED[moment]
     original, calls = getattr(owner, name), 0
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -99,12 +109,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """The uninterrupted run, and how long it took."""
     folder = tmp_path_factory.mktemp("whole")
     began = time.monotonic()
-    assert forked(lambda: go(folder)) == 0
+    assert forked(go, folder) == 0
     return folder, time.monotonic() - began
 
 
 def same_end(folder: Path, whole: Path) -> None:
-    assert forked(lambda: go(folder)) == 0
+    assert forked(go, folder) == 0
     assert torch.equal(torch.load(logits(folder)), torch.load(logits(whole)))
     pd.testing.assert_frame_equal(samples(folder), samples(whole))
     kept, wanted = (one / "checkpoints" for one in (folder, whole))
@@ -114,7 +124,7 @@ def same_end(folder: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize("moment", list(AIMED))
 def test_an_aimed_kill(moment: str, whole: tuple[Path, float], tmp_path: Path) -> None:
-    assert forked(lambda: killed_at(tmp_path, *AIMED[moment])) == -signal.SIGKILL
+    assert forked(killed_at, tmp_path, moment) == -signal.SIGKILL
     same_end(tmp_path, whole[0])
 
 
@@ -127,6 +137,6 @@ def test_kills_at_random_moments(
     rng = random.Random(f"{number}{turn}")
     for _ in range(3):
         seconds = rng.random() * whole[1]
-        code = forked(lambda seconds=seconds: killed_after(tmp_path, seconds, number))
+        code = forked(killed_after, tmp_path, seconds, number)
         assert code in (0, -signal.SIGKILL if number is signal.SIGKILL else REQUEUE)
     same_end(tmp_path, whole[0])
