@@ -8,8 +8,7 @@ It follows GRPO (Shao et al. 2024, arXiv 2402.03300) and differs where practice 
 - Old log-probs come from the sampler, so that the ratio before the first update can be checked.
   The reference is taken at the start of each phase.
 - Candidates are drawn inside `training_step`: the loss differentiates through the prompt that was
-  encoded for drawing.  Rollouts that are used more than once come through the loader
-  (`core_rl.loop.batches`).
+  encoded for drawing.  Those that are used more than once come through `core_rl.loop.batches`.
 - RCE (reward-weighted cross entropy over candidates) is a phase of the same loop.  Supervised
   fine-tuning is RCE with one candidate.
 
@@ -198,10 +197,11 @@ class GroupPolicyModule(L.LightningModule):
                 with torch.no_grad():
                     at_one = self.policy.log_probs(rollout.prompt, rollout.group.actions)
             found = self.phase_loss.grpo(rollout.group, scores, temperature, at_one)
-        total, units, stats = found
         # Divide by the units of the optimiser step, and log.
+        total, units, stats = found
         loss = total / self.denominator.add(float(units), self.device)
-        self._note({f"train/{name}": float(v) for name, v in {**stats, "loss": loss}.items()})
+        stats |= {"loss": loss.item()}
+        self._note({f"train/{name}": float(value) for name, value in stats.items()})
         self._log_noted()
         return self.guard.spread(loss, scores.logp_BGT) + zero
 
