@@ -47,13 +47,17 @@ def stage4(metrics: Metrics) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name in HEADLINE:
-        if f"diff/{name}" not in metrics:
+        if f"after/{name}" not in metrics:
             continue
+        # A start may state nothing that could be judged: no value, of 0 records.
         sides = [
-            f"{number(metrics[f'{side}/{name}'])} ({metrics[f'{side}/{name}_n']:.0f})"
+            f"{number(metrics.get(f'{side}/{name}'))} ({metrics.get(f'{side}/{name}_n') or 0:.0f})"
             for side in ("before", "after")
         ]
-        lines.append(row(name, *sides, *difference(metrics, f"diff/{name}")))
+        compared = f"diff/{name}" in metrics
+        lines.append(
+            row(name, *sides, *(difference(metrics, f"diff/{name}") if compared else "???"))
+        )
     lines += [
         "",
         "| accuracy of | value | trained policy above it [95 %] | detectable | by seed |",

@@ -38,7 +38,13 @@ log = logging.getLogger(__name__)
 Config = Mapping[Any, Any]
 
 SUFFIXES = (".json", ".jsonl", ".yaml", ".yml", ".safetensors", ".npz", ".csv", ".parquet", ".mp4")
-MADE = ("output", "output_path", "out", "cache", "log_path")  # fields that name what a run will write
+MADE = (
+    "output",
+    "output_path",
+    "out",
+    "cache",
+    "log_path",
+)  # fields that name what a run will write
 
 
 def before_run(config: Config, folder: Path) -> bool:

@@ -64,6 +64,13 @@ def test_a_table_holds_the_figures_of_its_run(root: Path, capsys: pytest.Capture
     assert "stage4=" in capsys.readouterr().out
 
 
+def test_a_start_that_states_nothing_keeps_its_row(root: Path) -> None:
+    silent = {key: value for key, value in stage4_metrics().items() if "/grounded" not in key}
+    silent |= {"after/grounded_focus": 1.0, "after/grounded_focus_n": 40}
+    readme.main([f"stage4={run_folder(root / 'silent', silent)}", f"--root={root}"])
+    assert "| grounded_focus | ? (0) | 1.000 (40) | ? | ? | ? |" in (root / "README.md").read_text()
+
+
 def test_filling_again_replaces(root: Path) -> None:
     folder = run_folder(root / "run", stage4_metrics())
     for _ in range(2):
