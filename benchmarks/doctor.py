@@ -150,7 +150,7 @@ def measure(steps: int, prompt: int) -> dict[str, float]:
         curriculum=CurriculumConfig(),
         loss=LossConfig(),
         rollout=RolloutConfig(),
-        trainer=TrainerConfig(progress=False, val_every=10**6, checkpoint_every=10**6),
+        trainer=TrainerConfig(progress=False, val_every=10**6, checkpoint_every=0),
         hardware=HardwareConfig(),
         logger=LoggerConfig(kind="none"),
         paths=PathsConfig(),

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from core_rl.run.strategies import backend
 log = logging.getLogger(__name__)
 
 GRACE = 20.0  # seconds in which a process may end by itself after another one has failed
+SOON = 5.0  # seconds in which a process ends that is about to
 CHILD = "PEOPLE_FOCUS_PARENT"  # process id of the first process, in the environment of the others
 
 
@@ -69,6 +70,8 @@ def together(hardware: HardwareConfig, folder: Path) -> Iterator[Path]:
         dist.barrier()
     except TerminatedError:
         for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(SOON)  # one that trained has saved together with this one
             child.terminate()
         raise
     except Exception as error:
