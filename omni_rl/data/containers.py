@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,8 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SIZE_FACTOR = 28  # pixels on a side of one visual token: two merged patches of 14
 MAX_ASPECT = 200  # Qwen's processor refuses frames beyond it
+CUT_SECONDS = 0.5  # a file that ends this much before its header says is cut short
+STILL_CODECS = frozenset({"mjpeg", "png", "bmp", "webp"})  # of cover pictures
 SMALL_PIXELS = 256 * 256  # below it, decoder threads cost more than they save
 
 
@@ -72,7 +75,7 @@ def read_video(path: Path, config: MediaConfig) -> tuple[np.ndarray, float, np.n
     with _opened(path) as container:
         if not container.streams.video:
             raise ValueError(f"{path}: holds no video; a sound file belongs under `audio`")
-        video = container.streams.video[0]
+        video = _video_of(container)
         pixels = video.codec_context.width * video.codec_context.height
         video.codec_context.thread_count = 1 if pixels <= SMALL_PIXELS else 0
         indices, fps = choose_frames(_frame_times(container, path), config)
@@ -80,12 +83,11 @@ def read_video(path: Path, config: MediaConfig) -> tuple[np.ndarray, float, np.n
         frames = _FrameTaker(indices, path, config)
         sound = _SoundTaker(container, config)
         streams = [video, *container.streams.audio[:1]]
-        for packet in container.demux(streams):
-            for frame in packet.decode():
-                if isinstance(frame, av.VideoFrame):
-                    frames.take(frame)
-                elif isinstance(frame, av.AudioFrame):
-                    sound.take(frame)
+        for frame in _decoded(container.demux(streams), path):
+            if isinstance(frame, av.VideoFrame):
+                frames.take(frame)
+            elif isinstance(frame, av.AudioFrame):
+                sound.take(frame)
         return frames.stacked(), fps, sound.waveform()
 
 
@@ -98,10 +100,9 @@ def read_audio(path: Path, config: MediaConfig) -> np.ndarray:
     with _opened(path) as container:
         sound = _SoundTaker(container, config)
         if container.streams.audio:
-            for packet in _whole(container, path):
-                for frame in packet.decode():
-                    if isinstance(frame, av.AudioFrame):
-                        sound.take(frame)
+            for frame in _decoded(_whole(container, path), path):
+                if isinstance(frame, av.AudioFrame):
+                    sound.take(frame)
         waveform_S = sound.waveform()
         if waveform_S is None:
             raise ValueError(f"{path}: holds no sound; leave it out of the record's `audio`")
@@ -151,17 +152,50 @@ def _opened(path: Path) -> Iterator[InputContainer]:
         ) from error
 
 
+def _video_of(container: InputContainer) -> av.VideoStream:
+    """Return the first video that is no cover picture; of covers alone the first."""
+    videos = container.streams.video
+
+    def is_cover(stream: av.VideoStream) -> bool:
+        attached = bool(stream.disposition & Disposition.attached_pic)
+        return attached or stream.codec_context.name in STILL_CODECS
+
+    return min(videos, key=is_cover)
+
+
+def _decoded(packets: Iterable[av.Packet], path: Path) -> Iterator[object]:
+    """Yield frames; packets that the decoder refuses are left out and counted, as decord does."""
+    refused = 0
+    for packet in packets:
+        try:
+            yield from packet.decode()
+        except InvalidDataError:
+            refused += 1
+    if refused:
+        log.warning("%s: %d packets could not be decoded and are left out", path, refused)
+
+
 def _whole(container: InputContainer, path: Path) -> Iterator[av.Packet]:
     """Yield every packet, and raise if any is missing at the end of the file."""
+    end, corrupt = 0.0, False
     counts = dict.fromkeys((stream.index for stream in container.streams), 0)
     # The index of some formats grows while reading, so the header's numbers are taken first.
     promised = {stream.index: len(stream.index_entries) for stream in container.streams}
     for packet in container.demux():
         if packet.size:
             counts[packet.stream.index] += 1
-        if packet.is_corrupt:
-            raise ValueError(f"{path}: cut short inside a packet; copy the file again")
+            corrupt = packet.is_corrupt
+        if packet.pts is not None and packet.time_base:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         yield packet
+    if corrupt:  # in the middle it is damage that decoders get over
+        raise ValueError(f"{path}: cut short inside a packet; copy the file again")
+    # Matroska and WebM have no index to count by; their header says how long they are.
+    promised_end = (container.duration or 0) / av.time_base
+    if "matroska" in container.format.name and end < promised_end - CUT_SECONDS:
+        raise ValueError(
+            f"{path}: cut short: {end:.1f} of {promised_end:.1f} s are there; copy the file again"
+        )
     for index, count in counts.items():
         if count < promised[index]:
             raise ValueError(
@@ -172,7 +206,7 @@ def _whole(container: InputContainer, path: Path) -> Iterator[av.Packet]:
 
 def _frame_times(container: InputContainer, path: Path) -> np.ndarray:
     """Return the times of the video's frames (N,) in seconds, in order of display."""
-    video = container.streams.video[0]
+    video = _video_of(container)
     ticks = [
         packet.dts if packet.pts is None else packet.pts  # AVI stores decoding times only
         for packet in _whole(container, path)
@@ -192,21 +226,22 @@ def choose_frames(times_N: np.ndarray, config: MediaConfig) -> tuple[list[int], 
         config: `fps` and `max_frames` (an odd one is lowered by one).
 
     Returns:
-        Indices into `times_N`, even in number (the last repeated where need be), and the rate in
-        frames a second that they stand for.
+        Indices into `times_N`, even in number, and the rate in frames a second that they stand for.
+        As in Qwen's reader an odd number is lowered; at least two frames are taken, of a single one
+        the same twice.
     """
     total = len(times_N)
     interval = float(np.median(np.diff(times_N))) if total > 1 else 1.0 / config.fps
     seconds = float(times_N[-1] - times_N[0]) + max(interval, 1e-6)
-    wanted = max(1, round(seconds * config.fps))
-    count = min(wanted, config.max_frames // 2 * 2, total)
+    wanted = math.floor(seconds * config.fps + 1e-6)
+    count = max(2, min(wanted, config.max_frames, total) // 2 * 2)
     targets = np.linspace(times_N[0], times_N[-1], count)
     right = np.clip(np.searchsorted(times_N, targets), 1, max(total - 1, 1))
     left = right - 1
     right = np.minimum(right, total - 1)
     nearer = np.where(targets - times_N[left] < times_N[right] - targets, left, right)
     indices = [int(index) for index in nearer]
-    return indices + indices[-1:] * (count % 2), count / seconds
+    return indices, min(count, total) / seconds
 
 
 class _FrameTaker:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-_NAMED = re.compile(r"\(?([A-Z])[).:]")  # an option that begins with its letter
+# An option that begins with its letter; "U.S. flag" does not.
+NAMED = re.compile(r"\(?([A-Z])[).:](?![A-Z]\.)")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 CHOICE_TYPES = ("multiple choice", "emer_ov_mc")  # answered by letters of `options`
 PROBLEM_TYPES = (
@@ -208,7 +209,7 @@ def _lettered(record: Record) -> Record:
     letters = {
         option: _option_letter(option, index)
         for index, option in enumerate(record.options)
-        if not _NAMED.match(option.strip())
+        if not NAMED.match(option.strip())
     }
     if not letters:
         return record
@@ -230,14 +231,14 @@ def _lettered(record: Record) -> Record:
 
 def _option_letter(option: str, index: int) -> str:
     """Return the letter that an option begins with, or that of its place in the list."""
-    named = _NAMED.match(option.strip())
+    named = NAMED.match(option.strip())
     return named.group(1) if named else chr(ord("A") + index)
 
 
 def same_option(letters: Sequence[str], options: Sequence[str]) -> bool:
     """Whether two letters name one text: some published questions list the right answer twice."""
     texts = {
-        _option_letter(option, index): _NAMED.sub("", option.strip(), count=1).strip()
+        _option_letter(option, index): NAMED.sub("", option.strip(), count=1).strip()
         for index, option in enumerate(options)
     }
     found = [texts.get(one) for one in letters]

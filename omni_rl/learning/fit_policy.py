@@ -23,7 +23,7 @@ from core_rl.objective.rewards import WeightedReward
 from core_rl.run.fit import Hooks, fit, keep_chosen
 from core_rl.run.run_folder import cpu_seconds
 from core_rl.types import Batch, Group, RewardTable
-from omni_rl.data.record import Record
+from omni_rl.data.record import Record, media_of
 from omni_rl.data.splits import Splits
 from omni_rl.doctor.gate import gate
 from omni_rl.policy.engine import build_sampler
@@ -173,6 +173,8 @@ class Training:
                 "id": record.id,
                 "source": record.source,
                 "prompt": policy.builder.question(record),
+                "answer": record.answer,
+                "media": ";".join(map(str, (p for ps in media_of(record).values() for p in ps))),
             },
             callbacks=[clock, *callbacks],
             examine=gate(settings.data_mix.blank, settings.rollout.engine.kind is EngineKind.vllm),

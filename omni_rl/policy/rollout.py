@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from core_rl.hardware import over_ranks
 from omni_rl.data.record import Record
+from omni_rl.policy.placeholders import PLACEHOLDERS
 from omni_rl.policy.policy import OmniPolicy
 
 log = logging.getLogger(__name__)
@@ -48,8 +51,26 @@ def describe_first(policy: OmniPolicy, record: Record) -> str:
         f"record {record.id} from {record.origin}",
         *(f"{turn['role']}: {turn['content']}" for turn in policy.builder.conversation(record)),
         f"tensors: {media}, use_audio_in_video={inputs['use_audio_in_video']}",
-        f"prompt: {policy.tokenizer.decode(ids)}",
-        f"ids: {ids.tolist()}",
-        f"mask: {inputs['attention_mask'][0].tolist()}",
+        f"prompt: {folded_text(policy.tokenizer.decode(ids))}",
+        f"ids: {folded(ids.tolist())}",
+        f"mask: {folded(inputs['attention_mask'][0].tolist())}",
     ]
     return "\n".join(lines)
+
+
+def folded_text(prompt: str) -> str:
+    """Write a run of one placeholder as its number: `<|VIDEO|> x 4,032`."""
+
+    def count(run: re.Match[str]) -> str:
+        return f"{run.group(1)} x {len(run.group()) // len(run.group(1)):,}"
+
+    return re.sub(rf"({'|'.join(map(re.escape, PLACEHOLDERS.values()))})\1+", count, prompt)
+
+
+def folded(numbers: Sequence[int]) -> str:
+    """Write numbers with runs of four or more as `1 x 4,032`."""
+    parts: list[str] = []
+    for number, run in itertools.groupby(numbers):
+        length = len(list(run))
+        parts += [f"{number} x {length:,}"] if length > 3 else [str(number)] * length
+    return f"[{', '.join(parts)}]"

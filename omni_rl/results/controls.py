@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig
 from core_rl.hardware import prepare
 from core_rl.objective.rewards import ShuffledReward, WeightedReward
 from omni_rl.config import Blank, OmniDataConfig
@@ -29,6 +29,7 @@ from omni_rl.learning.fit_policy import Spent, Training, imitates, quiet
 from omni_rl.learning.warm_start import learning_policy
 from omni_rl.policy.rollout import greedy_texts
 from omni_rl.rewards.answers import score_answer
+from omni_rl.rewards.rules import judgeable
 from omni_rl.rewards.scores import score_records
 from omni_rl.settings import Settings
 
@@ -169,7 +170,7 @@ def _supervised(
 
 
 def _shuffled_rewards(training: Training, budget: float) -> dict[str, float]:
-    return _by_reward(training, ShuffledReward.from_config(training.settings.reward))
+    return _by_reward(training, ShuffledReward.from_config(_reward(training)))
 
 
 def _blank_media(training: Training, budget: float) -> dict[str, float]:
@@ -177,7 +178,11 @@ def _blank_media(training: Training, budget: float) -> dict[str, float]:
     training.policy.blank(Blank.all)
     blanked = replace(settings, data_mix=replace(settings.data_mix, blank=Blank.all))
     own = replace(training, settings=blanked)
-    return _by_reward(own, WeightedReward.from_config(settings.reward))
+    return _by_reward(own, WeightedReward.from_config(_reward(training)))
+
+
+def _reward(training: Training) -> RewardConfig:
+    return judgeable(training.settings.reward, training.splits.train)
 
 
 def _by_reward(training: Training, reward: WeightedReward) -> dict[str, float]:

@@ -20,6 +20,7 @@ from omni_rl.learning.warm_start import check_start, learning_policy
 from omni_rl.policy.policy import known_checkpoint
 from omni_rl.policy.rollout import describe_first, greedy_texts
 from omni_rl.results.controls import check_controls, check_solutions
+from omni_rl.rewards.rules import judgeable
 from omni_rl.rewards.scores import majority_texts, score_records
 from omni_rl.settings import Settings
 
@@ -58,11 +59,12 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     Raises:
         ValueError: a setting, record or start model with which the run could not learn.
     """
-    reward = WeightedReward.from_config(settings.reward)  # its faults must show at the start
+    WeightedReward.from_config(settings.reward)  # its faults must show at the start
     prepare(settings.hardware, seed)
     splits = load_splits(
         settings.data_mix, settings.trainer, settings.paths, seed, imitates(settings.curriculum)
     )
+    reward = WeightedReward.from_config(judgeable(settings.reward, splits.train))
     check_solutions(settings.trainer.controls, splits.train)
     policy = learning_policy(settings, seed)
     numbers: dict[str, float] = {}

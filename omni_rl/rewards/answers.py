@@ -15,15 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from omni_rl.data.record import Record, same_option
+from omni_rl.data.record import NAMED, Record, same_option
 from omni_rl.rewards.lexicon import units
 
 TAGS = ("context", "think", "answer")
 INSTRUCTION = "instruction"
 _TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")
 _LABEL_END = re.compile("[,;\uff0c\u3001\uff1b]")
-_YES = {"yes", "true", "\u662f"}
-_NO = {"no", "false", "\u5426", "\u4e0d"}
+_YES = {"yes", "yeah", "yep", "yup", "true", "\u662f"}
+_NO = {"no", "nope", "nah", "false", "\u5426", "\u4e0d"}
+# A written word: up to the next space, Chinese by character.
+_WRITTEN = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
 # Bounds of mean relative accuracy: 1 - c for c = .5 to .95 in steps of .05, as in IntentBench.
 _ERROR_BOUNDS = np.float32(1) - np.array([k / 100 for k in range(50, 100, 5)], dtype=np.float32)
 
@@ -81,7 +83,7 @@ def letter(text: str, options: Sequence[str]) -> str:
     if bare:
         return bare.group(1)
     for option in options:
-        named = re.match(r"\(?([A-Z])[).:]", option.strip())
+        named = NAMED.match(option.strip())
         if named and text == option.strip():
             return named.group(1)
     return text
@@ -102,8 +104,11 @@ def token_f1(given: str, truth: str) -> float:
 
 
 def word_error_rate(given: str, truth: str) -> float:
-    """Edits over words of the truth (Chinese: characters), 0 when equal, may exceed 1."""
-    ours, theirs = units(given), units(truth)
+    """Edits over words of the truth (Chinese: characters), 0 when equal, may exceed 1.
+
+    Words are cut at spaces, so case and marks count: `C` is not `C++`, `3-4=7` is not `3+4=7`.
+    """
+    ours, theirs = _WRITTEN.findall(given), _WRITTEN.findall(truth)
     if not theirs:
         return float(len(ours) > 0)
     row = list(range(len(ours) + 1))

@@ -5,17 +5,22 @@ Each is a `core_rl.types.Reward`.  `score` judges one text and is what evaluatio
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from core_rl.config import RewardConfig
 from core_rl.types import Actions
 from omni_rl.data.record import Record
 from omni_rl.rewards.answers import INSTRUCTION, TAGS, score_answer, tag_parts
 from omni_rl.rewards.grounding import Grounder, grounding_f1, share_true
 from omni_rl.rewards.lexicon import units
 from omni_rl.rewards.people import HALF, PeopleWords
+
+log = logging.getLogger(__name__)
 
 Values = list[list[float | None]]
 
@@ -118,6 +123,22 @@ class Grounding(Rule):
         """Judge one text, in [0, 1]."""
         statements = self.grounder(text, record.facts)
         return grounding_f1(statements, record.facts) if self.recall else share_true(statements)
+
+
+def judgeable(config: RewardConfig, records: Iterable[Record]) -> RewardConfig:
+    """Leave out `Grounding` where no record has facts, as in real data: it could judge nothing."""
+    target = f"{Grounding.__module__}.{Grounding.__name__}"
+    known = any(record.facts for record in records)
+    idle = {name for name, one in config.functions.items() if one.get("_target_") == target}
+    if known or not idle or idle == set(config.functions):
+        return config
+    log.info("reward %s is left out: no record has facts to judge by", ", ".join(sorted(idle)))
+    parts = ("functions", "weights", "spans", "ranges")
+    kept: dict[str, Any] = {
+        part: {name: value for name, value in getattr(config, part).items() if name not in idle}
+        for part in parts
+    }
+    return replace(config, **kept)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from omni_rl.doctor.gate import gate, joined, media_findings, probe_records
 from omni_rl.doctor.media_probes import Probe
 from omni_rl.learning.warm_start import learning_policy
 from omni_rl.policy.policy import OmniPolicy
+from omni_rl.rewards.rules import judgeable
 from omni_rl.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def _one_step(
     )
     module = GroupPolicyModule(
         policy,
-        WeightedReward.from_config(settings.reward),
+        WeightedReward.from_config(judgeable(settings.reward, records)),
         Curriculum.resolve(CurriculumConfig(), 1, 1),
         replace(
             settings,

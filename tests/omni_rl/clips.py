@@ -83,3 +83,26 @@ def faststart(source: Path, path: Path) -> Path:
                 packet.stream = streams[packet.stream.index]
                 new.mux(packet)
     return path
+
+
+def matroska_file(path: Path, seconds: int, cover: bool = False) -> Path:
+    """Write a moving square at 8 fps as Matroska or WebM; a cover picture may come first."""
+    frames = moving_square(8 * seconds)
+    with av.open(str(path), "w") as container:
+        if cover:
+            front = container.add_stream("mjpeg", rate=1)
+            front.width = front.height = 112
+            front.pix_fmt = "yuvj420p"
+        codec = "libvpx" if path.suffix == ".webm" else "libx264"
+        video = container.add_stream(codec, rate=8, options={"g": "4"})
+        video.width, video.height, video.pix_fmt = 112, 112, "yuv420p"
+        if cover:
+            still = np.full((112, 112, 3), 255, np.uint8)
+            frame = av.VideoFrame.from_ndarray(still, format="rgb24").reformat(format="yuvj420p")
+            container.mux(front.encode(frame))
+            container.mux(front.encode(None))
+        for picture in frames:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    return path

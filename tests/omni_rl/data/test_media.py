@@ -27,6 +27,7 @@ from omni_rl.data.media import (
 from tests.omni_rl.clips import (
     clip_file,
     faststart,
+    matroska_file,
     moving_square,
     sound_file,
     tone,
@@ -98,8 +99,9 @@ def test_frames_shrink_to_multiples_of_28(clip: Path) -> None:
         (4.0, 8, [0, 2, 5, 7], 4.0),
         (8.0, 4, [0, 2, 5, 7], 4.0),
         (8.0, 5, [0, 2, 5, 7], 4.0),  # an odd limit is lowered
-        (3.0, 8, [0, 4, 7, 7], 3.0),  # an odd number repeats the last
-        (0.5, 8, [0, 0], 1.0),
+        (3.0, 8, [0, 7], 2.0),  # an odd number is lowered, as Qwen's reader does
+        (5.9, 8, [0, 2, 5, 7], 4.0),
+        (0.5, 8, [0, 7], 2.0),  # two at least
     ],
 )
 def test_frames_are_chosen_evenly(
@@ -109,6 +111,50 @@ def test_frames_are_chosen_evenly(
     indices, sampled = choose_frames(times_N, MediaConfig(fps=fps, max_frames=max_frames))
     assert indices == expected
     assert sampled == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+@pytest.mark.parametrize("kept", [1.0, 0.6])
+def test_a_cut_matroska_is_found_by_the_length_in_its_header(
+    tmp_path: Path, suffix: str, kept: float
+) -> None:
+    """It has no index: what is left reads like a shorter clip."""
+    path = matroska_file(tmp_path / f"long.{suffix}", seconds=4)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: round(kept * len(whole))])
+    if kept == 1.0:
+        check_media(path, "video")
+        assert len(load_clip(path, FULL).frames_THWC) == 8
+        return
+    for read in (lambda: check_media(path, "video"), lambda: load_clip(path, FULL)):
+        with pytest.raises(ValueError, match=r"cut short: \d\.\d of 4\.0 s are there"):
+            read()
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    path = matroska_file(tmp_path / "covered.mkv", seconds=2, cover=True)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "mjpeg"
+    frames = load_clip(path, FULL).frames_THWC
+    assert len(frames) == 8
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1  # it moves
+
+
+def test_packets_that_cannot_be_decoded_are_left_out(
+    tmp_path: Path, long_clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "damaged.mp4"
+    with av.open(str(long_clip)) as container:
+        packets = [one for one in container.demux(container.streams.video[0]) if one.size]
+        places = [(one.pos, one.size) for one in packets[10:13]]
+    damaged = bytearray(long_clip.read_bytes())
+    for position, size in places:
+        assert position is not None
+        damaged[position : position + size] = (bytes(range(1, 256)) * (size // 255 + 1))[:size]
+    path.write_bytes(damaged)
+    clip = load_clip(path, FULL)
+    assert len(clip.frames_THWC) == 8
+    assert "could not be decoded" in caplog.text
 
 
 def test_a_single_picture_is_a_clip_of_two_equal_frames(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from core_rl.config import OnBadRecord
 from omni_rl.data.record import CHOICE_TYPES, PROBLEM_TYPES, Record
 from omni_rl.data.record_files import keep_decodable, read_file, read_records, write_records
-from omni_rl.rewards.answers import score_answer
+from omni_rl.rewards.answers import letter, score_answer
 from tests.omni_rl.clips import clip_file, sound_file
 
 SOLUTION = "<context>a man waves</context><think>he greets</think><answer>B</answer>"
@@ -233,6 +233,14 @@ def test_a_list_and_lines_are_told_by_content_not_by_name(folder: Path) -> None:
     lines.write_text(f'{json.dumps(GOOD)}\n{{"problem": \n')
     with pytest.raises(ValueError, match=r"lines\.json:2: not JSON"):
         read_file(lines)
+
+
+def test_a_flag_has_no_letter(folder: Path) -> None:
+    flags = GOOD | {"options": ["U.S. flag", "U.K. flag"], "answer": "U.K. flag", "solution": ""}
+    [found] = read_file(write_lines(folder / "flags.jsonl", flags)).records
+    assert (found.options, found.answer) == (("A. U.S. flag", "B. U.K. flag"), "B")
+    assert letter("U.K. flag", found.options) == "U.K. flag"
+    assert letter("B. U.K. flag", found.options) == "B"
 
 
 def test_ids_are_unique(folder: Path) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from omni_rl.config import Blank
-from omni_rl.policy.rollout import batched, describe_first, greedy_texts
+from omni_rl.policy.rollout import (
+    batched,
+    describe_first,
+    folded,
+    folded_text,
+    greedy_texts,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +41,18 @@ def test_the_first_look_shows_everything_the_policy_is_given(policy, records, re
     for option in asked.options:
         assert option in shown
     inputs = policy.collate([asked])
-    assert str(inputs["input_ids"][0].tolist()) in shown
-    assert str(inputs["attention_mask"][0].tolist()) in shown
+    assert f"ids: {folded(inputs['input_ids'][0].tolist())}" in shown
+    assert f"mask: [1 x {inputs['attention_mask'].sum():,}]" in shown
     assert "'pixel_values_videos'" in shown and "'input_features'" in shown
     assert "use_audio_in_video=False" in shown
-    assert shown.count("<|VIDEO|>") == int((inputs["input_ids"] == video_id(policy)).sum())
+    videos = int((inputs["input_ids"] == video_id(policy)).sum())
+    assert f"<|VIDEO|> x {videos:,}<" in shown and shown.count("<|VIDEO|>") == 1
+
+
+def test_runs_of_placeholders_are_folded() -> None:
+    prompt = f"<|vision_bos|>{'<|VIDEO|>' * 4032}<|vision_eos|><|AUDIO|>"
+    assert folded_text(prompt) == "<|vision_bos|><|VIDEO|> x 4,032<|vision_eos|><|AUDIO|>"
+    assert folded([7, 1, 1, 1, 2, 2, 2, 2]) == "[7, 1, 1, 1, 2 x 4]"
 
 
 def video_id(policy) -> int:

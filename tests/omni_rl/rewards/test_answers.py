@@ -55,7 +55,13 @@ ANSWERS = [
     ("numerical", "3", "three", 0.0),
     ("numerical", "3", "nan", 0.0),
     ("OCR", "stop here now please", "stop here now please", 1.0),
-    ("OCR", "stop here now please", "Stop there now please", 0.75),  # one edit in four
+    ("OCR", "stop here now please", "stop there now please", 0.75),  # one edit in four
+    ("OCR", "STOP here", "stop here", 0.5),  # case and marks are part of what is written
+    ("OCR", "x^{2}-1", "x 2 1", 0.0),
+    ("OCR", "3+4=7", "3-4=7", 0.0),
+    ("OCR", "C++", "C", 0.0),
+    ("OCR", "x^{2}-1", " x^{2}-1 ", 1.0),
+    ("OCR", "\u51fa\u53e3", "\u5165\u53e3", 0.5),  # Chinese by character
     ("OCR", "stop", "go on and on", 0.0),  # more edits than words
     ("free-form", "the man waves", "a man waves", 2 * 2 / 6),
     ("free-form", "the man waves", "nothing", 0.0),
@@ -74,6 +80,9 @@ ANSWERS = [
     ("judge", "Yes", "yes.", 1.0),
     ("judge", "Yes", "No", 0.0),
     ("judge", "No", "yes and no", 0.0),
+    ("judge", "No", "Nope", 1.0),
+    ("judge", "Yes", "Nope.", 0.0),
+    ("judge", "Yes", "Yeah", 1.0),
     ("judge", "Yes", "", 0.0),
     ("instruction", "ready", "ready", 1.0),
     ("instruction", "ready", "ready.", 0.0),

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from core_rl.config import RewardConfig
 from core_rl.types import Actions
 from omni_rl.data import scenes
 from omni_rl.data.record import Record
-from omni_rl.rewards.rules import Accuracy, Format, Grounding, PeopleFocus, Repetition
+from omni_rl.rewards.rules import (
+    Accuracy,
+    Format,
+    Grounding,
+    PeopleFocus,
+    Repetition,
+    judgeable,
+)
 
 FACTS = {"colour": "red", "voice": "calm", "gesture": "waves"}
 HONEST = "a person in red waves, the voice sounds calm, two people talk"
@@ -205,3 +213,16 @@ def test_the_scenery_of_the_embedded_world_earns_nothing() -> None:
     weak = [pair for family in scenes.FAMILIES for pair in generated(family, scenes.WEAK)]
     scores = [PeopleFocus().score(item, text) for item, text in weak]
     assert np.mean([score for score in scores if score is not None]) < 0.3
+
+
+def test_grounding_is_left_out_where_nothing_is_known() -> None:
+    functions = {
+        "accuracy": {"_target_": "omni_rl.rewards.rules.Accuracy"},
+        "grounding": {"_target_": "omni_rl.rewards.rules.Grounding", "recall": True},
+    }
+    config = RewardConfig(functions, {"accuracy": 2.0, "grounding": 0.5})
+    assert judgeable(config, [record(facts=False), record()]) is config
+    kept = judgeable(config, [record(facts=False)])
+    assert (list(kept.functions), kept.weights) == (["accuracy"], {"accuracy": 2.0})
+    alone = RewardConfig({"grounding": functions["grounding"]}, {"grounding": 1.0})
+    assert judgeable(alone, [record(facts=False)]) is alone  # a warning is better than nothing
