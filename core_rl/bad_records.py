@@ -15,7 +15,7 @@ class Skips:
     """Raises what is wrong with a record, or counts it and names the first few in the log."""
 
     def __init__(self, on_bad_record: OnBadRecord) -> None:
-        self._raises = on_bad_record is OnBadRecord.error
+        self._raises = OnBadRecord(on_bad_record) is OnBadRecord.error  # also as text
         self.messages: list[str] = []
 
     @property

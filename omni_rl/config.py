@@ -25,6 +25,8 @@ class MediaConfig:
     max_frames: int = 32
     min_pixels: int = 3136  # of a frame, after resizing to multiples of 28
     max_pixels: int = 50176
+    max_picture_pixels: int | None = None  # of a picture; null = max_pixels
+    max_sound: float | None = None  # seconds of a sound that are heard; null = all
     sample_rate: int = 16000  # Hz, mono
     # True: audio tokens interleaved with video tokens in 2-second chunks; False: audio as an item
     # of its own after the video.  One value for processor, generation and log-probs.
@@ -41,6 +43,14 @@ class MediaConfig:
             self.min_pixels,
             f"from 784 (28 x 28) to max_pixels={self.max_pixels}",
         )
+        pictures, sound = self.max_picture_pixels, self.max_sound
+        require(
+            pictures is None or pictures >= self.min_pixels,
+            "model.media.max_picture_pixels",
+            pictures,
+            f"null or at least min_pixels={self.min_pixels}",
+        )
+        require(sound is None or sound > 0, "model.media.max_sound", sound, "null or above 0")
 
 
 @dataclass

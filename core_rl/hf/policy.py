@@ -304,12 +304,19 @@ class HFPolicy(Policy[EncodedPrompt]):
             rows.append(tuple(self.tokenizer.batch_decode(kept, skip_special_tokens=True)))
         return replace(actions, texts=tuple(rows))
 
+    @property
+    def end_id(self) -> int:
+        """The stop id that closes a given text: the tokenizer's own, else the first."""
+        own = self.tokenizer.eos_token_id
+        stops: list[int] = self.stop_ids.tolist()
+        return own if own in stops else stops[0]
+
     def actions_from_texts(self, texts: Sequence[Sequence[str]]) -> Actions:
-        """Tokenise given candidates (`texts[b][g]`), each closed with the first stop id.
+        """Tokenise given candidates (`texts[b][g]`), each closed as `end_id` says.
 
         All queries must have the same number of candidates.
         """
-        stop = int(self.stop_ids[0])
+        stop = self.end_id
         rows = [
             [*self.tokenizer(text, add_special_tokens=False)["input_ids"], stop]
             for group in texts

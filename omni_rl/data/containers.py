@@ -122,7 +122,8 @@ def read_image(path: Path, config: MediaConfig) -> np.ndarray:
         raise ValueError(
             f"{path}: cannot be read as a picture ({error}); copy it again, or leave it out"
         ) from error
-    height, width = smart_resize(image.height, image.width, config.min_pixels, config.max_pixels)
+    limit = config.max_picture_pixels or config.max_pixels
+    height, width = smart_resize(image.height, image.width, config.min_pixels, limit)
     return np.array(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -295,6 +296,8 @@ class _SoundTaker:
         self._samples: int | None = None
         if stream is not None and stream.duration and stream.time_base:
             self._samples = round(stream.duration * stream.time_base * config.sample_rate)
+        heard = config.max_sound
+        self._heard = None if heard is None else round(heard * config.sample_rate)
 
     def take(self, frame: av.AudioFrame | None) -> None:
         self._chunks += [part.to_ndarray().mean(0) for part in self._resampler.resample(frame)]
@@ -305,5 +308,5 @@ class _SoundTaker:
             self.take(None)
         if not self._chunks:
             return None
-        waveform_S = np.concatenate(self._chunks)[: self._samples]
+        waveform_S = np.concatenate(self._chunks)[: self._samples][: self._heard]
         return waveform_S if len(waveform_S) else None

@@ -10,6 +10,10 @@ from typing import Any
 
 # An option that begins with its letter; "U.S. flag" does not.
 NAMED = re.compile(r"\(?([A-Z])[).:](?![A-Z]\.)")
+# Tokens that the models' tokenizers never read as text.
+SPECIAL = re.compile(
+    r"<\|(?:VIDEO|AUDIO|IMAGE|(?:audio|vision)_(?:bos|eos|pad)|im_start|im_end|endoftext)\|>"
+)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 CHOICE_TYPES = ("multiple choice", "emer_ov_mc")  # answered by letters of `options`
 PROBLEM_TYPES = (
@@ -128,6 +132,7 @@ def check_record(record: Record) -> None:
             f"{record.where}: problem_type={record.problem_type!r}; expected one of "
             f"{', '.join(PROBLEM_TYPES)}"
         )
+    _check_texts(record)
     if not record.answer:
         raise ValueError(
             f"{record.where}: answer and the <answer> of solution are empty; nothing can be judged"
@@ -183,6 +188,26 @@ def record_json(record: Record, data_root: Path) -> dict[str, Any]:
     if record.facts:
         row["facts"] = dict(record.facts)
     return row
+
+
+def _check_texts(record: Record) -> None:
+    """Refuse special tokens in texts: they would stand for media, or end a turn."""
+    for name, text in (
+        ("problem", record.problem),
+        ("options", "\n".join(record.options)),
+        ("solution", record.solution),
+    ):
+        if special := SPECIAL.search(text):
+            raise ValueError(
+                f"{record.where}: {name} holds {special.group()}, a special token of the model; "
+                "write it in other words"
+            )
+    twice = {str(path) for path in record.audios} & {str(path) for path in record.videos}
+    if twice:
+        raise ValueError(
+            f"{record.where} lists {sorted(twice)} under videos and audios; the sound of a clip is "
+            "read from the clip, so leave it out of audios"
+        )
 
 
 def _check_choice(record: Record) -> None:

@@ -189,7 +189,7 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
     """Make a group of one candidate a record, its solution with weight 1: RCE is supervision then.
 
     Raises:
-        ValueError: a record has no solution.
+        ValueError: a record has no solution, or one with a token that is never drawn.
     """
     for record in records:
         if not record.solution:
@@ -197,6 +197,13 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
                 f"{record.where}: no solution to imitate; supervised training needs one"
             )
     actions = policy.actions_from_texts([[record.solution] for record in records])
+    never = torch.isin(actions.ids_BGT, policy.suppress_ids) & actions.mask_BGT
+    for record, ids, wrong in zip(records, actions.ids_BGT, never, strict=True):
+        if wrong.any():
+            raise ValueError(
+                f"{record.where}: its solution holds {policy.tokenizer.decode(ids[wrong][:1])}, "
+                "which the policy can never draw: the loss would be infinite; take it out"
+            )
     shape = actions.mask_BGT.shape[:2]
     return Group(
         queries=records,
@@ -210,6 +217,16 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
 def quiet(trainer: TrainerConfig) -> TrainerConfig:
     """Return the trainer of a control: without intermediate checkpoints and never resumed."""
     return replace(trainer, checkpoint_every=0, progress=False, resume=None)
+
+
+def check_batch(records: Sequence[Record], settings: Settings) -> None:
+    """Raise ValueError if the records do not fill one batch on every device."""
+    size, world = settings.trainer.batch_size, settings.hardware.world_size
+    if len(records) < size * world:
+        raise ValueError(
+            f"{len(records)} training records cannot fill a batch of {size} on {world} devices: "
+            "expected more records (data_mix.size), or a smaller trainer.batch_size"
+        )
 
 
 def check_loss(loss: LossConfig) -> None:

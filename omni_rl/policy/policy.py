@@ -27,7 +27,13 @@ from omni_rl.config import Blank, OmniModelConfig
 from omni_rl.data import scenes
 from omni_rl.data.record import Record
 from omni_rl.policy.processor import Processor, load_processor, save_processor
-from omni_rl.policy.prompts import PromptBuilder, fixed_texts, stop_token_ids, suppressed_token_ids
+from omni_rl.policy.prompts import (
+    TURN_END,
+    PromptBuilder,
+    fixed_texts,
+    stop_token_ids,
+    suppressed_token_ids,
+)
 from omni_rl.policy.tiny import build_feature_extractor, build_model, build_tokenizer
 from omni_rl.policy.tower_init import whiten_towers
 
@@ -75,6 +81,12 @@ class OmniPolicy(HFPolicy):
         """Blank media from now on, for blind baselines and controls."""
         self.builder = PromptBuilder(self.processor, self.config, blank=blank)
         return self
+
+    @property
+    def end_id(self) -> int:
+        """The end of the chat's turn, which is not always the tokenizer's end of text."""
+        turn = self.tokenizer.get_vocab().get(TURN_END)
+        return super().end_id if turn is None else int(turn)
 
     def collate(self, queries: Sequence[Record]) -> Inputs:
         return self.builder(queries)

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 Message = dict[str, Any]
 Batch = dict[str, Any]  # keyword arguments of the thinker's forward
 
+TURN_END = "<|im_end|>"
 INSTRUCTIONS = {
     "multiple choice": "Answer with the letter of the right option.",
     "numerical": "Answer with a number.",
@@ -174,6 +175,9 @@ class PromptBuilder:
         media = self.config.media
         clip = self._load(path, media)
         wave = clip.waveform_S
+        if wave is not None and not self._is_heard(wave):
+            log.warning("%s: its sound is shorter than a token and is left out", path)
+            wave = None
         described = "a video" if wave is None else "a video with its sound"
         video = Item("video", path, clip.frames_THWC, fps=clip.fps, described=described)
         if media.use_audio_in_video:
@@ -184,6 +188,9 @@ class PromptBuilder:
         if wave is None:
             return [video]
         return [video, Item("audio", path, waveform_S=wave)]
+
+    def _is_heard(self, waveform_S: np.ndarray) -> bool:
+        return num_audio_tokens(-(-len(waveform_S) // self.feature_extractor.hop_length)) >= 1
 
     def _blanked(self, item: Item) -> Item:
         frames, wave = item.frames_THWC, item.waveform_S
@@ -255,7 +262,8 @@ class PromptBuilder:
         if len(ids) > self.config.max_prompt:
             raise ValueError(
                 f"{name}: its prompt has {len(ids)} tokens, above max_prompt="
-                f"{self.config.max_prompt}; raise it, or lower media.max_frames or media.max_pixels"
+                f"{self.config.max_prompt}; raise it, or lower media.max_frames, media.max_pixels, "
+                "media.max_picture_pixels or media.max_sound"
             )
         return ids
 
@@ -309,7 +317,8 @@ def fixed_texts(system_prompt: str) -> list[str]:
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """List the ids that end a completion: the end of the turn and the end of the text."""
-    return sorted({tokenizer.eos_token_id, token_id(tokenizer, "<|endoftext|>")})
+    turn = tokenizer.get_vocab().get(TURN_END, tokenizer.eos_token_id)
+    return sorted({tokenizer.eos_token_id, turn, token_id(tokenizer, "<|endoftext|>")})
 
 
 def suppressed_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

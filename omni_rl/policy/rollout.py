@@ -51,7 +51,7 @@ def describe_first(policy: OmniPolicy, record: Record) -> str:
         f"record {record.id} from {record.origin}",
         *(f"{turn['role']}: {turn['content']}" for turn in policy.builder.conversation(record)),
         f"tensors: {media}, use_audio_in_video={inputs['use_audio_in_video']}",
-        f"prompt: {folded_text(policy.tokenizer.decode(ids))}",
+        f"prompt: {folded_text(str(policy.tokenizer.decode(ids)))}",
         f"ids: {folded(ids.tolist())}",
         f"mask: {folded(inputs['attention_mask'][0].tolist())}",
     ]

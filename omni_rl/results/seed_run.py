@@ -15,7 +15,8 @@ from core_rl.run.callbacks import validated
 from omni_rl.config import Blank
 from omni_rl.data.record import Record
 from omni_rl.data.splits import load_splits
-from omni_rl.learning.fit_policy import Training, check_loss, imitates
+from omni_rl.learning.fit_policy import Training, check_batch, check_loss, imitates
+from omni_rl.learning.usable import askable_splits
 from omni_rl.learning.warm_start import check_start, learning_policy
 from omni_rl.policy.policy import known_checkpoint
 from omni_rl.policy.rollout import describe_first, greedy_texts
@@ -66,7 +67,9 @@ def run_seed(settings: Settings, seed: int, folder: Path) -> SeedResult:
     )
     reward = WeightedReward.from_config(judgeable(settings.reward, splits.train))
     check_solutions(settings.trainer.controls, splits.train)
+    check_batch(splits.train, settings)
     policy = learning_policy(settings, seed)
+    splits = askable_splits(policy.builder, splits, settings)
     numbers: dict[str, float] = {}
     if settings.model.path is None and settings.model.warm_start != "none":
         # Perception is tested with all media, also if training blanks some.

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from core_rl.config import OnBadRecord
 from core_rl.files import write_json, write_text
 from omni_rl.config import OmniDataConfig
 from omni_rl.data.record import Record
 from omni_rl.data.splits import load_test
+from omni_rl.learning.usable import askable
 from omni_rl.learning.warm_start import start_policy
 from omni_rl.policy.policy import OmniPolicy, known_checkpoint, load_policy, placed
 from omni_rl.policy.rollout import greedy_texts
@@ -39,7 +41,8 @@ def evaluate(
         groups: the fields of `omni_rl.settings.Settings`.
 
     Returns:
-        Metrics with 95 % intervals (`omni_rl.results.metrics.summarise`); with a checkpoint, those
+        Metrics with 95 % intervals (`omni_rl.results.metrics.summarise`) and `skipped`, the number
+        of records that the model cannot be asked; with a checkpoint, those
         of the start under `before/`, the checkpoint's under `after/`, and `diff/`.
 
     Raises:
@@ -51,9 +54,15 @@ def evaluate(
         known_checkpoint(checkpoint, "checkpoint")
     records = load_test(data, settings.trainer, settings.paths, seed)
     asked = Judge(**judge) if api_wanted() else None
-    start = _answered(start_policy(settings, seed), records, data)
+    policy = start_policy(settings, seed)
+    kept, skipped = records, 0
+    if not data.generated:  # one record must not cost the answers to the others
+        kept = askable(policy.builder, records, OnBadRecord.skip, Path(settings.paths.cache))
+        skipped = len(records) - len(kept)
+    records = kept
+    start = _answered(policy, records, data)
     before = score_records(records, start, seed, asked)
-    old = summarise(before, data.general)
+    old = summarise(before, data.general) | {"skipped": float(skipped)}
     if checkpoint is None:
         before.to_parquet(folder / "answers.parquet")
         log.info("%s", "\n".join(f"{name} {value:.4f}" for name, value in old.items()))

@@ -11,8 +11,9 @@ from core_rl.files import write_text
 from core_rl.run.callbacks import validated
 from omni_rl.config import Blank
 from omni_rl.data.splits import load_splits, load_test
-from omni_rl.learning.fit_policy import Training
+from omni_rl.learning.fit_policy import Training, check_batch
 from omni_rl.learning.perception import perceived
+from omni_rl.learning.usable import askable_splits
 from omni_rl.learning.warm_start import learning_policy, make_warm_start
 from omni_rl.policy.policy import OmniPolicy, known_checkpoint
 from omni_rl.policy.rollout import greedy_texts
@@ -48,7 +49,9 @@ def sft(folder: Path, seed: int, **groups: Any) -> dict[str, float]:
         policy = make_warm_start(settings, seed, final)
         return _measure(policy, settings, seed)
     splits = load_splits(settings.data_mix, settings.trainer, settings.paths, seed, taught=True)
+    check_batch(splits.train, settings)
     policy = learning_policy(settings, seed)
+    splits = askable_splits(policy.builder, splits, settings)
     before = score_records(splits.test, greedy_texts(policy, splits.test), seed)
     training = Training(policy, settings, splits, folder, seed)
     training.by_example()

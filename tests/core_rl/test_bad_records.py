@@ -25,3 +25,13 @@ def test_skipped_records_are_counted_and_the_first_few_named(
         *(f"skipped: record {number}" for number in range(SHOWN)),
         f"a.json: skipped {SHOWN + 2} records that cannot be used",
     ]
+
+
+def test_the_policy_may_be_given_as_text() -> None:
+    with pytest.raises(ValueError, match="bad"):
+        Skips("error").add(ValueError("bad"))  # type: ignore[arg-type]
+    skips = Skips("skip")  # type: ignore[arg-type]
+    skips.add(ValueError("bad"))
+    assert skips.count == 1
+    with pytest.raises(ValueError, match="skp"):
+        Skips("skp")  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from core_rl.hf.recompute import checkpoint_activations
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import (
     QUERIES,
+    STOPS,
     SUPPRESSED,
     TextPolicy,
     build_model,
@@ -248,8 +249,10 @@ def test_texts_leave_special_tokens_out() -> None:
     assert [len(group) for group in drawn.texts] == [2, 2, 2]
 
 
-def test_given_texts_end_with_the_first_stop_token() -> None:
-    policy = build_policy()
+def test_given_texts_end_with_the_tokenizers_own_stop_token() -> None:
+    """Not with the smallest of the stop ids."""
+    policy = build_policy(stop_ids=sorted([*STOPS, 256]))
+    assert (policy.end_id, build_policy(stop_ids=[3, 8]).end_id) == (256, 3)
     actions = policy.actions_from_texts([["ab", "c"]])
     assert actions.ids_BGT[0, 0].tolist() == [*policy.tokenizer("ab")["input_ids"], 256]
     assert actions.mask_BGT.tolist() == [[[True, True, True], [True, True, False]]]

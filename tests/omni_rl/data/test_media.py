@@ -157,6 +157,25 @@ def test_packets_that_cannot_be_decoded_are_left_out(
     assert "could not be decoded" in caplog.text
 
 
+def test_pictures_have_a_limit_of_their_own(tmp_path: Path) -> None:
+    """A page of 1240 x 1754 has 2,772 tokens under the published limit, 54 under a frame's."""
+    path = tmp_path / "page.png"
+    Image.new("RGB", (1240, 1754), "white").save(path)
+    frames = MediaConfig()
+    published = MediaConfig(max_picture_pixels=12_845_056)
+    tokens = [load_image(path, one).size // 3 // 28**2 for one in (frames, published)]
+    assert tokens == [54, 2772]
+
+
+def test_only_so_many_seconds_of_a_sound_are_heard(tmp_path: Path) -> None:
+    path = sound_file(tmp_path / "tone.wav", seconds=2.0)
+    assert len(load_audio(path, MediaConfig())) == 32000
+    assert len(load_audio(path, MediaConfig(max_sound=0.5))) == 8000
+    clip = clip_file(tmp_path / "clip.mp4")
+    waveform_S = load_clip(clip, MediaConfig(max_sound=0.5)).waveform_S
+    assert waveform_S is not None and len(waveform_S) == 8000
+
+
 def test_a_single_picture_is_a_clip_of_two_equal_frames(tmp_path: Path) -> None:
     path = clip_file(tmp_path / "one.mp4", frames=1)
     frames = load_clip(path, FULL).frames_THWC

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,23 @@ def test_a_list_and_lines_are_told_by_content_not_by_name(folder: Path) -> None:
     lines.write_text(f'{json.dumps(GOOD)}\n{{"problem": \n')
     with pytest.raises(ValueError, match=r"lines\.json:2: not JSON"):
         read_file(lines)
+
+
+@pytest.mark.parametrize("name", ["problem", "solution", "options"])
+@pytest.mark.parametrize("token", ["<|IMAGE|>", "<|im_end|>", "<|audio_bos|>"])
+def test_special_tokens_in_texts_are_refused(folder: Path, name: str, token: str) -> None:
+    text: Any = f"Look {token} here"
+    value = [f"A. {text}", "B. He waves"] if name == "options" else text
+    path = write_lines(folder / "special.jsonl", GOOD, GOOD | {"qid": "q", name: value})
+    with pytest.raises(ValueError, match=rf"record 'q'.*{name} holds {re.escape(token)}"):
+        read_file(path)
+    assert len(read_file(path, on_bad_record=OnBadRecord.skip).records) == 1
+
+
+def test_a_file_under_video_and_audio_is_refused(folder: Path) -> None:
+    twice = GOOD | {"path": {"video": "clip.mp4", "audio": "clip.mp4"}}
+    with pytest.raises(ValueError, match="under videos and audios; the sound of a clip is read"):
+        read_file(write_lines(folder / "twice.jsonl", twice))
 
 
 def test_a_flag_has_no_letter(folder: Path) -> None:

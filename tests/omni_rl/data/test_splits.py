@@ -16,7 +16,15 @@ from omni_rl.data import scenes
 from omni_rl.data import splits as data
 from omni_rl.data.media import load_clip
 from omni_rl.data.record import Record
-from omni_rl.data.splits import Splits, load_splits, load_test, most_used, with_instructions
+from omni_rl.data.record_files import read_file
+from omni_rl.data.splits import (
+    Splits,
+    load_splits,
+    load_test,
+    most_used,
+    with_instructions,
+    with_solution,
+)
 
 MEDIA = MediaConfig(fps=8.0, max_frames=8, min_pixels=3136, max_pixels=3136)
 
@@ -290,3 +298,16 @@ def test_or_is_counted_and_another_takes_its_place(
     assert sources(got.train) == {"social_iq": 5, "emer": 3, "video_r1": 2}
     assert all(record.solution for record in got.train)
     assert "solutions: skipped 1 records" in caplog.text
+
+
+def test_supervision_says_what_it_teaches(
+    untaught: OmniDataConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = read_file(Path(untaught.val_path), untaught.val_root).records[:3]
+    whole = "<context>c</context><think>t</think><answer>A</answer>"
+    bare = [replace(one, solution="<answer>A</answer>") for one in records]
+    assert with_solution([replace(records[0], solution=whole)], OnBadRecord.error)
+    assert caplog.text == ""
+    assert len(with_solution(bare, OnBadRecord.error)) == 3
+    assert "teaches answers WITHOUT <context>, <think>, <answer>: 3 of 3" in caplog.text
+    assert bare[0].where in caplog.text

@@ -18,7 +18,7 @@ from core_rl.types import Actions
 from omni_rl.data.record_files import Record
 from omni_rl.data.splits import Splits
 from omni_rl.learning import fit_policy as learn
-from omni_rl.learning.fit_policy import Spent, Training, solution_group
+from omni_rl.learning.fit_policy import Spent, Training, check_batch, solution_group
 from omni_rl.policy.policy import OmniPolicy
 from omni_rl.rewards.rules import Format
 from omni_rl.settings import Settings
@@ -149,3 +149,30 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_solutions(policy, records) ->
         logits[:, policy.suppress_ids] = float("-inf")
         each.append(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
     torch.testing.assert_close(loss.detach(), torch.stack(each).mean(), atol=1e-3, rtol=1e-5)
+
+
+def test_a_token_that_is_never_drawn_is_named_in_a_solution(
+    splits: Splits, fresh_policy: Callable[..., OmniPolicy]
+) -> None:
+    policy, record = fresh_policy(), splits.train[0]
+    planted = replace(record, solution="<answer>A<|IMAGE|></answer>")
+    with pytest.raises(ValueError, match=r"solution holds <\|IMAGE\|>, which .* never draw"):
+        solution_group(policy, [record, planted])
+
+
+def test_solutions_end_as_a_turn_of_the_chat(
+    splits: Splits, fresh_policy: Callable[..., OmniPolicy]
+) -> None:
+    policy = fresh_policy()
+    actions = solution_group(policy, splits.train[:1]).actions
+    last = int(actions.ids_BGT[actions.mask_BGT][-1])
+    assert policy.tokenizer.convert_ids_to_tokens(last) == "<|im_end|>"
+
+
+def test_too_few_records_for_a_batch_are_refused_at_the_start(
+    settings: Settings, splits: Splits
+) -> None:
+    large = replace(settings, trainer=replace(settings.trainer, batch_size=6))
+    check_batch(splits.train[:6], large)
+    with pytest.raises(ValueError, match=r"4 training records cannot fill a batch of 6 on 1"):
+        check_batch(splits.train[:4], large)
