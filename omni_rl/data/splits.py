@@ -24,7 +24,7 @@ from omni_rl.data.sources import read_source
 log = logging.getLogger(__name__)
 
 GENERATED_TEST = 240  # clips where `trainer.test_size` is null
-TAGS = ("context", "think", "answer")  # parts of a solution
+TAGS = ("<context>", "<think>", "<answer>")  # parts of a solution
 INSTRUCTION_SHARE = 0.1  # short instruction checks beside the test questions
 
 
@@ -189,12 +189,13 @@ def with_solution(records: Sequence[Record], on_bad_record: OnBadRecord) -> list
                 )
             )
     skips.report("solutions")
-    bare = [record for record in kept if not all(f"<{tag}>" in record.solution for tag in TAGS)]
+    bare = [record for record in kept if not all(tag in record.solution for tag in TAGS)]
     if bare:
+        lacking = [tag for tag in TAGS if any(tag not in record.solution for record in bare)]
         log.warning(
             "supervision teaches answers WITHOUT %s: %d of %d solutions lack one of these tags, as "
             "%s; name a file of whole solutions as the source's path to teach the three parts",
-            *(", ".join(f"<{tag}>" for tag in TAGS), len(bare), len(kept), bare[0].where),
+            *(", ".join(lacking), len(bare), len(kept), bare[0].where),
         )
     return kept
 

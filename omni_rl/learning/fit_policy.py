@@ -196,14 +196,13 @@ def solution_group(policy: OmniPolicy, records: Sequence[Record]) -> Group:
             raise ValueError(
                 f"{record.where}: no solution to imitate; supervised training needs one"
             )
-    actions = policy.actions_from_texts([[record.solution] for record in records])
-    never = torch.isin(actions.ids_BGT, policy.suppress_ids) & actions.mask_BGT
-    for record, ids, wrong in zip(records, actions.ids_BGT, never, strict=True):
-        if wrong.any():
+        never = policy.never_drawn(record.solution)
+        if never:
             raise ValueError(
-                f"{record.where}: its solution holds {policy.tokenizer.decode(ids[wrong][:1])}, "
-                "which the policy can never draw: the loss would be infinite; take it out"
+                f"{record.where}: its solution holds {never[0]}, which the policy can never draw: "
+                "the loss would be infinite; take it out"
             )
+    actions = policy.actions_from_texts([[record.solution] for record in records])
     shape = actions.mask_BGT.shape[:2]
     return Group(
         queries=records,

@@ -88,6 +88,12 @@ class OmniPolicy(HFPolicy):
         turn = self.tokenizer.get_vocab().get(TURN_END)
         return super().end_id if turn is None else int(turn)
 
+    def never_drawn(self, text: str) -> list[str]:
+        """List the tokens of a text that sampling suppresses."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        never = set(self.suppress_ids.tolist()).intersection(ids)
+        return [str(self.tokenizer.convert_ids_to_tokens(one)) for one in sorted(never)]
+
     def collate(self, queries: Sequence[Record]) -> Inputs:
         return self.builder(queries)
 

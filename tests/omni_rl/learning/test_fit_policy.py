@@ -107,7 +107,7 @@ def test_the_one_candidate_is_the_solution(policy, records) -> None:
     decoded = policy.with_texts(group.actions).texts
     assert decoded == group.actions.texts
     last = group.actions.mask_BGT.sum(-1, keepdim=True) - 1
-    assert (group.actions.ids_BGT.gather(-1, last) == policy.stop_ids[0]).all()
+    assert (group.actions.ids_BGT.gather(-1, last) == policy.end_id).all()
     assert group.mixed_B.all() and group.rewards.names == ()
 
 
