@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from core_rl.hf.loading import load_whole, refuse_missing
 from core_rl.hf.policy import HFPolicy
 from core_rl.sealed import check_whole
 from core_rl.types import Actions
-from omni_rl.config import Blank, OmniModelConfig
+from omni_rl.config import Blank, MediaConfig, OmniModelConfig
 from omni_rl.data import scenes
 from omni_rl.data.record import Record
 from omni_rl.policy.processor import Processor, load_processor, save_processor
@@ -143,9 +143,18 @@ class OmniPolicy(HFPolicy):
     def save(self, folder: Path, name: str, metrics: Mapping[str, float]) -> None:
         """Write model, processor and a model card in the form of `from_pretrained`."""
         folder.mkdir(parents=True, exist_ok=True)
+        self._complete_generation()
         self.model.save_pretrained(folder)
         save_processor(self.processor, folder)
-        write_text(folder / "README.md", model_card(name, metrics))
+        write_text(folder / "README.md", model_card(name, metrics, self.config.media))
+
+    def _complete_generation(self) -> None:
+        """Say in the saved settings where a completion ends: stock `generate` reads only these."""
+        generation = self.model.generation_config
+        if generation.eos_token_id is None:
+            generation.eos_token_id = self.stop_ids.tolist()
+        if generation.pad_token_id is None:
+            generation.pad_token_id = self.tokenizer.pad_token_id
 
     def restore(self, folder: Path) -> None:
         """Load the weights that `save` wrote."""
@@ -162,13 +171,18 @@ class OmniPolicy(HFPolicy):
         whiten_towers(self.model, self.collate(records))
 
 
-def model_card(name: str, metrics: Mapping[str, float]) -> str:
-    """Write the README of a checkpoint."""
+def model_card(name: str, metrics: Mapping[str, float], media: MediaConfig) -> str:
+    """Write the README of a checkpoint, with the media limits it was trained on."""
     lines = [
         f"# {name}, trained by reinforcement learning towards people",
         "",
         "Open it with `Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained`.",
         "How it was trained stands in `config.yaml` and `run.json` of its run folder.",
+        "",
+        "Media in training (`preprocessor_config.json` has those of the start): "
+        + ", ".join(
+            f"{key} {value}" for key, value in asdict(media).items() if key != "cache_clips"
+        ),
         "",
         *(f"- {key}: {value:.4g}" for key, value in sorted(metrics.items())),
     ]
@@ -204,7 +218,13 @@ def load_policy(config: OmniModelConfig, path: str | Path, spans: Sequence[str] 
     adapters = Path(path, ADAPTERS)
     base = path
     if adapters.exists():
-        named = json.loads(adapters.read_text(encoding="utf-8-sig"))["base_model_name_or_path"]
+        saved = json.loads(adapters.read_text(encoding="utf-8-sig"))
+        named, rank = saved["base_model_name_or_path"], saved.get("r")
+        if config.lora.r not in (0, rank):
+            raise ValueError(
+                f"model.lora.r={config.lora.r}: the adapters in {path} have r={rank}: expected "
+                f"{rank}, or 0 to take theirs"
+            )
         base = known_checkpoint(str(named), f"base_model_name_or_path of {adapters}")
     model = load_whole(
         Qwen2_5OmniThinkerForConditionalGeneration,

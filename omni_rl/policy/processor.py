@@ -19,6 +19,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils import cached_file
 
 from omni_rl.policy.patches import PatchSpec
 from omni_rl.policy.placeholders import PLACEHOLDERS
@@ -29,11 +30,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Processor:
-    """Tokenizer, mel front end and patch sizes."""
+    """Tokenizer, mel front end and patch sizes.
+
+    `source` is the folder they were read from; None for one that was built here.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     feature_extractor: WhisperFeatureExtractor
     patches: PatchSpec = PatchSpec()
+    source: Path | None = None
+
+
+# Files of a processor; of a checkpoint that has them they are copied as they are.
+OWN_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),
+    *("special_tokens_map.json", "chat_template.json", "chat_template.jinja"),
+    *("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"),
+)
 
 
 def load_processor(path: str) -> Processor:
@@ -56,11 +69,30 @@ def load_processor(path: str) -> Processor:
         tokenizer,
         WhisperFeatureExtractor.from_pretrained(path),
         PatchSpec.of(Qwen2VLImageProcessorPil.from_pretrained(path)),
+        _folder_of(path),
     )
 
 
+def _folder_of(path: str) -> Path | None:
+    """Return the folder of a checkpoint: the path itself, or its snapshot in the hub's cache."""
+    if Path(path).is_dir():
+        return Path(path)
+    known = cached_file(path, "preprocessor_config.json")
+    return Path(known).parent if known else None
+
+
 def save_processor(processor: Processor, folder: Path) -> None:
-    """Write the parts so that `load_processor` and `Qwen2_5OmniProcessor` can read `folder`."""
+    """Write the parts so that `load_processor` and `Qwen2_5OmniProcessor` can read `folder`.
+
+    Files that the start had are copied byte for byte: a newer library writes some of them in a form
+    that an older one does not read.
+    """
+    source = processor.source
+    if source is not None and (source / "preprocessor_config.json").is_file():
+        for name in OWN_FILES:
+            if (source / name).is_file() and source.resolve() != folder.resolve():
+                (folder / name).write_bytes((source / name).read_bytes())
+        return
     processor.tokenizer.save_pretrained(folder)
     spec = processor.patches
     images = Qwen2VLImageProcessorPil(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from core_rl.hf.recompute import checkpoint_activations
 from core_rl.types import Actions
-from omni_rl.config import Blank, LoraConfig
+from omni_rl.config import Blank, LoraConfig, MediaConfig
 from omni_rl.data.record import Record
 from omni_rl.policy.policy import OmniPolicy, adapted, freeze_towers, load_policy, model_card
 from tests.core_rl.hf.text_policy import gradients, ragged, weighted_sum
@@ -297,6 +298,45 @@ def test_a_folder_of_adapters_opens_on_the_checkpoint_it_names(
 
 
 def test_a_model_card_lists_its_metrics_by_name() -> None:
-    card = model_card("mine", {"b": 2.0, "a": 1 / 3})
+    card = model_card("mine", {"b": 2.0, "a": 1 / 3}, MediaConfig(max_pixels=3136))
     assert card.startswith("# mine")
     assert card.index("- a: 0.3333") < card.index("- b: 2")
+
+
+def test_a_saved_model_says_where_a_completion_ends(fresh_policy, records, tmp_path: Path) -> None:
+    """Stock `generate` reads only what the folder holds."""
+    policy = fresh_policy()
+    policy.model.generation_config.eos_token_id = None
+    policy.model.generation_config.pad_token_id = None
+    policy.save(tmp_path, "mine", {})
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert saved["eos_token_id"] == policy.stop_ids.tolist()
+    assert saved["pad_token_id"] == policy.tokenizer.pad_token_id
+
+
+def test_the_processor_files_of_the_start_stay_as_they_are(fresh_policy, tmp_path: Path) -> None:
+    policy = fresh_policy()
+    start, end = tmp_path / "start", tmp_path / "end"
+    policy.save(start, "start", {})
+    for name in ("tokenizer_config.json", "preprocessor_config.json"):
+        values = json.loads((start / name).read_text())
+        (start / name).write_text(json.dumps(values | {"left_by_its_authors": 1}))
+    trained = load_policy(policy.config, start)
+    trained.save(end, "end", {})
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        assert (end / name).read_bytes() == (start / name).read_bytes()
+    assert f"max_pixels {policy.config.media.max_pixels}" in (end / "README.md").read_text()
+    load_policy(policy.config, end).save(end, "end", {})  # in its own place
+    assert (end / "tokenizer.json").is_file()
+
+
+def test_adapters_of_another_rank_are_refused(fresh_policy, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    start = fresh_policy()
+    start.save(tmp_path / "base", "base", {})
+    config = replace(start.config, lora=LoraConfig(r=2))
+    load_policy(config, tmp_path / "base").save(tmp_path / "adapters", "x", {})
+    for rank in (0, 2):
+        load_policy(replace(config, lora=LoraConfig(r=rank)), tmp_path / "adapters")
+    with pytest.raises(ValueError, match=r"model\.lora\.r=16: the adapters in .* have r=2"):
+        load_policy(replace(config, lora=LoraConfig(r=16)), tmp_path / "adapters")
