@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -127,9 +127,8 @@ class Grounding(Rule):
 
 def judgeable(config: RewardConfig, records: Iterable[Record]) -> RewardConfig:
     """Leave out `Grounding` where no record has facts, as in real data: it could judge nothing."""
-    target = f"{Grounding.__module__}.{Grounding.__name__}"
     known = any(record.facts for record in records)
-    idle = {name for name, one in config.functions.items() if one.get("_target_") == target}
+    idle = {name for name, one in config.functions.items() if _is_grounding(one)}
     if known or not idle or idle == set(config.functions):
         return config
     log.info("reward %s is left out: no record has facts to judge by", ", ".join(sorted(idle)))
@@ -139,6 +138,13 @@ def judgeable(config: RewardConfig, records: Iterable[Record]) -> RewardConfig:
         for part in parts
     }
     return replace(config, **kept)
+
+
+def _is_grounding(function: object) -> bool:
+    """Whether a function, or the `_target_` that makes it, is `Grounding`."""
+    if isinstance(function, Mapping):
+        return function.get("_target_") == f"{Grounding.__module__}.{Grounding.__name__}"
+    return isinstance(function, Grounding)
 
 
 @dataclass(frozen=True)
