@@ -59,6 +59,8 @@ class HFPolicy(Policy[EncodedPrompt]):
     Attributes:
         per_token: names of the inputs, beside `input_ids`, that `collate` makes with one number a
             token; see `core_rl.hf.encoded_prompt.PER_TOKEN`.
+        rounding: gap of log-probs, mean and largest, that half precision alone makes; 0 until the
+            doctor has measured it.
     """
 
     is_language_model = True
@@ -90,6 +92,7 @@ class HFPolicy(Policy[EncodedPrompt]):
         self.fused_decode = fused_decode
         self.recompute = recompute
         self.compare = compare
+        self.rounding = (0.0, 0.0)
         self._compared: set[bool] = set()  # with gradients, without
         self._reason = ""  # why prompts are not shared, as last logged
         self.register_buffer("stop_ids", torch.tensor(list(stop_ids)), persistent=False)

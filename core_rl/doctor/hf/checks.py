@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from core_rl.doctor.agreement import is_half
 from core_rl.doctor.findings import Finding, failed
 from core_rl.doctor.hf.explain import Hypothesis
 from core_rl.doctor.hf.parity import Case, Drawn, Scored, unpadded_rows, watch_cache
@@ -222,6 +223,8 @@ def check_policy(
         own_rows, never = [rows[query] for query in owners], policy.suppress_ids
         completions = (own_rows, ids_NT, mask_NT, temperature, never, batch, owners)
         case = Case(model, *completions, policy.per_token)
+        if is_half(policy):
+            policy.rounding = (case.rounding.mean, case.rounding.max)
         drawn = Drawn(ids_NT, mask_NT, drawn_NT, length, batch["input_ids"].shape[1])
         found += [cache_finding(drawn), *text_findings(tokenizer, actions)]
         found += sampling_findings(case, drawn_NT, stops, limit)

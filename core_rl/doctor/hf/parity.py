@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from core_rl.doctor.agreement import Gap, gap_between
 from core_rl.hf.encoded_prompt import PER_TOKEN, Inputs, followed_by
 from core_rl.hf.generation import generation_mode, log_softmax_masked
+
+ROUNDING_ROWS = 4  # whose rounding is measured
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,19 @@ class Case:
             logits = self.model(**inputs, use_cache=False).logits
         return logits[0, -ids_1T.shape[1] - 1 : -1].float()
 
+    @cached_property
+    def rounding(self) -> Gap:
+        """What half precision alone does to log-probs of this model.
+
+        The plain forward is compared with one in which the result of every layer is moved by half
+        of the last bit, up or down at random, as rounding in another order of sums would.
+        """
+        count = min(len(self.rows), ROUNDING_ROWS)
+        few = replace(self, ids_NT=self.ids_NT[:count], mask_NT=self.mask_NT[:count])
+        with _last_bits_moved(self.model):
+            moved = [self.forward(n, self.rows[n]) for n in range(count)]
+        return gap_between(few.score(moved), few.score(self.logits[:count]), few.mask_NT)
+
     def score(
         self,
         logits: Sequence[Tensor] | None = None,
@@ -151,6 +168,32 @@ class Case:
             logp_TK = log_softmax_masked(logits_TK, temperature or self.temperature, blocked)
             out[n, : len(ids_T)] = logp_TK.gather(-1, ids_T.unsqueeze(-1)).squeeze(-1)
         return out
+
+
+@contextmanager
+def _last_bits_moved(model: nn.Module) -> Iterator[None]:
+    """Inside, every layer's result has its last bit up or down by a half, at random."""
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(hidden: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, hidden.shape, generator=generator) * 2 - 1
+        half_a_bit = torch.finfo(torch.bfloat16).eps / 2
+        if hidden.dtype == torch.float16:
+            half_a_bit = torch.finfo(torch.float16).eps / 2
+        return hidden * (1 + half_a_bit * signs.to(hidden.device)).to(torch.float32)
+
+    def hook(_: nn.Module, __: object, out: Any) -> Any:
+        first = out[0] if isinstance(out, tuple) else out
+        changed = moved(first).to(first.dtype)
+        return (changed, *out[1:]) if isinstance(out, tuple) else changed
+
+    layers = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def unpadded_rows(inputs: Mapping[str, Any]) -> list[Inputs]:

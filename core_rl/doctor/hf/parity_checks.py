@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from core_rl.doctor.agreement import Tolerance, gap_between, tolerance_of
+from core_rl.doctor.agreement import (
+    COARSEST,
+    TIMES_ROUNDING,
+    Gap,
+    Tolerance,
+    gap_between,
+    is_half,
+    tolerance_of,
+)
 from core_rl.doctor.findings import Finding, Verdict, at_most, finding, skipped
 from core_rl.doctor.hf.explain import Hypothesis, explain
 from core_rl.doctor.hf.known_faults import CURE_CACHE
@@ -29,10 +37,15 @@ def parity_findings(
 
     Returns:
         `parity/decoding_*`, `parity/training_*`, `parity/ratio_*` (what the
-        importance ratio sees before the first update) and `parity/repeatable`.
+        importance ratio sees before the first update), `parity/repeatable`, and in half precision
+        `parity/rounding`, by which the limits are set.
     """
+    found: list[Finding] = []
     tolerance = tolerance_of(case.model)
-    found = _against_plain("decoding", case, drawn_NT, tolerance, hypotheses)
+    if is_half(case.model):
+        tolerance = tolerance_of(case.model, case.rounding)
+        found.append(_rounding_finding(case.rounding))
+    found += _against_plain("decoding", case, drawn_NT, tolerance, hypotheses)
     if scored is None:
         return [*found, skipped("parity/training_max", "no scoring function was given")]
     found += _against_plain("training", case, scored.logp_NT, tolerance, hypotheses)
@@ -61,6 +74,17 @@ def parity_findings(
             "mode",
         ),
     ]
+
+
+def _rounding_finding(rounding: Gap) -> Finding:
+    return at_most(
+        "parity/rounding",
+        rounding.mean,
+        COARSEST.mean_abs / TIMES_ROUNDING,
+        "half precision alone moves log-probs by so much that faults cannot be told from it",
+        "train in float32, or with hardware.precision=bf16-mixed",
+        Verdict.warn,
+    )
 
 
 def _against_plain(

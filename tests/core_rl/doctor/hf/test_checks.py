@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.cache_utils import DynamicCache
 
-from core_rl.doctor.agreement import FULL, HALF, gap_between, tolerance_of
+from core_rl.doctor.agreement import (
+    COARSEST,
+    FULL,
+    HALF,
+    TIMES_ROUNDING,
+    gap_between,
+    tolerance_of,
+)
 from core_rl.doctor.findings import Finding, Verdict
 from core_rl.doctor.hf import checks
 from core_rl.doctor.hf.checks import Trainer, check_policy, diagnose
@@ -21,7 +28,13 @@ from core_rl.hf.encoded_prompt import Inputs
 from core_rl.hf.generation import cache_name, generation_mode
 from core_rl.hf.recompute import checkpoint_activations
 from tests.core_rl.hf.lost_cache import checkpointed, release_loses_it
-from tests.core_rl.hf.text_policy import QUERIES, build_model, build_policy, byte_tokenizer
+from tests.core_rl.hf.text_policy import (
+    QUERIES,
+    TextPolicy,
+    build_model,
+    build_policy,
+    byte_tokenizer,
+)
 
 CHAT = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}<end>{% endfor %}"
@@ -85,9 +98,42 @@ def test_learned_absolute_positions_are_cleared() -> None:
 
 def test_half_precision_has_wider_limits() -> None:
     model = build_model().to(torch.bfloat16).eval()
-    assert tolerance_of(model) is HALF
+    assert tolerance_of(model) == HALF
     assert tolerance_of(build_model()) is FULL
     assert diagnosed(model) == {}
+
+
+def sharp_policy() -> TextPolicy:
+    """In bfloat16 its log-probs round by more than small models' do, as those of real weights."""
+    model = build_model(initializer_range=0.5)
+    model.lm_head.weight.data *= 4
+    return build_policy(model=model.to(torch.bfloat16))
+
+
+def test_limits_of_half_precision_follow_what_it_does_to_this_model() -> None:
+    policy = sharp_policy()
+    torch.manual_seed(0)
+    found = check_policy(policy, QUERIES, max_new=9)
+    rounding = next(one for one in found if one.check == "parity/rounding")
+    assert rounding.figure is not None and rounding.figure > HALF.mean_abs / TIMES_ROUNDING
+    assert [one.check for one in found if one.verdict is Verdict.fail] == []
+    assert policy.rounding[0] == rounding.figure
+    limit = tolerance_of(policy)
+    assert HALF.mean_abs < limit.mean_abs <= COARSEST.mean_abs
+    assert limit.max_abs <= COARSEST.max_abs
+
+
+def test_other_weights_are_found_behind_that_rounding() -> None:
+    policy = sharp_policy()
+    drawing = copy.deepcopy(policy)
+    for parameter in drawing.model.parameters():
+        parameter.data += 0.2 * parameter.std() * torch.randn_like(parameter)
+    policy.sample = drawing.sample  # type: ignore[method-assign]  # stale weights draw
+    torch.manual_seed(0)
+    failed = {
+        one.check for one in check_policy(policy, QUERIES, max_new=9) if one.verdict is Verdict.fail
+    }
+    assert "parity/decoding_max" in failed or "parity/decoding_mean" in failed
 
 
 def test_nothing_is_changed() -> None:
