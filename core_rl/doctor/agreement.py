@@ -34,7 +34,7 @@ class Tolerance:
 FULL = Tolerance(max_abs=1e-3, mean_abs=1e-3)  # float32; healthy: 1e-6 to 1e-5
 HALF = Tolerance(max_abs=0.5, mean_abs=0.05)  # half precision; small models: about 1e-2
 # Sharper models round further apart: real weights of 135 million parameters .03 to .06 on average.
-# So the limit follows what was measured on the spot (`Case.rounding`, about twice the gap of healthy
+# So the limit follows what was measured on the spot (`Case.rounding`, twice the gap of healthy
 # models), and is at most `COARSEST`.
 TIMES_ROUNDING = 1.5
 COARSEST = Tolerance(max_abs=3.0, mean_abs=0.3)

@@ -162,6 +162,8 @@ def _deepspeed(hardware: HardwareConfig) -> Strategy:
     if not whole:
         # Small tensors, too, are gathered by `GatheredZero3`.
         strategy.config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        # Or DeepSpeed replaces torch's `linear` for good: `operations_again` does not know its own.
+        strategy.config["zero_optimization"]["memory_efficient_linear"] = False
     return strategy
 
 

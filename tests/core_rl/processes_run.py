@@ -18,7 +18,7 @@ from core_rl.run.processes import together
 
 def main(mode: str, folder: Path) -> None:
     logging.basicConfig(level=logging.INFO)
-    hardware = HardwareConfig(devices=2, strategy="ddp", timeout_minutes=0.5)
+    hardware = HardwareConfig(devices=2, strategy="ddp", timeout_minutes=2.0)
     mine = folder / f"own-{os.getpid()}" if "TORCHELASTIC_RUN_ID" in os.environ else folder
     mine.mkdir(parents=True, exist_ok=True)
     with together(hardware, mine) as shared:
