@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, RewardConfig
 from core_rl.loss_config import KLConfig, KLKind, LossConfig
@@ -80,7 +81,7 @@ def test_each_seed_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
     for seed in (3, 4):
         file = tmp_path / f"seed{seed}" / "checkpoints" / "last.ckpt"
         file.parent.mkdir(parents=True)
-        file.touch()
+        torch.save({}, file)
         points[seed] = str(file)
     assert resume_points(str(tmp_path), [3, 4]) == points
     assert resume_points(points[4], [7]) == {7: points[4]}
@@ -96,7 +97,7 @@ def test_seeds_that_a_run_had_not_come_to_start_anew(
 ) -> None:
     begun = tmp_path / "seed3" / "checkpoints" / "last.ckpt"
     begun.parent.mkdir(parents=True)
-    begun.touch()
+    torch.save({}, begun)
     (tmp_path / "seed4").mkdir()  # killed before its first checkpoint
     with caplog.at_level("INFO"):
         got = resume_points(str(tmp_path), [3, 4, 5])
