@@ -200,13 +200,10 @@ def check_policy(
     """
     if failed(broken := [weights_finite(policy)]):
         return broken  # nothing can be drawn
-    model, tokenizer = policy.model, policy.tokenizer
+    model = policy.model
     with own_randomness(policy.device), training_mode(policy), torch.no_grad():
         rows, batch = [policy.inputs([query]) for query in queries], policy.inputs(queries)
-        stops = policy.stop_ids.tolist()
-        as_trainer = Trainer(suppress_ids=policy.suppress_ids.tolist(), stop_ids=stops)
-        found = _before_drawing(model, tokenizer, batch, rows, as_trainer)
-        found += template_findings(tokenizer, [row["input_ids"][0].tolist() for row in rows])
+        found = _of_prompts(policy, batch, rows)
         with limited(policy, max_new), watch_cache(model) as watch:
             actions = policy.sample(policy.encode(queries), candidates, temperature)
             length, limit = watch.length, policy.max_completion
@@ -226,9 +223,18 @@ def check_policy(
         if is_half(policy):
             policy.rounding = (case.rounding.mean, case.rounding.max)
         drawn = Drawn(ids_NT, mask_NT, drawn_NT, length, batch["input_ids"].shape[1])
-        found += [cache_finding(drawn), *text_findings(tokenizer, actions)]
-        found += sampling_findings(case, drawn_NT, stops, limit)
+        found += [cache_finding(drawn), *text_findings(policy.tokenizer, actions)]
+        found += sampling_findings(case, drawn_NT, policy.stop_ids.tolist(), limit)
         return found + parity_findings(case, drawn_NT, Scored(*scored_NT), hypotheses)
+
+
+def _of_prompts(policy: HFPolicy, batch: Inputs, rows: Sequence[Inputs]) -> list[Finding]:
+    as_trainer = Trainer(
+        suppress_ids=policy.suppress_ids.tolist(), stop_ids=policy.stop_ids.tolist()
+    )
+    found = _before_drawing(policy.model, policy.tokenizer, batch, rows, as_trainer)
+    ids = [row["input_ids"][0].tolist() for row in rows]
+    return found + template_findings(policy.tokenizer, ids)
 
 
 @contextmanager
