@@ -1,9 +1,11 @@
-"""Load a checkpoint whole: Transformers fills tensors that a file lacks with random numbers."""
+"""Load a checkpoint whole, and prepare a model: Transformers fills what a file lacks at random."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from core_rl.sealed import check_whole
 
@@ -41,3 +43,14 @@ def refuse_missing(missing: Any, path: str | Path, field: str) -> None:
             f"{field}={path}: it lacks {len(names)} tensors of the model, the first {names[0]}: it "
             "is not whole, or of another model; name another checkpoint"
         )
+
+
+def switch_dropout_off(model: nn.Module) -> None:
+    """Set every rate of dropout to 0: activation checkpointing needs train mode."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # Layers that call the function keep its rate in an attribute of their own.
+        for name, value in list(vars(module).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)

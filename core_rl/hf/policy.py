@@ -18,11 +18,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core_rl.hf.encoded_prompt import PER_TOKEN, EncodedPrompt, Inputs, Prefix, followed_by
 from core_rl.hf.generation import Sampling, generation_mode
+from core_rl.hf.loading import switch_dropout_off
 from core_rl.hf.reference import AdapterReference, frozen_model
 from core_rl.hf.repeated_prompt import draw_with_copies, score_with_copies
 from core_rl.hf.shared_attention import SharingUnsupported
@@ -338,14 +339,3 @@ class HFPolicy(Policy[EncodedPrompt]):
             truncated_BG=torch.zeros(shape[:2], dtype=torch.bool, device=self.device),
             texts=tuple(tuple(group) for group in texts),
         )
-
-
-def switch_dropout_off(model: nn.Module) -> None:
-    """Set every rate of dropout to 0: activation checkpointing needs train mode."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # Layers that call the function keep its rate in an attribute of their own.
-        for name, value in list(vars(module).items()):
-            if "dropout" in name and isinstance(value, float):
-                setattr(module, name, 0.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind
+from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, TrainerConfig
 from core_rl.files import alone
 from core_rl.fingerprint import fingerprint
 from core_rl.hardware import is_main_process, of_main, wait_for_all
@@ -118,17 +118,7 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
     def teach(phase: Phase, records: Sequence[Record]) -> Sequence[Record]:
         return retold(phase.config.data, records)
 
-    quiet = replace(
-        settings.trainer,
-        lr=warm.lr,
-        batch_size=warm.batch_size,
-        accumulation=1,
-        max_steps=None,
-        val_every=10**9,
-        checkpoint_every=0,
-        weight_decay=0.01,
-        resume=None,
-    )
+    quiet = _quiet(settings.trainer, warm)
 
     def learn(phase: PhaseConfig, turn: int) -> None:
         run = folder.with_name(f"{folder.name}-{phase.data}{turn}")
@@ -164,6 +154,21 @@ def make_warm_start(settings: Settings, seed: int, folder: Path) -> OmniPolicy:
         write_policy(lambda new, _: policy.save(new, settings.model.name, {}), folder, {})
     wait_for_all()
     return policy
+
+
+def _quiet(trainer: TrainerConfig, warm: WarmStartConfig) -> TrainerConfig:
+    """Settings of one round of supervision: nothing is validated or kept on the way."""
+    return replace(
+        trainer,
+        lr=warm.lr,
+        batch_size=warm.batch_size,
+        accumulation=1,
+        max_steps=None,
+        val_every=10**9,
+        checkpoint_every=0,
+        weight_decay=0.01,
+        resume=None,
+    )
 
 
 def check_start(policy: OmniPolicy, settings: Settings, seed: int) -> dict[str, float]:

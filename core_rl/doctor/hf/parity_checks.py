@@ -70,7 +70,7 @@ def parity_findings(
             repeat.within(tolerance),
             "two training forwards of the same tokens differ: dropout is on, or the forward draws "
             "random numbers",
-            "set every dropout rate to 0 (core_rl.hf.policy.switch_dropout_off), or score in eval "
+            "set every dropout rate to 0 (core_rl.hf.loading.switch_dropout_off), or score in eval "
             "mode",
         ),
     ]

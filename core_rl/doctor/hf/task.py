@@ -24,8 +24,7 @@ from core_rl.doctor.known_warnings import recorded_warnings
 from core_rl.doctor.report import write_findings
 from core_rl.doctor.weights import weight_findings
 from core_rl.hf.encoded_prompt import Inputs, followed_by
-from core_rl.hf.loading import load_whole
-from core_rl.hf.policy import switch_dropout_off
+from core_rl.hf.loading import load_whole, switch_dropout_off
 from core_rl.hf.recompute import checkpoint_activations
 
 log = logging.getLogger(__name__)
