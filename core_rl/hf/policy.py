@@ -168,8 +168,8 @@ class HFPolicy(Policy[EncodedPrompt]):
         """Stop sharing prompts where that gives other numbers, or an error, for this model."""
         # What holds with gradients holds without.
         self._compared |= {torch.is_grad_enabled(), False}
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        actions = probe(vocabulary, self.suppress_ids, self.device)
+        words = self.tokenizer("Two of them nod.", add_special_tokens=False)["input_ids"]
+        actions = probe(words, self.suppress_ids, self.device)
 
         def score(shared: bool, actions: Actions) -> Tensor:
             prefixes = self._prefixes(queries) if shared else None

@@ -8,7 +8,7 @@ sharing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,18 @@ HALF_LIMITS = (0.2, 0.5)
 SMALL = 2_000_000_000  # parameters up to which a gradient is compared: two passes keep everything
 
 
-def probe(vocabulary: int, suppressed: Tensor, device: torch.device) -> Actions:
-    """Two candidates of three tokens that may be drawn; no random number is used."""
-    allowed = torch.ones(vocabulary, dtype=torch.bool, device=device)
-    allowed[suppressed[suppressed < vocabulary]] = False
-    ids = allowed.nonzero().flatten()
-    chosen = ids[torch.linspace(0, len(ids) - 1, 6, device=device).long()]
-    ids_BGT = chosen.view(1, 2, 3)
+def probe(words: Sequence[int], suppressed: Tensor, device: torch.device) -> Actions:
+    """Two candidates of three tokens that may be drawn; no random number is used.
+
+    Args:
+        words: ids of some text, at least one that is not suppressed.
+        suppressed: ids that are never drawn.
+        device: of the model.
+    """
+    never = set(suppressed.tolist())
+    allowed = [token for token in words if token not in never]
+    chosen = [allowed[i % len(allowed)] for i in range(6)]
+    ids_BGT = torch.tensor(chosen, device=device).view(1, 2, 3)
     return Actions(ids_BGT, torch.ones_like(ids_BGT, dtype=torch.bool))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -161,6 +162,9 @@ def main(folder: Path) -> None:
     found = with_others([at_most("family/check", float(rank), 0.0, "more than 0 here")])
     told["found"] = [f"{one.verdict.value} {one.cause}" for one in found]
     (folder / f"rank-{rank}.json").write_text(json.dumps(told))
+    # Or a thread of gloo may outlive the interpreter, which aborts.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core_rl.config import CurriculumConfig, PhaseConfig, PhaseKind, Subset
+from core_rl.sealed import seal
 from lever.candidates.stored_sampler import StoredSampler
 from lever.generation_config import BeamsFrom, Split
 from lever.learning import stages as steps
@@ -60,6 +61,7 @@ def test_what_a_stage_learns_from_is_part_of_its_name(tmp_path: Path) -> None:
         assert first.train_selector(Training("offline", OFFLINE, start, records=changed)) != made
         weights = load_file(copied / "policy.safetensors")
         save_file({name: 1.1 * one for name, one in weights.items()}, copied / "policy.safetensors")
+        seal(copied)  # the change is meant
         assert first.train_selector(Training("offline", OFFLINE, copied, records=records)) != made
 
 
