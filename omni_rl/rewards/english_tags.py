@@ -81,6 +81,11 @@ def tagged(piece: list[str]) -> list[Token]:
     return tokens
 
 
+def terms(clause: str) -> set[str]:
+    """Dictionary forms of the words of a clause."""
+    return {token.lemma for token in tagged(split_words(clause))}
+
+
 def _is_new_verb(word: str, before: str, after: str) -> bool:
     """Whether a word on no list has the place and the ending of a verb after a person."""
     if len(word) < 5 or word in _NO_VERBS:
@@ -145,7 +150,7 @@ def has_tag(tokens: Iterable[Token], tags: str) -> bool:
 
 def verb_form(token: Token) -> str:
     """Return the form of a verb: base, third (`waves`), ing or past."""
-    if token.word == token.lemma:
+    if token.word == token.lemma and token.word in _TABLE:  # of an unknown verb the ending tells
         return "base"
     if token.word.endswith("ing"):
         return "ing"

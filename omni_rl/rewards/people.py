@@ -14,11 +14,19 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from omni_rl.rewards import people_chinese, people_english
+from omni_rl.rewards import (
+    chinese_words,
+    english_tags,
+    english_words,
+    people_chinese,
+    people_english,
+)
 from omni_rl.rewards.answers import judged_text
 from omni_rl.rewards.lexicon import clauses, units
 from omni_rl.rewards.people_english import Told
 
+LABEL = 3  # words of an option that only names something, as `A. calm`
+GRAMMAR = frozenset(english_words.PREPOSITIONS.split()) | frozenset(chinese_words.LINKS.split())
 HALF = 4.7  # points that earn .5: 3 points then earn less than .3
 
 _SENTENCE = re.compile(r"(?:[^.!?;\n\u3002\uff01\uff1f\uff1b]|(?<=\d)\.(?=\d))+[!?\uff1f]*")
@@ -110,12 +118,18 @@ class PeopleWords:
 
         Args:
             text: the completion.
-            asked: the question and its options; clauses copied from them earn nothing.
+            asked: the question and its options; clauses copied from them, or made of nothing but
+                their words, earn nothing.
         """
         tally, setting = _Tally(), 0
+        asked = list(asked)
         copied = {gram for one in asked for gram in _trigrams(one)}
+        known = {term for one in asked if len(units(one)) > LABEL for term in _terms(one)}
         for told in _read(_MARKUP.sub("\n", judged_text(text)), copied):
-            if told.behaviours:
+            content = (told.behaviours | told.details) - GRAMMAR
+            if known and told.behaviours and content <= known:
+                tally.named |= bool(told.persons)
+            elif told.behaviours:
                 tally.add(told, self.max_persons)
             else:
                 setting += told.setting > 0 and not told.persons
@@ -134,6 +148,15 @@ def _read(text: str, copied: set[tuple[str, ...]]) -> Iterator[Told]:
         chinese = 2 * len(_CJK.findall(sentence)) > len(units(sentence))
         reader = people_chinese if chinese else people_english
         yield from reader.read_sentence(parts)
+
+
+def _terms(text: str) -> set[str]:
+    """Dictionary forms of the words of a text in either language."""
+    found: set[str] = set()
+    for clause in clauses(text):
+        found |= english_tags.terms(clause)
+        found |= {term.word for term in people_chinese.terms_of(clause)}
+    return found
 
 
 def _trigrams(text: str) -> list[tuple[str, ...]]:

@@ -138,6 +138,49 @@ def test_what_is_copied_from_the_question_earns_nothing() -> None:
     assert PeopleWords()(copied).points > PeopleWords()(own).points
 
 
+ASKED = (
+    "How does the guest react to the joke of the host?",
+    "A. She laughs loudly and claps her hands",
+    "B. She pretends to smile but feels uncomfortable",
+    "C. She gets angry and leaves the stage",
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "She laughs at the host. The guest feels angry about the joke. She leaves the stage with "
+        "her hands. She claps and looks angry.",
+        "The host is clapping his hands loudly. The guest looks uncomfortable at the joke. She "
+        "smiles, then leaves the stage angry. He laughs at her.",
+    ],
+)
+def test_the_words_of_the_question_in_another_order_earn_nothing(text: str) -> None:
+    assert PeopleWords()(text).value > 0.4
+    assert PeopleWords()(text, ASKED).value == 0.0
+
+
+def test_clauses_that_add_to_the_question_count() -> None:
+    honest = (
+        "The host leans forward and grins as he tells the joke. The guest laughs briefly, but her "
+        "eyes look tense. She rubs her arm and glances at the door."
+    )
+    assert PeopleWords()(honest, ASKED).value > 0.5
+    assert PeopleWords()(honest, ("A. tense", "B. calm")) == PeopleWords()(honest)
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("A comedian mimics his grandmother", 2),
+        ("A woman is kneading the dough with her hands", 2),
+        ("The women mimics his grandmother", 0),
+    ],
+)
+def test_a_verb_on_no_list_agrees_by_its_ending(text: str, points: int) -> None:
+    assert PeopleWords()(text).points == points
+
+
 def test_the_score_rises_without_reaching_1() -> None:
     prose = PeopleWords()(" ".join(text for text in PEOPLE if text.isascii()))
     assert 0.9 < prose.value < 1.0
