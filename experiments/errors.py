@@ -186,10 +186,43 @@ def _unknown_key(error: OmegaConfBaseException, override: str) -> str:
     return _unknown(what, name, known)
 
 
+# What other programs call a setting of ours.
+OTHER_NAMES = {
+    "lr": "trainer.lr",
+    "learning_rate": "trainer.lr",
+    "max_grad_norm": "trainer.grad_clip",
+    "gradient_clip_val": "trainer.grad_clip",
+    "num_epochs": "trainer.epochs",
+    "num_train_epochs": "trainer.epochs",
+    "steps": "trainer.max_steps",
+    "num_steps": "trainer.max_steps",
+    "batch_size": "trainer.batch_size",
+    "per_device_train_batch_size": "trainer.batch_size",
+    "gradient_accumulation_steps": "trainer.accumulation",
+    "accumulate_grad_batches": "trainer.accumulation",
+    "gpus": "hardware.devices",
+    "num_gpus": "hardware.devices",
+    "nodes": "hardware.num_nodes",
+    "group_size": "rollout.num_generations",
+    "num_samples": "rollout.num_generations",
+    "temp": "rollout.temperature",
+    "max_new_tokens": "rollout.max_completion",
+    "max_completion_length": "rollout.max_completion",
+    "max_prompt_length": "rollout.max_prompt",
+    "beta": "loss.kl.weight",
+    "kl_coef": "loss.kl.weight",
+    "epsilon": "loss.eps_low",
+    "experiment": "exp",
+}
+
+
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Say that `name` is unknown, what was probably meant and what there is."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    group, _, last = name.rpartition(".")
+    ours = OTHER_NAMES.get(last, "")
+    near = [ours] if ours and group in ("", ours.rpartition(".")[0]) else []
+    near += difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     near += [key for key in known if key.startswith(name)]
     meant = f"did you mean {near[0]}? " if near else ""
     return f"unknown {what} {name}; {meant}There are: {', '.join(known)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from core_rl.doctor.findings import Finding, UnhealthyError, Verdict
 from experiments import errors, schema
@@ -33,6 +34,10 @@ def told(*overrides: str) -> str:
     [
         # misspelt keys
         ("trainer.lrr=1", "trainer.lrr", "did you mean trainer.lr?"),
+        ("trainer.learning_rate=1", "trainer.learning_rate", "did you mean trainer.lr?"),
+        ("rollout.group_size=4", "rollout.group_size", "did you mean rollout.num_generations?"),
+        ("lr=1", "lr", "did you mean trainer.lr?"),
+        ("gpus=8", "gpus", "did you mean hardware.devices?"),
         ("loss.kl.wieght=1", "loss.kl.wieght", "did you mean loss.kl.weight?"),
         ("reward.weights.acuracy=1", "reward.weights.acuracy", "did you mean reward.weights.acc"),
         ("model.tiny.hiden=64", "model.tiny.hiden", "did you mean model.tiny.hidden?"),
@@ -123,3 +128,10 @@ def test_an_unhealthy_run_names_cause_and_cure_and_leaves_with_code_3(
     assert "cache/length: the cache was lost" in said and "cure: model.eval()" in said
     assert "prompts/own" not in said and "Traceback" not in said
     assert "UnhealthyError" in (tmp_path / "train.log").read_text()
+
+
+def test_the_settings_that_other_names_lead_to_exist() -> None:
+    config = compose("config", overrides=[])
+    for ours in set(errors.OTHER_NAMES.values()) - {"exp"}:
+        group, _, name = ours.rpartition(".")
+        assert name in OmegaConf.select(config, group), ours
