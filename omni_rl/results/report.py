@@ -42,6 +42,7 @@ COMPARED = {
     "blind": "the start model without media",
     "sft": "supervision on right solutions",
     "sft_habit": "supervision on the habit",
+    "last": "the policy after the last step",
     "shuffled_rewards": "training on shuffled rewards",
     "blank_media": "training without media",
 }
