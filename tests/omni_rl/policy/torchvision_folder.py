@@ -65,7 +65,8 @@ def loads_its_library() -> bool:
     finder = FileFinder(
         package.submodule_search_locations[0], (ExtensionFileLoader, EXTENSION_SUFFIXES)
     )
-    library = finder.find_spec("_C")
+    # Called `_C_stable` from 0.29 on.
+    library = finder.find_spec("_C_stable") or finder.find_spec("_C")
     if library is None or library.origin is None:
         return False
     try:
