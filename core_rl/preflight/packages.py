@@ -62,10 +62,10 @@ BREAKS = (
     ),
     Break(
         "torch",
-        "<2.6",
+        "<2.13",
         Verdict.fail,
         "older than what this project is written for",
-        "pip install 'torch>=2.6'",
+        "pip install 'torch>=2.13'",
     ),
 )
 
