@@ -176,7 +176,9 @@ class HFPolicy(Policy[EncodedPrompt]):
             return self.log_probs(EncodedPrompt(queries, prefixes), actions).logp_BGT
 
         try:
-            reason = why_different(self.model, partial(score, True), partial(score, False), actions)
+            prompt = self.inputs(queries)["input_ids"].shape[1]
+            ways = partial(score, True), partial(score, False)
+            reason = why_different(self.model, *ways, actions, prompt)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a model's own code raises in the shared pass

@@ -22,7 +22,10 @@ Score = Callable[[Actions], Tensor]
 # float32; healthy ones in half precision to .06, those that do not by 1.9 and more.
 LIMITS = {torch.float64: (2e-4, 1e-2), torch.float32: (2e-4, 1e-2)}
 HALF_LIMITS = (0.2, 0.5)
-SMALL = 2_000_000_000  # parameters up to which a gradient is compared: two passes keep everything
+# Bytes that the graph of copies may take for a gradient to be compared, too: a larger one would be
+# the peak of the whole run.
+LIGHT = 2**25
+KEPT = 24  # about as many numbers of the width does a layer keep for each token
 
 
 def probe(words: Sequence[int], suppressed: Tensor, device: torch.device) -> Actions:
@@ -40,19 +43,26 @@ def probe(words: Sequence[int], suppressed: Tensor, device: torch.device) -> Act
     return Actions(ids_BGT, torch.ones_like(ids_BGT, dtype=torch.bool))
 
 
-def why_different(model: Any, shared: Score, copied: Score, actions: Actions) -> str | None:
+def why_different(
+    model: Any, shared: Score, copied: Score, actions: Actions, prompt: int
+) -> str | None:
     """Compare both ways of scoring; None if they agree.
 
+    Log-probs are compared always, a gradient where gradients are on and the copies' graph is small.
+
     Args:
-        model: whose parameters the gradient is taken of, where gradients are on.
+        model: whose parameters the gradient is taken of.
         shared: log-probs of candidates after the prompt that was encoded once.
         copied: the same with a copy of the prompt for each.
         actions: what is scored.
+        prompt: tokens of the prompt.
     """
     dtype = next(model.parameters()).dtype
     half = dtype not in LIMITS or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled()
     values_limit, gradient_limit = HALF_LIMITS if half else LIMITS[dtype]
-    parameter = _first_trained(model) if torch.is_grad_enabled() else None
+    rows, steps = actions.ids_BGT.shape[1:]
+    light = _graph_bytes(model, rows * (prompt + steps)) <= LIGHT
+    parameter = _first_trained(model) if light and torch.is_grad_enabled() else None
     with torch.set_grad_enabled(parameter is not None):
         ours, ours_slope = _scored(shared, actions, parameter)
         theirs, theirs_slope = _scored(copied, actions, parameter)
@@ -77,10 +87,14 @@ def _scored(
     return logp.detach(), None if slope is None else slope.float()
 
 
+def _graph_bytes(model: Any, tokens: int) -> int:
+    config = model.config.get_text_config()
+    numbers: int = KEPT * config.hidden_size * config.num_hidden_layers * tokens
+    return numbers * next(model.parameters()).dtype.itemsize
+
+
 def _first_trained(model: Any) -> nn.Parameter | None:
-    """A parameter that the gradient of a whole pass reaches last; None in large models."""
-    if sum(p.numel() for p in model.parameters()) > SMALL:
-        return None
+    """A parameter that the gradient of a whole pass reaches last."""
     layers = model.get_decoder().parameters()
     return next((p for p in layers if p.requires_grad and p.dim() == 2), None)
 

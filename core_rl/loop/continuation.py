@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from core_rl.hardware import from_all
 from core_rl.types import Actions, Batch, Group, Query, RewardTable
 
 log = logging.getLogger(__name__)
@@ -89,11 +89,7 @@ class Continuation:
             ],
             "kl_seen": kl_seen.cpu(),
         }
-        every = [mine]
-        if dist.is_available() and dist.is_initialized():
-            every = [mine] * dist.get_world_size()
-            dist.all_gather_object(every, mine)
-        checkpoint[KEY] = every
+        checkpoint[KEY] = from_all(mine)
 
     def load(self, checkpoint: Mapping[str, Any], rank: int, world: int) -> Tensor | None:
         """Take this process's state from a checkpoint; return what the KL controller had seen."""

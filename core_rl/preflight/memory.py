@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from core_rl.preflight.shapes import Shapes
 
 GIB = 2**30
+TOWER = 1280  # width of the published vision tower
 PATCH = 3 * 2 * 14 * 14  # numbers a patch of a video: colours, frames, rows, columns
 BUCKETS = 2 * 200_000_000  # numbers, Lightning's defaults for DeepSpeed: to reduce and to gather
 
@@ -201,7 +202,7 @@ def _masters_gradients(shapes: Shapes, plan: Plan) -> float:
 
 def _media_bytes(plan: Plan) -> float:
     """Pixels in fp32, and a layer of a tower that keeps nothing."""
-    return plan.patches * (4.0 * PATCH + 12 * 1280 * plan.compute_bytes)
+    return plan.patches * (4.0 * PATCH + 12 * TOWER * plan.compute_bytes)
 
 
 def _trained(shapes: Shapes, plan: Plan) -> int:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from core_rl.hf import policy as policies
-from core_rl.hf.sharing_check import attention_window, length_limit, probe
+from core_rl.hf import sharing_check
+from core_rl.hf.sharing_check import _graph_bytes, attention_window, length_limit, probe
 from core_rl.types import Actions
 from tests.core_rl.hf.text_policy import (
     QUERIES,
@@ -90,6 +91,26 @@ def test_other_numbers_end_sharing(
         assert policy.encode(QUERIES).prefixes is None
         assert policy.encode(QUERIES).prefixes is None
     assert caplog.text.count(said) == 1
+
+
+def test_no_gradient_is_compared_where_the_copies_would_be_the_peak_of_the_run(
+    policy: TextPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of copies that is larger than the limit is never built."""
+    planted(monkeypatch, lambda logp: 2 * logp - logp.detach())
+    assert _graph_bytes(policy.model, 10) == 24 * 32 * 2 * 10 * 4
+    monkeypatch.setattr(sharing_check, "LIGHT", 0)
+    with_graph: list[bool] = []
+    real = policies.score_with_copies
+
+    def noted(*args: Any) -> Tensor:
+        found = real(*args)
+        with_graph.append(found.requires_grad)
+        return found
+
+    monkeypatch.setattr(policies, "score_with_copies", noted)
+    assert policy.encode(QUERIES).prefixes is not None
+    assert with_graph == [False]
 
 
 def test_an_error_of_the_shared_pass_ends_sharing_and_a_lack_of_memory_does_not(
