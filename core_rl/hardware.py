@@ -104,6 +104,9 @@ def prepare(hardware: HardwareConfig, seed: int) -> None:
         ValueError: the machine has fewer devices than asked for.
     """
     check_devices(hardware)
+    if hardware.accelerator == "cpu":
+        # DeepSpeed, where it is installed, is imported by others and warns that it finds no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if hardware.threads and hardware.accelerator == "cpu":
         torch.set_num_threads(hardware.threads)
     _seed_all(seed)
