@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from core_rl.config import OnBadRecord, require
+from core_rl import prepared
 from lever.data.prepare import prepare as prepare_files
-
-log = logging.getLogger(__name__)
 
 
 def prepare(
@@ -31,9 +28,5 @@ def prepare(
         FileNotFoundError: a file is missing.
         ValueError: a setting or a file cannot be used.
     """
-    policies = [one.value for one in OnBadRecord]
-    require(on_bad_record in policies, "on_bad_record", on_bad_record, " or ".join(policies))
-    counts = prepare_files(dataset, Path(raw), Path(out), OnBadRecord(on_bad_record))
-    lines = "\n".join(f"  {name:<16}{count:>9,}" for name, count in counts.items())
-    log.info("%s is in %s\n%s", dataset, out, lines)
-    return {f"prepare/{name}": float(count) for name, count in counts.items()}
+    counts = prepare_files(dataset, Path(raw), Path(out), prepared.on_bad_record(on_bad_record))
+    return prepared.told(dataset, out, counts)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from core_rl.config import OnBadRecord, require
+from core_rl import prepared
+from core_rl.config import require
 from omni_rl.data.prepare import prepare as prepare_files
-
-log = logging.getLogger(__name__)
 
 
 def prepare(
@@ -32,9 +30,7 @@ def prepare(
         ValueError: a setting or a record cannot be used.
     """
     require(0 <= val_share < 1, "val_share", val_share, "from 0 to below 1")
-    policies = [one.value for one in OnBadRecord]
-    require(on_bad_record in policies, "on_bad_record", on_bad_record, " or ".join(policies))
-    counts = prepare_files(dataset, Path(raw), Path(out), val_share, OnBadRecord(on_bad_record))
-    lines = "\n".join(f"  {name:<10}{count:>9,}" for name, count in counts.items())
-    log.info("%s is in %s\n%s", dataset, out, lines)
-    return {f"prepare/{name}": float(count) for name, count in counts.items()}
+    counts = prepare_files(
+        dataset, Path(raw), Path(out), val_share, prepared.on_bad_record(on_bad_record)
+    )
+    return prepared.told(dataset, out, counts)

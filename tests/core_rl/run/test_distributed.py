@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import torch
 
 from core_rl.loss_config import Reduction
 from tests.core_rl import ddp_run
-from tests.limits import HUNG
+from tests.two_processes import together
 
 pytestmark = pytest.mark.slow
 
@@ -22,16 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(
-        [*command, ddp_run.__file__, str(folder)],
-        env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=HUNG,
-    )
-    assert done.returncode == 0, done.stderr
+    together(ddp_run.__file__, folder)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 

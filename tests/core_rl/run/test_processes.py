@@ -15,6 +15,7 @@ from core_rl.config import HardwareConfig
 from core_rl.run.processes import started_outside
 from tests.core_rl import processes_run
 from tests.limits import HUNG
+from tests.two_processes import together
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
@@ -51,15 +52,7 @@ def test_a_slurm_job_of_one_task_still_gets_its_processes(tmp_path: Path) -> Non
 
 
 def test_torchruns_processes_take_the_first_ones_folder(tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, *command("fine", tmp_path)[1:]],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HUNG,
-    )
-    assert done.returncode == 0, done.stderr
+    together(*command("fine", tmp_path)[1:])
     (shared,) = tmp_path.iterdir()
     assert told(shared) == ["[0, 1, 4, 9, 16] 2"] * 2
 

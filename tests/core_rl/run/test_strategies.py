@@ -6,9 +6,6 @@ import importlib.util
 import inspect
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from core_rl.config import HardwareConfig
 from core_rl.run import strategies
 from tests.core_rl import strategy_run
-from tests.limits import HUNG
+from tests.two_processes import together
 
 WITHOUT_DEEPSPEED = importlib.util.find_spec("deepspeed") is None
 needs_deepspeed = pytest.mark.skipif(WITHOUT_DEEPSPEED, reason="DeepSpeed is not installed here")
@@ -134,15 +131,7 @@ def test_zero3_leaves_a_policy_that_can_be_trained_again(offload: bool, tmp_path
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("strategies")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, strategy_run.__file__, str(folder)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
-        capture_output=True,
-        text=True,
-        timeout=HUNG,
-    )
-    assert done.returncode == 0, done.stderr
+    together(strategy_run.__file__, folder)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 

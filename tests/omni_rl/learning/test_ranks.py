@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core_rl.config import HardwareConfig, PhaseKind
-from tests.limits import HUNG
 from tests.omni_rl.learning import ranks_run
+from tests.two_processes import together
 
 pytest.importorskip("deepspeed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -26,15 +23,7 @@ Weights = dict[str, Tensor]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, ranks_run.__file__, str(made)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
-        capture_output=True,
-        text=True,
-        timeout=HUNG,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    together(ranks_run.__file__, made)
     return made
 
 
