@@ -78,7 +78,10 @@ def prepare(dataset: str, raw: Path, out: Path, on_bad_record: OnBadRecord) -> d
                 f"{layout.published}"
             )
         if missing:
-            log.warning("no %s: without the test pair a share of the pictures is tested", missing)
+            log.warning(
+                "no %s: without the test pair a share of the pictures is tested",
+                " and no ".join(missing),
+            )
             continue
         counts |= _part(part, pair, out, on_bad_record, layout)
     return counts
